@@ -1,0 +1,1 @@
+"""Stream many checkpoints through one resident model."""

@@ -1,0 +1,105 @@
+"""Everything that this package raises on purpose.
+
+Each error is also the built-in that a caller expects (`ValueError`, `LookupError`, `OSError`), and
+its message says what was wrong, where, and what to do.
+"""
+
+from pathlib import Path
+
+
+class PythiaFastError(Exception):
+    """The base of all errors of this package."""
+
+
+class CoreNotBuiltError(PythiaFastError, ImportError):
+    """The compiled module `pythia_fast._core` is missing."""
+
+
+class ArgumentError(PythiaFastError, ValueError):
+    """An argument is outside what the function takes."""
+
+
+class UnknownModelError(PythiaFastError, LookupError):
+    """No such model, and no such folder; the message names the nearest models."""
+
+
+class UnknownStepError(PythiaFastError, LookupError):
+    """The series has no checkpoint of this step; the message names the nearest steps."""
+
+
+class MissingCheckpointError(PythiaFastError, FileNotFoundError):
+    """A step's folder, revision or one of its files is not there, or only half of it."""
+
+
+class ReadError(PythiaFastError, OSError):
+    """The operating system refused to open, map or read a file: path and errno's words."""
+
+
+class WriteError(PythiaFastError, OSError):
+    """The operating system refused to write, link or rename: path and errno's words."""
+
+
+class ChecksumError(PythiaFastError, OSError):
+    """A file's bytes do not have the sha256 that its source promises."""
+
+
+class HubError(PythiaFastError, OSError):
+    """The Hub could not be reached or gave an answer that makes no sense."""
+
+
+class FormatError(PythiaFastError, ValueError):
+    """A file does not keep to its format: `path`, `offset` in bytes (or None) and the reason.
+
+    Raised before anything from the file is used.
+    """
+
+    def __init__(self, path: str | Path, reason: str, *, offset: int | None = None) -> None:
+        self.path = Path(path)
+        self.offset = offset
+        self.reason = reason
+        where = "" if offset is None else f" at byte {offset}"
+        super().__init__(f"{self.path}{where}: {reason}")
+
+
+class TruncatedFileError(FormatError):
+    """A file ends before the bytes that its own header promises."""
+
+
+class UnsafePickleError(FormatError):
+    """A pickle asks for something other than tensors in a dictionary; it is never executed."""
+
+
+class TokenFileError(FormatError):
+    """An `.idx`/`.bin` pair whose numbers do not add up."""
+
+
+class WeightsError(PythiaFastError, ValueError):
+    """A checkpoint's tensors do not fit the architecture: missing, unknown, or of another shape."""
+
+
+class TokenRangeError(PythiaFastError, ValueError):
+    """A token id outside the embedding: `sequence` (row), `offset` in it, and the id."""
+
+    def __init__(self, sequence: int, offset: int, token: int, vocab_rows: int) -> None:
+        self.sequence, self.offset, self.token, self.vocab_rows = (
+            sequence,
+            offset,
+            token,
+            vocab_rows,
+        )
+        super().__init__(
+            f"sequence {sequence} holds token id {token} at offset {offset}, but the embedding has "
+            f"{vocab_rows} rows (ids 0 to {vocab_rows - 1}). Was another tokenizer used?"
+        )
+
+
+class RunMismatchError(PythiaFastError, ValueError):
+    """A run folder was made with another specification, or a checkpoint has changed since."""
+
+
+class SweepError(PythiaFastError, RuntimeError):
+    """A step of a sweep failed; the cause is chained, and what was finished is kept."""
+
+
+class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
+    """Ctrl-C during a sweep: what was finished is kept, and the message says how to resume."""
