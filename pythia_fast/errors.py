@@ -19,6 +19,10 @@ class ArgumentError(PythiaFastError, ValueError):
     """An argument is outside what the function takes."""
 
 
+class RowIndexError(PythiaFastError, IndexError):
+    """A row index outside the data; the message names it and the number of rows."""
+
+
 class UnknownModelError(PythiaFastError, LookupError):
     """No such model, and no such folder; the message names the nearest models."""
 

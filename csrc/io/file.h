@@ -1,0 +1,62 @@
+// Move-only handles: an open file read with pread, and a read-only mapping of a whole file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace pythia_fast {
+
+// A regular file, open for reading. Reads are exact: all bytes or an error. Safe to share among
+// threads, as pread keeps no position.
+class File {
+ public:
+  explicit File(std::string path);
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::uint64_t size() const { return size_; }  // when it was opened
+  int descriptor() const { return descriptor_; }
+
+  std::uint64_t current_size() const;  // asks the operating system again
+
+  // TruncatedFileError unless [offset, offset + bytes) lies within the size at opening.
+  void require(std::uint64_t offset, std::uint64_t bytes) const;
+
+  // Fills `destination` from `offset`; TruncatedFileError where the file ends too early.
+  void read(std::uint64_t offset, std::span<std::byte> destination) const;
+
+ private:
+  std::string path_;
+  std::uint64_t size_ = 0;
+  int descriptor_ = -1;
+};
+
+// A whole file mapped read-only. A page beyond the end of a file that has shrunk since raises
+// SIGBUS, so call `require_unchanged` before each use.
+class Mapping {
+ public:
+  explicit Mapping(std::string path);
+  ~Mapping();
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  const std::string& path() const { return file_.path(); }
+  std::span<const std::byte> bytes() const { return {begin_, file_.size()}; }
+
+  // TruncatedFileError if the file has shrunk since it was mapped.
+  void require_unchanged() const;
+
+ private:
+  File file_;
+  const std::byte* begin_ = nullptr;
+};
+
+}  // namespace pythia_fast

@@ -1,0 +1,41 @@
+"""Types of the compiled module (csrc/bindings.cpp); import its names from `pythia_fast.core`."""
+
+from collections.abc import Sequence
+from os import PathLike
+
+from typing_extensions import Buffer
+
+class File:
+    """A regular file, open for reading: exact reads, shared freely among threads."""
+
+    def __init__(self, path: str | PathLike[str]) -> None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    def fileno(self) -> int: ...
+    def read(self, offset: int, nbytes: int) -> bytes: ...
+
+class Read:
+    """One tensor's way from a file into memory."""
+
+    def __init__(
+        self,
+        file: File,
+        offset: int,
+        dtype: str,
+        rows: int,
+        columns: int,
+        destination_offset: int,
+        destination_dtype: str,
+        destination_row_bytes: int,
+    ) -> None: ...
+
+def read_tensors(
+    reads: Sequence[Read],
+    destination: Buffer,
+    threads: int,
+    *,
+    instructions: str | None = None,
+) -> list[int]: ...
+def instruction_sets() -> list[str]: ...
