@@ -1,0 +1,109 @@
+"""What is known of one series of checkpoints."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pythia_fast.suite.architecture import Architecture
+from pythia_fast.suite.steps import TOKENS_PER_STEP, unknown_step
+
+Corpus = Literal["pile-standard", "pile-deduped"]
+Release = Literal["v0", "v1", "polypythias"]
+Precision = Literal["float16", "bfloat16"]
+SeedVaries = Literal["initialisation and data order", "data order", "initialisation"]
+
+SEED = 1234
+"""GPT-NeoX's own seed, that of every model without a seed in its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One series of checkpoints: its shape, its steps, and what its model card says.
+
+    Everything below `steps` is None or empty where it is not known: for a local folder always.
+    """
+
+    name: str
+    """As this package prints it: "12b-deduped", "160m-seed3"."""
+    repo: str | None
+    """On the Hub; None for a local folder."""
+    architecture: Architecture
+    steps: tuple[int, ...]
+    """Ascending. The revision of step N is the branch `stepN`."""
+    release: Release | None = None
+    corpus: Corpus | None = None
+    seed: int | None = None
+    seed_varies: SeedVaries | None = None
+    """What differs between this run and those with other seeds of its family."""
+    batch_tokens: int | None = None
+    """Tokens in each batch as this very model was trained."""
+    batch_tokens_v0: int | None = None
+    """Tokens in each batch of the first release of this size."""
+    learning_rate: float | None = None
+    final_learning_rate: float | None = None
+    precision: Precision | None = None
+    equivalent: tuple[str, ...] = ()
+    old_names: tuple[str, ...] = ()
+    data: str | None = None
+    licence: str | None = None
+    changed: tuple[str, ...] = ()
+    """What is different from the first release."""
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def local(cls, name: str, architecture: Architecture, steps: tuple[int, ...]) -> "ModelSpec":
+        """The spec of a folder of checkpoints, of which no card says anything."""
+        return cls(name=name, repo=None, architecture=architecture, steps=tuple(sorted(set(steps))))
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        return self.architecture.parameters
+
+    @property
+    def non_embedding_parameters(self) -> int:
+        """All weights but the two embeddings."""
+        return self.architecture.non_embedding_parameters
+
+    @property
+    def suite_order(self) -> bool:
+        """Whether it is known to have seen its corpus in the suite's own, published order.
+
+        Not so for other seeds, which shuffle anew, nor for the decoupled ones, whose cards do not
+        say which order was held fixed.
+        """
+        return self.seed == SEED
+
+    def revision(self, step: int) -> str:
+        """The branch on the Hub. UnknownStepError if the series has no such step."""
+        self._check(step)
+        return f"step{step}"
+
+    def real_step(self, step: int) -> int:
+        """Optimizer steps behind the checkpoint labelled `step`.
+
+        Half of the label in the first release of 160m, 410m and 1.4b: with 4M tokens in a batch
+        they took 71,500 steps, and the labels were made to agree in tokens seen. Elsewhere the
+        label itself.
+        UnknownStepError if the series has no such step.
+        """
+        self._check(step)
+        return step * TOKENS_PER_STEP // (self.batch_tokens or TOKENS_PER_STEP)
+
+    def tokens_seen(self, step: int) -> int | None:
+        """Training tokens behind the checkpoint labelled `step`; None for a local folder."""
+        self._check(step)
+        return None if self.batch_tokens is None else step * TOKENS_PER_STEP
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in what JSON knows, with the parameters counted."""
+        card = asdict(self)
+        card["architecture"] |= {
+            "head_dim": self.architecture.head_dim,
+            "parameters": self.parameters,
+            "non_embedding_parameters": self.non_embedding_parameters,
+        }
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in card.items()}
+
+    def _check(self, step: int) -> None:
+        if step not in self.steps:
+            raise unknown_step(step, self.steps, series=self.name)
