@@ -5,9 +5,17 @@ from pythia_fast.suite.architecture import Activation, Architecture, read_config
 from pythia_fast.suite.describe import card, table
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import checkpoints, models, spec
-from pythia_fast.suite.steps import STEPS, STEPS_V0, TOKENS_PER_STEP, Steps, parse_steps
+from pythia_fast.suite.steps import (
+    SEQUENCES_PER_STEP,
+    STEPS,
+    STEPS_V0,
+    TOKENS_PER_STEP,
+    Steps,
+    parse_steps,
+)
 
 __all__ = [
+    "SEQUENCES_PER_STEP",
     "STEPS",
     "STEPS_V0",
     "TOKENS_PER_STEP",

@@ -14,6 +14,8 @@ from pythia_fast.suite.names import resolve
 from pythia_fast.suite.sizes import SIZES, Size
 from pythia_fast.suite.steps import STEPS, STEPS_V0, TOKENS_PER_STEP
 
+__all__ = ["OPTIMIZER", "ModelSpec", "checkpoints", "models", "spec"]
+
 OPTIMIZER = (
     "Adam, betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, gradients clipped at norm 1; "
     "cosine schedule after a warm-up over 1% of the steps"
