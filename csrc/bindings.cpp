@@ -12,12 +12,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/convert.h"
 #include "io/errors.h"
 #include "io/file.h"
 #include "io/read_tensors.h"
+#include "tokens/token_store.h"
 
 namespace py = pybind11;
 
@@ -95,12 +97,10 @@ std::size_t thread_count(const py::int_& threads) {
 
 Level level(const std::optional<std::string>& name) {
   if (!name) return best_level();
-  const auto named =
-      *name == "portable" ? Level::portable
-      : *name == "avx2"   ? Level::avx2
-      : *name == "avx512"
-          ? Level::avx512
-          : throw ArgumentError("no instruction set '" + *name + "'; see instruction_sets()");
+  if (*name != "portable" && *name != "avx2") {
+    throw ArgumentError("no instruction set '" + *name + "'; see instruction_sets()");
+  }
+  const Level named = *name == "avx2" ? Level::avx2 : Level::portable;
   if (!supported(named)) throw ArgumentError("this processor has no " + *name);
   return named;
 }
@@ -108,7 +108,6 @@ Level level(const std::optional<std::string>& name) {
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> result{"portable"};
   if (supported(Level::avx2)) result.emplace_back("avx2");
-  if (supported(Level::avx512)) result.emplace_back("avx512");
   return result;
 }
 
@@ -211,6 +210,131 @@ names one of `instruction_sets()`; by default the best one is taken, and all giv
         "What `read_tensors` can run on this processor, slowest first.");
 }
 
+// ---- tokens
+// --------------------------------------------------------------------------------------
+
+IdType id_type(const Py_buffer& view, const char* name) {
+  std::string format = view.format == nullptr ? "B" : view.format;
+  if (format.size() == 2 && std::strchr("@=<", format[0]) != nullptr) format.erase(0, 1);
+  if (format.size() == 1) {
+    if (std::strchr("bhilq", format[0]) != nullptr) {
+      if (view.itemsize == 1) return IdType::i8;
+      if (view.itemsize == 2) return IdType::i16;
+      if (view.itemsize == 4) return IdType::i32;
+      if (view.itemsize == 8) return IdType::i64;
+    }
+    if (std::strchr("BHILQ", format[0]) != nullptr) {
+      if (view.itemsize == 1) return IdType::u8;
+      if (view.itemsize == 2) return IdType::u16;
+      if (view.itemsize == 4) return IdType::u32;
+      if (view.itemsize == 8) return IdType::u64;
+    }
+  }
+  throw ArgumentError(std::string(name) +
+                      " must hold integers of this machine's byte order, not '" + format + "'");
+}
+
+constexpr int row_flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
+
+// A one-dimensional contiguous int64 buffer.
+std::span<std::int64_t> int64_vector(const Buffer& buffer, const char* name) {
+  if (buffer.view().ndim != 1 || id_type(buffer.view(), name) != IdType::i64) {
+    throw ArgumentError(std::string(name) + " must be a vector of int64");
+  }
+  return {static_cast<std::int64_t*>(buffer.view().buf),
+          static_cast<std::size_t>(buffer.view().shape[0])};
+}
+
+std::shared_ptr<TokenStore> open_store(const std::filesystem::path& index,
+                                       const std::filesystem::path& bin) {
+  const py::gil_scoped_release unlocked;
+  return std::make_shared<TokenStore>(index.native(), bin.native());
+}
+
+std::shared_ptr<TokenStore> store_in_memory(const py::object& ids, const py::object& bounds) {
+  auto owner = std::make_shared<Buffer>(ids, row_flags, "ids");
+  const IdType type = id_type(owner->view(), "ids");
+  const Buffer bounds_buffer(bounds, row_flags, "bounds");
+  const auto values = int64_vector(bounds_buffer, "bounds");
+  return std::make_shared<TokenStore>(owner->bytes(), type,
+                                      std::vector<std::int64_t>(values.begin(), values.end()),
+                                      std::move(owner));
+}
+
+void store_lengths(const TokenStore& store, const py::object& rows, const py::object& result) {
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const Buffer result_buffer(result, row_flags | PyBUF_WRITABLE, "out");
+  const auto from = int64_vector(rows_buffer, "rows");
+  const auto to = int64_vector(result_buffer, "out");
+  const py::gil_scoped_release unlocked;
+  store.lengths(from, to);
+}
+
+void store_gather(const TokenStore& store, const py::object& rows, const py::int_& start,
+                  const py::int_& stop, const py::object& result, const py::int_& threads) {
+  const Columns columns{count(start, "start"), count(stop, "stop")};
+  const std::size_t workers = thread_count(threads);
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const auto selected = int64_vector(rows_buffer, "rows");
+  const Buffer result_buffer(result, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE, "out");
+  const Py_buffer& view = result_buffer.view();
+  const IdType type = id_type(view, "out");
+  const auto item = static_cast<py::ssize_t>(item_size(type));
+  if (view.ndim != 2 || (view.shape[1] > 1 && view.strides[1] != item)) {
+    throw ArgumentError("out must be a matrix whose rows are contiguous");
+  }
+  if (reinterpret_cast<std::uintptr_t>(view.buf) % item_size(type) != 0 ||
+      view.strides[0] % item != 0) {
+    throw ArgumentError("out is not aligned to its dtype");
+  }
+  const Matrix matrix{static_cast<std::byte*>(view.buf), type,
+                      static_cast<std::uint64_t>(view.shape[0]),
+                      static_cast<std::uint64_t>(view.shape[1]), view.strides[0]};
+  const py::gil_scoped_release unlocked;
+  store.gather(selected, columns, matrix, workers);
+}
+
+py::object store_find_outside(const TokenStore& store, const py::object& rows,
+                              const py::int_& limit_object, const py::int_& threads) {
+  const std::uint64_t limit = count(limit_object, "limit");
+  const std::size_t workers = thread_count(threads);
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const auto selected = int64_vector(rows_buffer, "rows");
+  std::optional<Outside> found;
+  {
+    const py::gil_scoped_release unlocked;
+    found = store.find_outside(selected, limit, workers);
+  }
+  if (!found) return py::none();
+  return py::make_tuple(found->position, found->offset, found->id);
+}
+
+void bind_tokens(py::module_& m) {
+  py::class_<TokenStore, std::shared_ptr<TokenStore>>(
+      m, "TokenStore", R"(Rows of token ids, read-only: an .idx/.bin pair, mapped, or memory.
+
+Row numbers are vectors of int64 in [0, len); anything else is RowIndexError.)")
+      .def(py::init(&open_store), py::arg("index"), py::arg("bin"))
+      .def_static(
+          "in_memory", &store_in_memory, py::arg("ids"), py::arg("bounds"),
+          "Row i is ids[bounds[i]:bounds[i + 1]] of a flat buffer, which is kept, not copied.")
+      .def("__len__", &TokenStore::rows)
+      .def_property_readonly("dtype", [](const TokenStore& store) { return name(store.type()); })
+      .def_property_readonly("documents", &TokenStore::documents)
+      .def("lengths", &store_lengths, py::arg("rows"), py::arg("out"),
+           "Write the number of tokens of each row into `out`.")
+      .def("gather", &store_gather, py::arg("rows"), py::arg("start"), py::arg("stop"),
+           py::arg("out"), py::arg("threads"),
+           R"(Copy tokens [start, stop) of each row into the rows of `out`, padded right with 0.
+
+`out` holds int64, int32 or uint16. ArgumentError where a row does not fit its width or an id does
+not fit its dtype; TruncatedFileError if a file has shrunk since it was opened.)")
+      .def(
+          "find_outside", &store_find_outside, py::arg("rows"), py::arg("limit"),
+          py::arg("threads"),
+          R"(The first id outside [0, limit): (position in `rows`, offset in the row, id), or None.)");
+}
+
 }  // namespace
 }  // namespace pythia_fast
 
@@ -218,4 +342,5 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled part of pythia_fast; import it through pythia_fast.core.";
   py::register_local_exception_translator(&pythia_fast::translate);
   pythia_fast::bind_io(m);
+  pythia_fast::bind_tokens(m);
 }

@@ -14,17 +14,17 @@ std::size_t item_size(FloatType type);
 
 // Converts `count` values and returns how many of the results are NaN or infinite. `source` and
 // `destination` are aligned to their types and do not overlap.
+// Another thread may look at the results after `finish_stores` by this one.
 using Convert = std::size_t (*)(const std::byte* source, std::byte* destination, std::size_t count);
 
-// Counts the NaN and infinite values among `count`.
-using Scan = std::size_t (*)(const std::byte* values, std::size_t count);
-
-// What the processor can do. All levels give the same bits.
-enum class Level { portable, avx2, avx512 };
+// What the processor can do. Both levels give the same bits.
+enum class Level { portable, avx2 };
 Level best_level();
 bool supported(Level level);
 
+// Orders streamed stores, which come late, before whatever this thread does next.
+void finish_stores();
+
 Convert converter(FloatType source, FloatType destination, Level level);
-Scan scanner(FloatType type, Level level);
 
 }  // namespace pythia_fast

@@ -13,7 +13,7 @@ namespace {
 
 // Source bytes of one piece of work: small enough to stay in a core's own cache between the read
 // and the conversion, large enough that system calls do not count.
-constexpr std::size_t piece_bytes = std::size_t{1} << 20;
+constexpr std::size_t piece_bytes = std::size_t{1} << 19;
 
 struct Piece {
   std::size_t read;
@@ -72,36 +72,23 @@ std::byte* place(const Read& read, std::byte* base, std::uint64_t begin) {
 }
 
 std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, Level level) {
+  const Convert convert = converter(read.type, read.destination_type, level);
   const std::size_t item = item_size(read.type);
-  const std::uint64_t offset = read.offset + piece.begin * item;
   const std::size_t bytes = static_cast<std::size_t>(piece.end - piece.begin) * item;
-  std::byte* base = destination + read.destination_offset;
-  const bool same = read.type == read.destination_type;
-
-  if (same && contiguous(read)) {
-    std::byte* to = place(read, base, piece.begin);
-    read.file->read(offset, {to, bytes});
-    return scanner(read.type, level)(to, piece.end - piece.begin);
-  }
-
   thread_local std::vector<std::byte> scratch;  // from operator new: aligned for any of the types
   if (scratch.size() < bytes) scratch.resize(bytes);
-  read.file->read(offset, {scratch.data(), bytes});
+  read.file->read(read.offset + piece.begin * item, {scratch.data(), bytes});
+
+  std::byte* base = destination + read.destination_offset;
   std::uint64_t found = 0;
   for (std::uint64_t at = piece.begin; at < piece.end;) {
     const std::uint64_t in_row =
         contiguous(read) ? piece.end - at : read.columns - at % read.columns;
-    const std::size_t count = static_cast<std::size_t>(std::min(in_row, piece.end - at));
-    const std::byte* from = scratch.data() + (at - piece.begin) * item;
-    std::byte* to = place(read, base, at);
-    if (same) {
-      std::memcpy(to, from, count * item);
-      found += scanner(read.type, level)(from, count);
-    } else {
-      found += converter(read.type, read.destination_type, level)(from, to, count);
-    }
-    at += count;
+    const std::size_t values = static_cast<std::size_t>(std::min(in_row, piece.end - at));
+    found += convert(scratch.data() + (at - piece.begin) * item, place(read, base, at), values);
+    at += values;
   }
+  finish_stores();
   return found;
 }
 
