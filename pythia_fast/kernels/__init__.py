@@ -1,1 +1,1 @@
-"""To be filled."""
+"""The operations that cost time, each beside its plain definition in `reference`."""

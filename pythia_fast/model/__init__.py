@@ -1,1 +1,7 @@
-"""To be filled."""
+"""The resident model: weights in one arena, the forward pass, scores and decoding."""
+
+from pythia_fast.model.generate import Decide, greedy_steps
+from pythia_fast.model.model import Model
+from pythia_fast.model.weights import LoadReport, Weights
+
+__all__ = ["Decide", "LoadReport", "Model", "Weights", "greedy_steps"]

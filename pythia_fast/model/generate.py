@@ -1,0 +1,139 @@
+"""Decoding with a cache of keys and values: greedy, sampled, and greedy under supervision.
+
+B sequences of equal length, T prompt tokens, V vocabulary rows.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.model.neox import Cache
+
+if TYPE_CHECKING:
+    from pythia_fast.model.model import Model
+
+Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(context [B, T so far], token [B], margin [B]) -> token [B]: the last word on each step."""
+
+
+def greedy_steps(
+    model: "Model", ids_BT: torch.Tensor, n: int, *, decide: Decide | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Decode `n` tokens greedily; each step yields (token [B] int64, margin [B] float32).
+
+    The margin is the best minus the second-best logit. `decide` may overrule tokens, near ties say,
+    before they are yielded and fed back; the margin remains that of the resident arithmetic. The
+    weights must not change before the last step. ArgumentError if prompt + n exceeds max_positions.
+    """
+    ids_BT = model.check_ids(ids_BT)
+
+    def choose(context_BT: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
+        best_B2 = logits_BV.topk(2, dim=-1).values
+        # Not topk's index: equal logits go to the lowest id.
+        token_B, margin_B = logits_BV.argmax(-1), best_B2[:, 0] - best_B2[:, 1]
+        if decide is not None:
+            token_B = decide(context_BT, token_B, margin_B).to(token_B)
+        return token_B, margin_B
+
+    return _decode(model, ids_BT, n, choose)
+
+
+def generate(
+    model: "Model",
+    ids_BT: torch.Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+    stop_token: int | None = None,
+) -> torch.Tensor:
+    """Prompt and continuation, [B, T + new] int64.
+
+    `temperature` 0 is greedy; above it, tokens are drawn from softmax(logits / temperature), of the
+    `top_k` likeliest only if given; the same `seed` draws the same tokens. A sequence that reaches
+    `stop_token` is filled up with it, and when all have, decoding ends. ArgumentError if an option
+    makes no sense or prompt + new exceeds max_positions.
+    """
+    ids_BT = model.check_ids(ids_BT)
+    vocab_rows = model.architecture.vocab_rows
+    if not 0 <= temperature < float("inf"):
+        raise ArgumentError(f"temperature is 0 (greedy) or a positive number, got {temperature}")
+    if top_k is not None and not 1 <= top_k <= vocab_rows:
+        raise ArgumentError(f"top_k is 1 to {vocab_rows}, got {top_k}")
+    if stop_token is not None and not 0 <= stop_token < vocab_rows:
+        raise ArgumentError(f"stop_token is an id, 0 to {vocab_rows - 1}, got {stop_token}")
+    generator = torch.Generator(ids_BT.device)
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    stopped_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+
+    def choose(_: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
+        if temperature == 0:
+            token_B = logits_BV.argmax(-1)
+        else:
+            token_B = sample(logits_BV, temperature, top_k, generator)
+        if stop_token is not None:
+            token_B = token_B.masked_fill(stopped_B, stop_token)
+            stopped_B.logical_or_(token_B == stop_token)
+        return token_B, stopped_B
+
+    new = []
+    for token_B, stopped_now_B in _decode(model, ids_BT, max_new_tokens, choose):
+        new.append(token_B)
+        if bool(stopped_now_B.all()):
+            break
+    return torch.cat([ids_BT, *(token_B[:, None] for token_B in new)], dim=1)
+
+
+def sample(
+    logits_BV: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator
+) -> torch.Tensor:
+    """One id per row from softmax(logits / temperature), among the top k; [B] int64."""
+    if top_k is None:
+        return (logits_BV / temperature).softmax(-1).multinomial(1, generator=generator)[:, 0]
+    top_BK = logits_BV.topk(top_k, dim=-1)
+    chosen_B1 = (top_BK.values / temperature).softmax(-1).multinomial(1, generator=generator)
+    return top_BK.indices.gather(1, chosen_B1)[:, 0]
+
+
+_Choice = tuple[torch.Tensor, torch.Tensor]
+_Choose = Callable[[torch.Tensor, torch.Tensor], _Choice]
+
+
+def _decode(model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose) -> Iterator[_Choice]:
+    """Up to n steps: the token that `choose` makes of (context, logits) is fed back."""
+    T = ids_BT.shape[1]
+    limit = model.architecture.max_positions
+    if n < 0:
+        raise ArgumentError(f"the number of new tokens is at least 0, got {n}")
+    if T + n > limit:
+        raise ArgumentError(
+            f"a prompt of {T} tokens and {n} new ones are more than the model's {limit} positions"
+        )
+    return _decode_checked(model, ids_BT, n, choose)
+
+
+def _decode_checked(
+    model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose
+) -> Iterator[_Choice]:
+    B, T = ids_BT.shape
+    architecture = model.architecture
+    cache = Cache(
+        torch.empty(
+            (architecture.layers, 2, B, architecture.heads, T + n, architecture.head_dim),
+            dtype=model.dtype,
+            device=model.device,
+        )
+    )
+    context_BT = ids_BT.new_empty(B, T + n)
+    context_BT[:, :T] = ids_BT
+    for step in range(n):
+        logits_BV = model.next_logits(context_BT[:, cache.length : T + step], cache)
+        choice = choose(context_BT[:, : T + step], logits_BV)
+        context_BT[:, T + step] = choice[0]
+        yield choice

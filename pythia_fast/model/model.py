@@ -1,0 +1,261 @@
+"""A resident model: weights, the architecture's constants, and the questions asked of them.
+
+B batch, T time, D width, V vocabulary rows.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.nn.functional import embedding, linear
+
+from pythia_fast.checkpoints.checkpoint import Checkpoint
+from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
+from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model import neox
+from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
+from pythia_fast.model.generate import generate
+from pythia_fast.model.weights import Weights
+from pythia_fast.suite.architecture import Architecture
+from pythia_fast.suite.model_spec import ModelSpec
+
+PASS_TOKENS = 4096
+"""Tokens that go through the blocks at a time: on a CPU, activations that stay in the cache."""
+
+NEAR_TIE_ERRORS = 4.0
+"""`Model.near_tie` in units of its estimated error; see there."""
+
+Ids = torch.Tensor | np.ndarray | list[list[int]]
+
+
+class Model:
+    """One checkpoint in memory. `weights` may be overwritten in place or replaced by another arena.
+
+    ids are integers [B, T], 1 ≤ T ≤ max_positions: a tensor, an array or a list of equal rows.
+    Every method raises ArgumentError for anything else and TokenRangeError for an id that is not in
+    the embedding. No method records gradients; `neox.logits` with `weights.trainable()` does.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        spec: ModelSpec,
+        *,
+        step: int | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.spec = spec
+        self.step = step
+        self.checkpoint = checkpoint
+        self._weights = weights
+        self._shape = neox.Shape.of(weights.architecture, weights.device)
+        self._logit_scale: tuple[Weights, int, float] | None = None
+
+    def __repr__(self) -> str:
+        return f"Model({self.spec.name!r}, step={self.step}, {self.dtype}, {self.device})"
+
+    @property
+    def weights(self) -> Weights:
+        """The arena in use. Setting another needs the same architecture, else ArgumentError."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        if weights.architecture != self.architecture:
+            raise ArgumentError(f"the arena is for {weights.architecture}, not {self.architecture}")
+        if weights.device != self._weights.device:
+            self._shape = neox.Shape.of(weights.architecture, weights.device)
+        self._weights = weights
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's numbers."""
+        return self._weights.architecture
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights and activations; scores and reductions are float32."""
+        return self._weights.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights lie and work is done."""
+        return self._weights.device
+
+    @torch.inference_mode()
+    def __call__(self, ids_BT: Ids) -> torch.Tensor:
+        """Logits of each next token, [B, T, V] in the model's dtype."""
+        ids_BT = self.check_ids(ids_BT)
+        B, T = ids_BT.shape
+        out_BTV = torch.empty(
+            B, T, self.architecture.vocab_rows, dtype=self.dtype, device=self.device
+        )
+        for rows in self._passes(ids_BT):
+            out_BTV[rows] = linear(self._hidden(ids_BT[rows]), self._weights.unembed_VD)
+        return out_BTV
+
+    @torch.inference_mode()
+    def nll(self, ids_BT: Ids) -> torch.Tensor:
+        """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
+        ids_BT = self.check_ids(ids_BT)
+        out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=self.device)
+        for rows in self._passes(ids_BT):
+            h_ND = self._hidden(ids_BT[rows, :-1]).flatten(0, 1)
+            nll_N = linear_nll(h_ND, self._weights.unembed_VD, ids_BT[rows, 1:].flatten())
+            out_BT[rows] = nll_N.view_as(out_BT[rows])
+        return out_BT
+
+    @torch.inference_mode()
+    def score(self, ids_BT: Ids, start: int = 0) -> TokenScores:
+        """What the model says of the targets ids[:, start + 1:], [B, T - 1 - start] each."""
+        ids_BT = self.check_ids(ids_BT)
+        count = self._targets(ids_BT, start)
+        parts = []
+        for rows in self._passes(ids_BT):
+            h_ND = self._hidden(ids_BT[rows, :-1])[:, start:].flatten(0, 1)
+            y_N = ids_BT[rows, start + 1 :].flatten()
+            parts.append(linear_scores(h_ND, self._weights.unembed_VD, y_N))
+        return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), count))
+
+    def exact(self, ids_BT: Ids, start: int = 0) -> TokenScores:
+        """`score` in float32 whatever the resident dtype, each sequence computed on its own.
+
+        The weights are those of `checkpoint`, read block by block, so that the extra memory is one
+        block or one embedding; the resident ones if they are float32 or no checkpoint is known.
+        """
+        ids_BT = self.check_ids(ids_BT)
+        self._targets(ids_BT, start)
+        source: FromArena | FromCheckpoint
+        if self.checkpoint is None or self.dtype == torch.float32:
+            source = FromArena(self._weights)
+        else:
+            source = FromCheckpoint(self.checkpoint, self._weights)
+        return exact_scores(ids_BT, source, self._shape, start)
+
+    @property
+    def near_tie(self) -> float:
+        """The margin, in logits, at or under which an arg max may be the arithmetic's doing.
+
+        A logit is u · h, h = z ∘ g + b the final LayerNorm's output. Rounding gives z a relative
+        error of about eps · √(L + 1) in a direction of its own, so the logit of vocabulary row v
+        errs by about eps · √(L + 1) · |u_v ∘ g|. The bound is `NEAR_TIE_ERRORS` times that of the
+        largest row, twice because a margin has two logits. tests/model/test_near_tie.py checks it.
+        """
+        weights = self._weights
+        known = self._logit_scale
+        if known is None or known[0] is not weights or known[1] != weights.generation:
+            known = (weights, weights.generation, _logit_scale(weights))
+            self._logit_scale = known
+        roundings = math.sqrt(self.architecture.layers + 1)
+        return 2 * NEAR_TIE_ERRORS * torch.finfo(self.dtype).eps * roundings * known[2]
+
+    @torch.inference_mode()
+    def hidden_states(
+        self, ids_BT: Ids, layers: Iterable[int] | None = None
+    ) -> dict[int, torch.Tensor]:
+        """The residual stream, {layer: [B, T, D]}, numbered as transformers does.
+
+        0 is the embedding's output, i the output of block i - 1, and the last, L, has gone through
+        the final LayerNorm. Negative numbers count from the end. `layers` None is all of them.
+        """
+        ids_BT = self.check_ids(ids_BT)
+        last = self.architecture.layers
+        wanted = list(range(last + 1)) if layers is None else list(layers)
+        for layer in wanted:
+            if not -last - 1 <= layer <= last:
+                raise ArgumentError(f"layers are 0 to {last} (or -1 to {-last - 1}), got {layer}")
+        found: dict[int, torch.Tensor] = {}
+        x_BTD = embedding(ids_BT, self._weights.embed_VD)
+        for layer in range(last + 1):
+            if layer in wanted or layer - last - 1 in wanted:
+                found[layer] = (
+                    x_BTD
+                    if layer < last
+                    else neox.layer_norm(x_BTD, self._weights.final_norm, self._shape.epsilon)
+                )
+            if layer < last:
+                x_BTD = neox.block(x_BTD, self._weights.layers[layer], self._shape)
+        return {layer: found[layer % (last + 1)] for layer in wanted}
+
+    def generate(
+        self,
+        ids_BT: Ids,
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop_token: int | None = None,
+    ) -> torch.Tensor:
+        """Prompt and continuation, [B, T + new]: see `pythia_fast.model.generate.generate`."""
+        return generate(
+            self,
+            self.check_ids(ids_BT),
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+            stop_token=stop_token,
+        )
+
+    @torch.inference_mode()
+    def next_logits(self, ids_BT: torch.Tensor, cache: neox.Cache) -> torch.Tensor:
+        """Float32 logits after the last of `ids_BT`, [B, V]; the ids are added to the cache."""
+        h_BTD = neox.hidden(ids_BT, self._weights.views, self._shape, cache)
+        return linear(h_BTD[:, -1], self._weights.unembed_VD).float()
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """A copy of every weight under its Hugging Face name."""
+        return self._weights.state_dict()
+
+    def check_ids(self, ids: Ids) -> torch.Tensor:
+        """The ids as int64 [B, T] on the model's device, or one of the errors named above."""
+        try:
+            ids_BT = torch.as_tensor(ids)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(
+                f"ids are integers [B, T], sequences of one length in a batch: {error}"
+            ) from error
+        if ids_BT.ndim != 2 or ids_BT.is_floating_point() or ids_BT.dtype == torch.bool:
+            raise ArgumentError(
+                f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
+            )
+        limit, vocab_rows = self.architecture.max_positions, self.architecture.vocab_rows
+        if not ids_BT.numel() or ids_BT.shape[1] > limit:
+            raise ArgumentError(
+                f"ids need at least one sequence of 1 to {limit} tokens, got shape "
+                f"{tuple(ids_BT.shape)}"
+            )
+        ids_BT = ids_BT.to(torch.int64)
+        low, high = ids_BT.aminmax()
+        if low < 0 or high >= vocab_rows:
+            row, offset = ((ids_BT < 0) | (ids_BT >= vocab_rows)).nonzero()[0].tolist()
+            raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
+        return ids_BT.to(self.device)
+
+    def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        return neox.hidden(ids_BT, self._weights.views, self._shape)
+
+    def _passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
+        """Slices of the batch of about `PASS_TOKENS` tokens each."""
+        rows = max(1, PASS_TOKENS // ids_BT.shape[1])
+        for first in range(0, len(ids_BT), rows):
+            yield slice(first, first + rows)
+
+    def _targets(self, ids_BT: torch.Tensor, start: int) -> int:
+        T = ids_BT.shape[1]
+        if not 0 <= start < T:
+            raise ArgumentError(f"start is a position, 0 to {T - 1}, got {start}")
+        return T - 1 - start
+
+
+@torch.inference_mode()
+def _logit_scale(weights: Weights) -> float:
+    """The largest |u_v ∘ g|: a logit's deviation if the normalised residual were white noise."""
+    gain_D = weights.final_norm.weight_D.float()
+    return max(
+        float((slice_VD.float() * gain_D).norm(dim=-1).max())
+        for slice_VD in torch.split(weights.unembed_VD, 4096)
+    )
