@@ -78,18 +78,21 @@ void translate(std::exception_ptr pointer) {
 // ---- Arguments
 // -----------------------------------------------------------------------------------
 
-// A Python integer as an unsigned 64-bit number; ArgumentError where it is none.
-std::uint64_t count(const py::int_& value, const char* name) {
-  const std::uint64_t result = PyLong_AsUnsignedLongLong(value.ptr());
+// A Python integer, or what stands for one, as an unsigned 64-bit number; ArgumentError where it is
+// outside that range.
+std::uint64_t count(const py::object& value, const char* name) {
+  const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!integer) throw py::error_already_set();
+  const std::uint64_t result = PyLong_AsUnsignedLongLong(integer.ptr());
   if (PyErr_Occurred() != nullptr) {
     PyErr_Clear();
     throw ArgumentError(std::string(name) + " must lie in [0, 2^64), got " +
-                        std::string(py::str(value)));
+                        std::string(py::str(integer)));
   }
   return result;
 }
 
-std::size_t thread_count(const py::int_& threads) {
+std::size_t thread_count(const py::object& threads) {
   const std::uint64_t result = count(threads, "threads");
   if (result == 0) throw ArgumentError("threads must be at least 1, got 0");
   return result;
@@ -135,8 +138,8 @@ class Buffer {
 // ---- io
 // ------------------------------------------------------------------------------------------
 
-py::bytes read_bytes(const File& file, const py::int_& offset_object,
-                     const py::int_& nbytes_object) {
+py::bytes read_bytes(const File& file, const py::object& offset_object,
+                     const py::object& nbytes_object) {
   const std::uint64_t offset = count(offset_object, "offset");
   const std::uint64_t nbytes = count(nbytes_object, "nbytes");
   file.require(offset, nbytes);  // before memory is asked for
@@ -149,9 +152,10 @@ py::bytes read_bytes(const File& file, const py::int_& offset_object,
   return result;
 }
 
-Read make_read(std::shared_ptr<const File> file, const py::int_& offset, const std::string& dtype,
-               const py::int_& rows, const py::int_& columns, const py::int_& destination_offset,
-               const std::string& destination_dtype, const py::int_& destination_row_bytes) {
+Read make_read(std::shared_ptr<const File> file, const py::object& offset, const std::string& dtype,
+               const py::object& rows, const py::object& columns,
+               const py::object& destination_offset, const std::string& destination_dtype,
+               const py::object& destination_row_bytes) {
   return {std::move(file),
           count(offset, "offset"),
           float_type(dtype),
@@ -163,7 +167,7 @@ Read make_read(std::shared_ptr<const File> file, const py::int_& offset, const s
 }
 
 std::vector<std::uint64_t> read_into(const std::vector<Read>& reads, const py::object& destination,
-                                     const py::int_& threads,
+                                     const py::object& threads,
                                      const std::optional<std::string>& instructions) {
   const std::size_t workers = thread_count(threads);
   const Level chosen = level(instructions);
@@ -270,8 +274,8 @@ void store_lengths(const TokenStore& store, const py::object& rows, const py::ob
   store.lengths(from, to);
 }
 
-void store_gather(const TokenStore& store, const py::object& rows, const py::int_& start,
-                  const py::int_& stop, const py::object& result, const py::int_& threads) {
+void store_gather(const TokenStore& store, const py::object& rows, const py::object& start,
+                  const py::object& stop, const py::object& result, const py::object& threads) {
   const Columns columns{count(start, "start"), count(stop, "stop")};
   const std::size_t workers = thread_count(threads);
   const Buffer rows_buffer(rows, row_flags, "rows");
@@ -295,7 +299,7 @@ void store_gather(const TokenStore& store, const py::object& rows, const py::int
 }
 
 py::object store_find_outside(const TokenStore& store, const py::object& rows,
-                              const py::int_& limit_object, const py::int_& threads) {
+                              const py::object& limit_object, const py::object& threads) {
   const std::uint64_t limit = count(limit_object, "limit");
   const std::size_t workers = thread_count(threads);
   const Buffer rows_buffer(rows, row_flags, "rows");

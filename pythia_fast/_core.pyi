@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any, TypeAlias
 
+import numpy.typing as npt
 from typing_extensions import Buffer
+
+# NumPy's arrays are buffers, but say so to type checkers only from Python 3.12 on.
+Memory: TypeAlias = Buffer | npt.NDArray[Any]
 
 class File:
     """A regular file, open for reading: exact reads, shared freely among threads."""
@@ -33,7 +38,7 @@ class Read:
 
 def read_tensors(
     reads: Sequence[Read],
-    destination: Buffer,
+    destination: Memory,
     threads: int,
     *,
     instructions: str | None = None,
@@ -45,14 +50,14 @@ class TokenStore:
 
     def __init__(self, index: str | PathLike[str], bin: str | PathLike[str]) -> None: ...
     @staticmethod
-    def in_memory(ids: Buffer, bounds: Buffer) -> TokenStore: ...
+    def in_memory(ids: Memory, bounds: Memory) -> TokenStore: ...
     def __len__(self) -> int: ...
     @property
     def dtype(self) -> str: ...
     @property
     def documents(self) -> int | None: ...
-    def lengths(self, rows: Buffer, out: Buffer) -> None: ...
-    def gather(self, rows: Buffer, start: int, stop: int, out: Buffer, threads: int) -> None: ...
+    def lengths(self, rows: Memory, out: Memory) -> None: ...
+    def gather(self, rows: Memory, start: int, stop: int, out: Memory, threads: int) -> None: ...
     def find_outside(
-        self, rows: Buffer, limit: int, threads: int
+        self, rows: Memory, limit: int, threads: int
     ) -> tuple[int, int, int] | None: ...

@@ -35,6 +35,10 @@ class MissingCheckpointError(PythiaFastError, FileNotFoundError):
     """A step's folder, revision or one of its files is not there, or only half of it."""
 
 
+class MissingTokensError(PythiaFastError, FileNotFoundError):
+    """No token data or tokenizer at a path; the message says what was looked for."""
+
+
 class ReadError(PythiaFastError, OSError):
     """The operating system refused to open, map or read a file: path and errno's words."""
 

@@ -1,0 +1,223 @@
+"""Token sequences from a file pair, an array or texts, behind one interface.
+
+Legend: N sequences of the data, n of them asked for, L tokens of the longest one.
+"""
+
+import hashlib
+import operator
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from pythia_fast.core import TokenStore
+from pythia_fast.errors import ArgumentError, RowIndexError, TokenRangeError
+from pythia_fast.tokens.sources import describe, open_source
+
+TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
+Rows: TypeAlias = slice | Sequence[int] | npt.NDArray[np.integer[Any]]
+
+BLOCK_TOKENS = 1 << 20  # what `fingerprint` and `check_ids` hold at a time
+BLOCK_ROWS = 1 << 16
+
+
+class TokenDataset:
+    """N sequences of token ids, read-only.
+
+    `source` is one of
+    - the path of an .idx/.bin pair (GPT-NeoX and Megatron-LM): the prefix, or either file; both
+      are mapped, nothing is loaded;
+    - an array or tensor [N, L] of any integer dtype: kept as it is where it is contiguous, so do
+      not change it afterwards;
+    - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
+      No special tokens are added.
+
+    Raises TokenFileError where a pair's numbers do not add up, MissingTokensError where there is
+    no such file, and ArgumentError for anything else that is not one of these.
+    """
+
+    def __init__(
+        self,
+        source: TokenSource,
+        *,
+        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    ) -> None:
+        self._store: TokenStore = open_source(source, tokenizer)
+        self.source: str = describe(source, self._store)  # where the ids come from, in words
+        self._lengths: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """N, the number of sequences."""
+        return len(self._store)
+
+    def __repr__(self) -> str:
+        return f"TokenDataset({self.source}, {len(self)} sequences of {self._store.dtype})"
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sequence: [N] int64, read-only."""
+        if self._lengths is None:
+            lengths = self._lengths_of(np.arange(len(self), dtype=np.int64))
+            lengths.flags.writeable = False
+            self._lengths = lengths
+        return self._lengths
+
+    def gather(
+        self,
+        rows: Rows,
+        *,
+        columns: slice | None = None,
+        dtype: npt.DTypeLike = np.int64,
+        out: npt.NDArray[Any] | None = None,
+        threads: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """Copy n rows into a matrix [n, L], shorter ones padded right with 0.
+
+        `rows` are indexes as NumPy takes them, in any order and as often as wanted. `columns`
+        (start and stop, not negative, no step) keeps a part of every row. L is the length of the
+        longest part, or the width of `out`. Ids come as int64, int32 or uint16: `dtype`, or that
+        of `out`, a C-ordered matrix that is filled and returned. `threads` is by default the
+        number of this process's processors.
+
+        Raises RowIndexError for a row that is not there; ArgumentError where an id does not fit
+        the dtype or a row does not fit `out`; TruncatedFileError if a file has shrunk.
+        """
+        index_n = self._index(rows)
+        start, stop = _columns(columns)
+        if out is None:
+            lengths_n = np.clip(self._lengths_of(index_n), start, stop) - start
+            width = int(lengths_n.max(initial=0))
+            out = np.empty((len(index_n), width), dtype=_output_dtype(dtype))
+        elif not isinstance(out, np.ndarray):
+            raise ArgumentError(f"out must be a numpy array, got {type(out).__name__}")
+        elif not out.flags.writeable:
+            raise ArgumentError("out is read-only")
+        else:
+            _output_dtype(out.dtype)
+        self._store.gather(index_n, start, stop, out, _threads(threads))
+        return out
+
+    def __getitem__(self, rows: SupportsIndex | Rows) -> npt.NDArray[np.int64]:
+        """One row [L] for an int, or [n, L] as `gather` gives it: int64."""
+        if isinstance(rows, slice) or np.ndim(cast("npt.ArrayLike", rows)) > 0:
+            return self.gather(cast("Rows", rows))
+        try:
+            row = operator.index(cast("SupportsIndex", rows))
+        except TypeError as error:
+            raise ArgumentError(
+                f"rows are chosen by an int, a slice or integers, not by {rows!r}"
+            ) from error
+        result: npt.NDArray[np.int64] = self.gather([row])[0]
+        return result
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Each sequence in turn, [L] int64, without padding."""
+        for row in range(len(self)):
+            yield self[row]
+
+    def fingerprint(self, rows: Rows | None = None) -> str:
+        """Identify the tokens of `rows` (by default all): a sha256 in hexadecimal.
+
+        It is taken over the number of rows, their lengths and all ids, as little-endian int64,
+        so it is the same for the same tokens, whatever file, array or text they come from.
+        """
+        digest = hashlib.sha256(b"pythia_fast tokens 1\n")
+        digest.update(np.int64(self._count(rows)).tobytes())
+        for index_n in self._blocks(rows):
+            digest.update(self._lengths_of(index_n).data)
+        for index_n in self._blocks(rows):
+            lengths_n = self._lengths_of(index_n)
+            width = int(lengths_n.max(initial=0))
+            for begin in range(0, width, BLOCK_TOKENS):
+                # More than one round only for a row that is alone in its block.
+                ids_nL = self.gather(index_n, columns=slice(begin, begin + BLOCK_TOKENS))
+                kept_nL = np.arange(begin, begin + ids_nL.shape[1]) < lengths_n[:, None]
+                digest.update((ids_nL if kept_nL.all() else ids_nL[kept_nL]).data)
+        return digest.hexdigest()
+
+    def check_ids(self, vocab_rows: int, rows: Rows | None = None) -> None:
+        """Raise TokenRangeError unless every id of `rows` (by default all) is in [0, vocab_rows).
+
+        The error names the first such id in the order of `rows`.
+        """
+        vocab_rows = operator.index(vocab_rows)
+        if vocab_rows < 0:
+            raise ArgumentError(f"vocab_rows must not be negative, got {vocab_rows}")
+        for index_n in self._row_blocks(rows):
+            found = self._store.find_outside(index_n, vocab_rows, _threads(None))
+            if found is not None:
+                position, offset, token = found
+                raise TokenRangeError(int(index_n[position]), offset, token, vocab_rows)
+
+    def _lengths_of(self, index_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        result = np.empty(len(index_n), dtype=np.int64)
+        self._store.lengths(index_n, result)
+        return result
+
+    def _count(self, rows: Rows | None) -> int:
+        return len(self) if rows is None else len(self._index(rows))
+
+    def _row_blocks(self, rows: Rows | None) -> Iterator[npt.NDArray[np.int64]]:
+        """The chosen rows, in order, a bounded number at a time."""
+        chosen = None if rows is None else self._index(rows)
+        for begin in range(0, self._count(rows), BLOCK_ROWS):
+            if chosen is None:
+                yield np.arange(begin, min(begin + BLOCK_ROWS, len(self)), dtype=np.int64)
+            else:
+                yield chosen[begin : begin + BLOCK_ROWS]
+
+    def _blocks(self, rows: Rows | None) -> Iterator[npt.NDArray[np.int64]]:
+        """As `_row_blocks`, but with at most BLOCK_TOKENS padded tokens, or with one row."""
+        for index_n in self._row_blocks(rows):
+            lengths_n = self._lengths_of(index_n)
+            begin = 0
+            while begin < len(index_n):
+                # Growing to k rows costs k times the longest of them, which only rises.
+                longest = np.maximum.accumulate(lengths_n[begin : begin + BLOCK_TOKENS])
+                padded = longest * np.arange(1, len(longest) + 1)
+                end = begin + max(1, int(np.searchsorted(padded, BLOCK_TOKENS, side="right")))
+                yield index_n[begin:end]
+                begin = end
+
+    def _index(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The rows meant, as contiguous int64 in [0, N)."""
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(len(self)), dtype=np.int64)
+        index = np.asarray(rows)
+        if index.ndim != 1 or (index.size > 0 and index.dtype.kind not in "iu"):
+            raise ArgumentError(
+                "rows must be a slice or a vector of integers, got "
+                f"{index.dtype} of shape {index.shape}"
+            )
+        wrong = (index < -len(self)) | (index >= len(self))
+        if wrong.any():
+            raise RowIndexError(f"row {index[wrong][0]} of data with {len(self)} rows")
+        index = index.astype(np.int64)  # a copy: what follows must not reach the caller's array
+        index[index < 0] += len(self)
+        return index
+
+
+def _columns(columns: slice | None) -> tuple[int, int]:
+    if columns is None:
+        return 0, np.iinfo(np.int64).max
+    start = 0 if columns.start is None else operator.index(columns.start)
+    stop = np.iinfo(np.int64).max if columns.stop is None else operator.index(columns.stop)
+    if start < 0 or stop < start or columns.step not in (None, 1):
+        raise ArgumentError(
+            f"columns must be slice(start, stop) with 0 <= start <= stop and no step, got {columns}"
+        )
+    return start, stop
+
+
+def _output_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    result = np.dtype(dtype)
+    if result not in (np.int64, np.int32, np.uint16):
+        raise ArgumentError(f"ids are gathered as int64, int32 or uint16, not as {result}")
+    return result
+
+
+def _threads(threads: int | None) -> int:
+    return len(os.sched_getaffinity(0)) if threads is None else threads

@@ -1,0 +1,149 @@
+"""What a TokenDataset can be made of, each opened as a TokenStore."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from pythia_fast.core import TokenStore
+from pythia_fast.errors import ArgumentError, MissingTokensError
+
+TEXTS_A_BATCH = 1024
+
+
+def open_source(source: object, tokenizer: object = None) -> TokenStore:
+    """The rows of `source`; see TokenDataset for what it may be."""
+    if isinstance(source, (str, os.PathLike)):
+        _no_tokenizer(tokenizer, "a file pair")
+        return open_pair(source)
+    if _is_texts(source):
+        return open_texts(cast("Sequence[str]", source), tokenizer)
+    _no_tokenizer(tokenizer, "an array of ids")
+    return open_array(source)
+
+
+def describe(source: object, store: TokenStore) -> str:
+    """Where the ids come from, in words, for provenance."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(pair(source)[1])
+    if _is_texts(source):
+        return f"{len(store)} texts"
+    return f"{store.dtype} array {list(np.shape(cast('npt.ArrayLike', source)))}"
+
+
+def pair(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The .idx and the .bin that `path` stands for: a prefix, or one of the two."""
+    text = os.fspath(path)
+    prefix = text[:-4] if text.endswith((".idx", ".bin")) else text
+    return Path(prefix + ".idx"), Path(prefix + ".bin")
+
+
+def open_pair(path: str | os.PathLike[str]) -> TokenStore:
+    """Map an .idx/.bin pair and check it: TokenFileError, or MissingTokensError if it is not there.
+
+    What was opened is what was checked and is read.
+    """
+    index, bin_ = pair(path)
+    missing = [str(file) for file in (index, bin_) if not file.exists()]
+    if missing:
+        raise MissingTokensError(
+            f"no token data at {os.fspath(path)!r}: looked for {index} and {bin_}, and "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there. "
+            "Give the path of an .idx/.bin pair without its ending; a text goes into a list, "
+            "with a tokenizer"
+        )
+    return TokenStore(index, bin_)
+
+
+def open_array(source: object) -> TokenStore:
+    """Rows of an integer array or tensor [N, L], without a copy where it is contiguous."""
+    detach = getattr(source, "detach", None)  # a torch tensor, wherever it lies
+    try:
+        ids_NL = np.asarray(detach().cpu() if detach is not None else source)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"a {type(source).__name__} is no token data ({error}); give the path of an .idx/.bin "
+            "pair, an integer array [N, L], or a list of texts with a tokenizer"
+        ) from error
+    if ids_NL.dtype.kind not in "iu" or ids_NL.ndim != 2:
+        raise ArgumentError(
+            f"token ids must be an integer array [N, L], got {ids_NL.dtype} of shape "
+            f"{list(ids_NL.shape)}"
+        )
+    native = ids_NL.astype(ids_NL.dtype.newbyteorder("="), copy=False)
+    flat = np.require(native, requirements=["C", "A"]).reshape(-1)
+    rows, length = ids_NL.shape
+    return TokenStore.in_memory(flat, np.arange(rows + 1, dtype=np.int64) * length)
+
+
+def open_texts(texts: Sequence[str], tokenizer: object) -> TokenStore:
+    """Rows of a list of texts, no special tokens added.
+
+    ArgumentError for a text that gives no token, naming it.
+    """
+    encoder = _plain(load_tokenizer(tokenizer))
+    pieces: list[npt.NDArray[np.uint32]] = []
+    for number, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"text {number} is not valid Unicode: {error}") from error
+    for begin in range(0, len(texts), TEXTS_A_BATCH):
+        batch = list(texts[begin : begin + TEXTS_A_BATCH])
+        for number, encoding in enumerate(
+            encoder.encode_batch(batch, add_special_tokens=False), start=begin
+        ):
+            if len(encoding.ids) == 0:
+                raise ArgumentError(f"text {number} gives no tokens: {texts[number]!r}")
+            pieces.append(np.array(encoding.ids, dtype=np.uint32))
+    bounds = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+    return TokenStore.in_memory(np.concatenate(pieces), bounds)
+
+
+def load_tokenizer(source: object) -> Tokenizer:
+    """A tokenizer from the path of its tokenizer.json; one that is made already is returned.
+
+    MissingTokensError if there is no such file, ArgumentError if it holds no tokenizer.
+    """
+    if isinstance(source, Tokenizer):
+        return source
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            "texts need tokenizer=, the path of a tokenizer.json or a tokenizers.Tokenizer, got "
+            f"{type(source).__name__}"
+        )
+    path = Path(source)
+    if not path.is_file():
+        raise MissingTokensError(f"no tokenizer at {path}: looked for a tokenizer.json there")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ArgumentError(f"{path} holds no tokenizer: {error}") from error
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer without the padding and truncation that it may be set to; it is not changed."""
+    if tokenizer.padding is None and tokenizer.truncation is None:
+        return tokenizer
+    copy = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
+
+
+def _is_texts(source: Any) -> bool:
+    if not isinstance(source, Sequence) or len(source) == 0:
+        return False
+    texts = sum(isinstance(item, str) for item in source)
+    if 0 < texts < len(source):
+        raise ArgumentError(f"of {len(source)} texts only {texts} are str")
+    return texts > 0
+
+
+def _no_tokenizer(tokenizer: object, source: str) -> None:
+    if tokenizer is not None:
+        raise ArgumentError(f"tokenizer= is for a list of texts; {source} holds ids already")
