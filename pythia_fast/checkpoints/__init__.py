@@ -1,1 +1,25 @@
-"""To be filled."""
+"""From files to named tensor ranges: formats, folders, the Hub. Everything read is checked."""
+
+from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile
+from pythia_fast.checkpoints.hub import HubSeries
+from pythia_fast.checkpoints.local import LocalSeries
+from pythia_fast.checkpoints.safetensors import read_safetensors
+from pythia_fast.checkpoints.series import CheckpointSeries, open_series
+from pythia_fast.checkpoints.tensors import TensorRange
+from pythia_fast.checkpoints.torch_zip import read_torch_zip
+from pythia_fast.checkpoints.write import write_checkpoint, write_safetensors, write_torch_zip
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointFile",
+    "CheckpointSeries",
+    "HubSeries",
+    "LocalSeries",
+    "TensorRange",
+    "open_series",
+    "read_safetensors",
+    "read_torch_zip",
+    "write_checkpoint",
+    "write_safetensors",
+    "write_torch_zip",
+]

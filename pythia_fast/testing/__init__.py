@@ -1,1 +1,7 @@
-"""To be filled."""
+"""For tests, ours and our users': tiny series of checkpoints, and a Hub on this machine."""
+
+from pythia_fast.testing.hub import HubServer
+from pythia_fast.testing.hub_state import Request
+from pythia_fast.testing.series import make_series, random_state_dict, tiny
+
+__all__ = ["HubServer", "Request", "make_series", "random_state_dict", "tiny"]

@@ -1,0 +1,168 @@
+"""One checkpoint: its open files, and where in them each weight lies, checked against the model."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from pythia_fast.checkpoints.layout import WeightFiles
+from pythia_fast.checkpoints.safetensors import read_safetensors
+from pythia_fast.checkpoints.tensors import TensorRange
+from pythia_fast.checkpoints.torch_zip import read_torch_zip
+from pythia_fast.core import File
+from pythia_fast.errors import FormatError, MissingCheckpointError, WeightsError
+from pythia_fast.suite.architecture import Architecture
+
+WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")
+
+_BUFFER = re.compile(
+    r"gpt_neox\.layers\.\d+\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)", re.ASCII
+)
+_ALIASES = {"lm_head.weight": "embed_out.weight"}
+"""What transformers 5 calls a weight in memory, and so in a state dict saved by hand; its own files
+keep the old name."""
+_HASH_CHUNK_BYTES = 4 * 2**20
+_NAMED_AT_MOST = 4  # tensors in one error
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFile:
+    """One weights file. `sha256` was promised by the source and verified; None if it is mute."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The weights of one step, as byte ranges of files that stay open while this exists.
+
+    `tensors` has exactly `architecture.shapes()`: names, shapes and a float dtype are checked, the
+    buffers that older files carry are left out. `source` says where from, in words; `commit` is the
+    Hub's, None for a local folder.
+    """
+
+    step: int
+    source: str
+    commit: str | None
+    architecture: Architecture
+    files: tuple[CheckpointFile, ...]
+    tensors: Mapping[str, TensorRange]
+    _opened: Mapping[str, File] = field(repr=False)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The weights' fingerprint, in hex: a file's sha256, or that of "name sha256" lines.
+
+        The lines are those of all shards, sorted. Where the source promised no sha256 it is
+        computed here, once, over the open files, so that what was verified is what is read.
+        """
+        digests = {file.name: file.sha256 or sha256(self._opened[file.name]) for file in self.files}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sha256(file: File) -> str:
+    """The sha256 of all bytes of an open file, in hex. ReadError if it shrinks meanwhile."""
+    digest = hashlib.sha256()
+    for offset in range(0, file.size, _HASH_CHUNK_BYTES):
+        digest.update(file.read(offset, min(_HASH_CHUNK_BYTES, file.size - offset)))
+    return digest.hexdigest()
+
+
+def open_checkpoint(
+    weights: WeightFiles,
+    opened: Sequence[tuple[CheckpointFile, File]],
+    *,
+    step: int,
+    source: str,
+    commit: str | None,
+    architecture: Architecture,
+) -> Checkpoint:
+    """Read the headers of the `opened` files, which are those of `weights`, and check them.
+
+    FormatError (and its kinds) for a malformed file or an index that does not fit its shards,
+    WeightsError if the tensors are not the architecture's.
+    """
+    tensors: dict[str, TensorRange] = {}
+    shard_of = {_ALIASES.get(name, name): s for name, s in (weights.shard_of or {}).items()}
+    for description, file in opened:
+        for tensor in _weights_of(description, file):
+            if tensor.name in tensors:
+                first = tensors[tensor.name].file.path
+                raise FormatError(file.path, f"{tensor.name!r} is there twice, also in {first}")
+            if weights.index is not None and shard_of.get(tensor.name) != description.name:
+                reason = f"the index does not put {tensor.name[:200]!r} into {description.name!r}"
+                raise FormatError(weights.index, f"{reason}, where it is")
+            tensors[tensor.name] = tensor
+    for name, shard in shard_of.items():
+        if weights.index is not None and name not in tensors and not _BUFFER.fullmatch(name):
+            raise FormatError(weights.index, f"{name[:200]!r} is not in {shard!r}, its shard")
+    _check_weights(tensors, architecture, source)
+    return Checkpoint(
+        step=step,
+        source=source,
+        commit=commit,
+        architecture=architecture,
+        files=tuple(description for description, _ in opened),
+        tensors=MappingProxyType({name: tensors[name] for name in architecture.shapes()}),
+        _opened={description.name: file for description, file in opened},
+    )
+
+
+def _weights_of(description: CheckpointFile, file: File) -> Iterator[TensorRange]:
+    """The tensors of one file without the buffers, under the names of the architecture."""
+    if file.size < 1024 and file.read(0, min(file.size, 24)).startswith(b"version https://git-lfs"):
+        raise MissingCheckpointError(
+            f"{file.path} is a git-lfs pointer, not the weights; fetch them with `git lfs pull`"
+        )
+    read = read_torch_zip if description.name.endswith(".bin") else read_safetensors
+    for name, tensor in read(file).items():
+        if not _BUFFER.fullmatch(name):
+            yield replace(tensor, name=_ALIASES.get(name, name))
+
+
+def _check_weights(
+    tensors: Mapping[str, TensorRange], architecture: Architecture, source: str
+) -> None:
+    """WeightsError that names what is missing, unknown, or of another shape or dtype."""
+    shapes = architecture.shapes()
+    missing = [name for name in shapes if name not in tensors]
+    unknown = [name[:200] for name in tensors if name not in shapes]
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, not {list(shape)}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    untyped = [
+        f"{name} is {tensor.dtype}"
+        for name, tensor in tensors.items()
+        if name in shapes and tensor.dtype not in WEIGHT_DTYPES
+    ]
+    complaints = [
+        f"{what}: {_some(names)}"
+        for what, names in {
+            "missing": missing,
+            "unknown": unknown,
+            "of another shape": wrong,
+            f"none of {', '.join(WEIGHT_DTYPES)}": untyped,
+        }.items()
+        if names
+    ]
+    if complaints:
+        raise WeightsError(
+            f"the weights of {source} are not those that its config.json describes; "
+            f"{'; '.join(complaints)}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return ", ".join(names[:_NAMED_AT_MOST]) + more

@@ -1,0 +1,106 @@
+"""Which files of a folder or a revision hold its weights: one file, or shards with an index.
+
+An index is a stranger's text: a shard is only ever looked up by its bare name among the files that
+are known to be there.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pythia_fast.core import File
+from pythia_fast.errors import FormatError, MissingCheckpointError
+
+CONFIG = "config.json"
+INDEX_SUFFIX = ".index.json"
+SINGLE_FILES = ("pytorch_model.bin", "model.safetensors")
+"""In this order: where both are, the safetensors were converted later, and some from another step
+(EleutherAI/pythia issue 205)."""
+
+INDEX_LIMIT_BYTES = 16 * 2**20
+_UNFINISHED = (".incomplete", ".tmp", ".part", ".partial")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The names of the files to read, and for shards which of them holds which tensor."""
+
+    names: tuple[str, ...]
+    shard_of: Mapping[str, str] | None = None
+    index: Path | None = None
+
+
+def choose_weights(
+    available: Collection[str], locate: Callable[[str], Path], where: str
+) -> WeightFiles:
+    """The weights among the file names `available` in `where`.
+
+    `locate` gives an index file's path on this machine. MissingCheckpointError if there are no
+    weights or not all shards of them, FormatError if an index is malformed or names anything but
+    files beside it.
+    """
+    unfinished = sorted(name for name in available if name.endswith(_UNFINISHED))
+    hint = f"; unfinished files are there: {', '.join(unfinished[:4])}" if unfinished else ""
+    for name in SINGLE_FILES:
+        if name in available:
+            return WeightFiles((name,))
+        if name + INDEX_SUFFIX in available:
+            index = locate(name + INDEX_SUFFIX)
+            shard_of = _read_index(index, Path(name).suffix)
+            shards = tuple(sorted(set(shard_of.values())))
+            if missing := [shard for shard in shards if shard not in available]:
+                raise MissingCheckpointError(
+                    f"{where} lacks {len(missing)} of the {len(shards)} shards that "
+                    f"{name + INDEX_SUFFIX} names: {', '.join(missing[:4])}{hint}"
+                )
+            return WeightFiles(shards, shard_of, index)
+    raise MissingCheckpointError(
+        f"{where} holds no weights: neither {' nor '.join(SINGLE_FILES)}, whole or in shards{hint}"
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small JSON object from a file. FormatError if it is too large, or anything else."""
+
+    def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
+            raise ValueError("a key appears twice")
+        return entries
+
+    file = File(path)
+    if file.size > INDEX_LIMIT_BYTES:
+        raise FormatError(path, f"{file.size} bytes; {INDEX_LIMIT_BYTES} are allowed")
+    try:
+        parsed = json.loads(
+            file.read(0, file.size).decode("utf-8"), object_pairs_hook=object_without_duplicates
+        )
+    except (ValueError, RecursionError) as error:
+        raise FormatError(path, f"no valid JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise FormatError(path, f"a JSON object is expected, not {type(parsed).__name__}")
+    return parsed
+
+
+def _read_index(path: Path, suffix: str) -> dict[str, str]:
+    """The index's weight_map, tensor -> shard; every shard is a bare name with the suffix."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(path, "the index has no weight_map from tensors to shards")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str) or not _is_bare_name(shard):
+            raise FormatError(
+                path,
+                f"the index puts {tensor[:200]!r} into {str(shard)[:200]!r}, no file beside it",
+            )
+        if not shard.endswith(suffix):
+            raise FormatError(
+                path, f"the index names {shard[:200]!r} as a shard, no *{suffix} file"
+            )
+    return weight_map
+
+
+def _is_bare_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not any(char in name for char in "/\\\0")

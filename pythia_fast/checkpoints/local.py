@@ -1,0 +1,154 @@
+"""Checkpoints from a folder in the Hub's layout: `stepN/` with a config.json and weights."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
+from pythia_fast.checkpoints.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES, choose_weights
+from pythia_fast.core import File
+from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError, WeightsError
+from pythia_fast.suite.architecture import Architecture, read_config
+from pythia_fast.suite.model_spec import ModelSpec
+from pythia_fast.suite.steps import unknown_step
+
+_STEP = re.compile(r"step(0|[1-9]\d*)", re.ASCII)
+_NEOX_STEP = re.compile(r"global_step\d+", re.ASCII)
+
+
+class LocalSeries:
+    """The checkpoints of a folder; its name is the series' name.
+
+    A step's config.json lies in its folder or, for all steps alike, beside the step folders. The
+    folder's listing is taken once; weights are looked at when a step is opened.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser().resolve()
+        steps = _find_steps(self.folder)
+        architecture = next(
+            (read_config(path) for step in steps if (path := self._config(step)) is not None), None
+        )
+        if architecture is None:
+            raise MissingCheckpointError(
+                f"{self.folder} has no {CONFIG}, neither in step{steps[0]} nor beside it; "
+                "without it the model's shape is unknown"
+            )
+        self.spec = ModelSpec.local(self.folder.name, architecture, steps)
+
+    def __repr__(self) -> str:
+        return f"LocalSeries({str(self.folder)!r})"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.spec.name
+
+    @property
+    def source(self) -> str:
+        """The folder's full path."""
+        return str(self.folder)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Every step that has a folder, ascending."""
+        return self.spec.steps
+
+    def identity(self, step: int) -> str:
+        """Name, size and time of change of every file of the step, hashed; no file is read.
+
+        As long as it is the same, nothing suggests that the weights have changed. UnknownStepError,
+        MissingCheckpointError, ReadError.
+        """
+        if step not in self.steps:
+            raise unknown_step(step, self.steps, series=self.name)
+        folder = self.folder / f"step{step}"
+        lines = []
+        for name in sorted(_file_names(folder)):
+            try:
+                status = (folder / name).stat()
+            except OSError as error:
+                raise ReadError(f"{folder / name} cannot be read: {error.strerror}") from error
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def open(self, step: int) -> Checkpoint:
+        """The checkpoint of one step.
+
+        UnknownStepError if the folder has none of that name, MissingCheckpointError if it is
+        incomplete, WeightsError if its tensors are not the architecture's, or the architecture not
+        that of the other steps; FormatError and ReadError for malformed and unreadable files.
+        """
+        if step not in self.steps:
+            raise unknown_step(step, self.steps, series=self.name)
+        folder = self.folder / f"step{step}"
+        names = _file_names(folder)
+        if unfinished := sorted(name for name in names if name.endswith(".incomplete")):
+            raise MissingCheckpointError(
+                f"{folder} is half written: {unfinished[0]} says that a writer or a download is "
+                "still at work or was cut; finish it, or remove that file if nothing is missing"
+            )
+        weights = choose_weights(names, lambda name: folder / name, str(folder))
+        opened = []
+        for name in weights.names:
+            file = File(folder / name)
+            opened.append((CheckpointFile(name, folder / name, file.size, None), file))
+        return open_checkpoint(
+            weights,
+            opened,
+            step=step,
+            source=str(folder),
+            commit=None,
+            architecture=self._architecture(step, folder),
+        )
+
+    def _config(self, step: int) -> Path | None:
+        own = self.folder / f"step{step}" / CONFIG
+        shared = self.folder / CONFIG
+        return own if own.exists() else shared if shared.exists() else None
+
+    def _architecture(self, step: int, folder: Path) -> Architecture:
+        path = self._config(step)
+        if path is None:
+            raise MissingCheckpointError(f"{folder} has no {CONFIG}, and {self.folder} neither")
+        architecture = read_config(path)
+        if architecture != self.spec.architecture:
+            raise WeightsError(
+                f"{path} describes another model than the rest of the series: {architecture}, "
+                f"not {self.spec.architecture}"
+            )
+        return architecture
+
+
+def _find_steps(folder: Path) -> tuple[int, ...]:
+    """The steps that have a folder, ascending; an error that says what is there instead if none."""
+    if not folder.is_dir():
+        raise MissingCheckpointError(f"there is no folder {folder}")
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise ReadError(f"{folder} cannot be listed: {error.strerror}") from error
+    steps = tuple(sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name))))
+    if steps:
+        return steps
+    if any(_NEOX_STEP.fullmatch(name) for name in names):
+        raise FormatError(
+            folder,
+            "checkpoints in GPT-NeoX's own layout (global_stepN/), which this version does not "
+            "read yet; convert them with GPT-NeoX's own tools to the Hub's layout, as stepN/",
+        )
+    if any((folder / (name + end)).exists() for name in SINGLE_FILES for end in ("", INDEX_SUFFIX)):
+        raise MissingCheckpointError(
+            f"{folder} is one checkpoint, not a series; move it to a folder named after its step, "
+            "as in mymodel/step1000/, and give mymodel"
+        )
+    raise MissingCheckpointError(f"{folder} has no checkpoints: no folder named step0, step1, …")
+
+
+def _file_names(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in folder.iterdir() if entry.is_file()}
+    except FileNotFoundError as error:
+        raise MissingCheckpointError(f"{folder} is gone since the series was opened") from error
+    except OSError as error:
+        raise ReadError(f"{folder} cannot be listed: {error.strerror}") from error

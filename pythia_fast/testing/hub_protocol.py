@@ -1,0 +1,213 @@
+"""The Hub's HTTP protocol, as huggingface_hub 1.33 and 2.4 speak it: what downloads need of it."""
+
+import json
+import re
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pythia_fast.testing.hub_state import HubState, Request
+from pythia_fast.testing.repository import Commit, Repository, RepositoryFile
+
+_API = re.compile(
+    r"/api/models/(?P<repo>[^/]+/[^/]+)"
+    r"(/(?P<what>refs|tree|paths-info|revision)(/(?P<revision>[^/]+)(/(?P<below>.*))?)?)?"
+)
+_RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
+_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_CHUNK_BYTES = 2**20
+
+
+class HubHttpServer(ThreadingHTTPServer):
+    """Listens on a free port of 127.0.0.1; every connection has a thread."""
+
+    daemon_threads = True
+
+    def __init__(self, state: HubState) -> None:
+        self.state = state
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection when its thread is done with it."""
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        """Wake the threads that wait on idle connections, so that they end."""
+        with self._open_lock:
+            for connection in self._open:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what went wrong, unless it is only a client that hung up."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HubHttpServer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on standard error: the hub keeps its own log."""
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        state = self.server.state
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path = unquote(urlsplit(self.path).path)
+        if fault := state.take_fault(path, "fail"):
+            self._error(fault.status, "", "a fault made for a test")
+        elif match := _CDN.fullmatch(path):
+            self._send_stored(match["sha256"])
+        elif match := _API.fullmatch(path):
+            self._answer_api(match, body)
+        elif match := _RESOLVE.fullmatch(path):
+            self._resolve(match["repo"], match["revision"], match["path"])
+        else:
+            self._error(404, "", f"no such address: {path}")
+
+    def _answer_api(self, match: re.Match[str], body: bytes) -> None:
+        repository = self._repository(match["repo"])
+        if repository is None:
+            return
+        what = match["what"]
+        if what == "refs":
+            branches = [
+                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit.name}
+                for name, commit in repository.branches.items()
+            ]
+            self._send_json({"branches": branches, "converts": [], "tags": []})
+            return
+        commit = self._commit(repository, match["revision"] or "main")
+        if commit is None:
+            return
+        if what == "tree":
+            query = parse_qs(urlsplit(self.path).query)
+            recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+            self._send_json(commit.listing(match["below"] or "", recursive=recursive))
+        elif what == "paths-info":
+            wanted = parse_qs(body.decode()).get("paths", [])
+            self._send_json([commit.files[p].listing() for p in wanted if p in commit.files])
+        else:
+            siblings = [{"rfilename": path} for path in commit.files]
+            about = {"id": match["repo"], "modelId": match["repo"], "sha": commit.name}
+            self._send_json({**about, "siblings": siblings, "private": False, "tags": []})
+
+    def _resolve(self, repo: str, revision: str, path: str) -> None:
+        repository = self._repository(repo)
+        commit = repository and self._commit(repository, revision)
+        if not commit:
+            return
+        file = commit.files.get(path)
+        if file is None:
+            headers = {"X-Repo-Commit": commit.name}
+            self._error(404, "EntryNotFound", f"no file {path} in {revision}", headers)
+            return
+        headers = {"X-Repo-Commit": commit.name, "ETag": f'"{file.etag}"'}
+        if self.server.state.redirect and file.large:
+            self._send_redirect(file, headers)
+        else:
+            self._send_file(file, headers)
+
+    def _send_redirect(self, file: RepositoryFile, headers: dict[str, str]) -> None:
+        location = f"http://localhost:{self.server.server_port}/cdn/{file.sha256}"
+        linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(file.size)}
+        self._send_head(302, {**headers, **linked, "Location": location, "Content-Length": "0"})
+
+    def _send_stored(self, sha256: str) -> None:
+        for repository in self.server.state.repositories.values():
+            for commit in repository.commits.values():
+                for file in commit.files.values():
+                    if file.sha256 == sha256:
+                        self._send_file(file, {"ETag": f'"{sha256}"'})
+                        return
+        self._error(404, "", f"nothing stored as {sha256}")
+
+    def _send_file(self, file: RepositoryFile, headers: dict[str, str]) -> None:
+        headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        begin, end, status = 0, file.size, 200
+        if match := _RANGE.fullmatch(self.headers.get("Range", "")):
+            begin, status = int(match[1]), 206
+            end = min(int(match[2]) + 1, file.size) if match[2] else file.size
+            if begin >= end:
+                self._error(416, "", "no such range", {"Content-Range": f"bytes */{file.size}"})
+                return
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
+        self._send_head(status, {**headers, "Content-Length": str(end - begin)})
+        if self.command != "HEAD":
+            self._send_body(file, begin, end)
+
+    def _send_body(self, file: RepositoryFile, begin: int, end: int) -> None:
+        fault = self.server.state.take_fault(file.path, "corrupt", "cut")
+        middle = (begin + end) // 2
+        with file.source.open("rb") as source:
+            source.seek(begin)
+            for start in range(begin, end, _CHUNK_BYTES):
+                chunk = bytearray(source.read(min(_CHUNK_BYTES, end - start)))
+                if fault is not None and start <= middle < start + len(chunk):
+                    if fault.kind == "cut":
+                        self.wfile.write(chunk[: middle - start])
+                        self.close_connection = True
+                        return
+                    chunk[middle - start] ^= 1
+                self.wfile.write(chunk)
+
+    def _repository(self, repo: str) -> Repository | None:
+        repository = self.server.state.repositories.get(repo)
+        if repository is None:
+            self._error(404, "RepoNotFound", f"no repository {repo}")
+        return repository
+
+    def _commit(self, repository: Repository, revision: str) -> Commit | None:
+        commit = repository.find(revision)
+        if commit is None:
+            self._error(404, "RevisionNotFound", f"no revision {revision}")
+        return commit
+
+    def _send_json(self, content: Any) -> None:
+        self._send_text(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _error(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        named = {"X-Error-Code": code, "X-Error-Message": message} if code else {}
+        self._send_text(
+            status, json.dumps({"error": message}).encode(), {**named, **(headers or {})}
+        )
+
+    def _send_text(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self._send_head(status, {**headers, "Content-Length": str(len(body))})
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _send_head(self, status: int, headers: Mapping[str, str]) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.state.log(Request(self.command, path, self.headers.get("Range"), status))
+        self.send_response(status, HTTPStatus(status).phrase)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()

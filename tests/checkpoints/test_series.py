@@ -1,0 +1,58 @@
+"""Which series a name means."""
+
+from pathlib import Path
+
+import pytest
+
+from pythia_fast.checkpoints import HubSeries, LocalSeries, open_series
+from pythia_fast.errors import ArgumentError, MissingCheckpointError, UnknownModelError
+from pythia_fast.suite import Architecture, ModelSpec
+from pythia_fast.testing import make_series
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny: Architecture, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current and the home folder, holding the series `mine`, `14m` and `EleutherAI/x`."""
+    for name in ("mine", "14m", "EleutherAI/x"):
+        make_series(tmp_path / name, tiny, (0,))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_folders(home: Path) -> None:
+    for model in ("./mine", "~/mine", str(home / "mine"), home / "mine", Path("mine"), "mine"):
+        series = open_series(model)
+        assert isinstance(series, LocalSeries)
+        assert series.folder == home / "mine"
+    assert open_series("EleutherAI/x").source == str(home / "EleutherAI/x")
+
+
+def test_models(home: Path) -> None:
+    """A folder of a model's name does not hide the model; with ./ it is the folder."""
+    for model in ("14m", "pythia-14m", "EleutherAI/pythia-14m"):
+        series = open_series(model, cache_dir=home)
+        assert isinstance(series, HubSeries)
+        assert series.name == "14m"
+        assert series.cache_dir == home
+    assert isinstance(open_series("./14m"), LocalSeries)
+    assert isinstance(open_series(Path("14m")), LocalSeries)
+
+
+def test_neither(home: Path) -> None:
+    with pytest.raises(
+        UnknownModelError, match=r"'\./mime' is no folder here, and there is no mod"
+    ):
+        open_series("./mime")
+    with pytest.raises(UnknownModelError, match="no model '15m'"):
+        open_series("15m")
+    with pytest.raises(UnknownModelError, match="no folder nowhere"):
+        open_series(Path("nowhere"))
+    (home / "empty").mkdir()
+    with pytest.raises(MissingCheckpointError, match="no checkpoints"):
+        open_series("./empty")
+
+
+def test_a_local_spec_has_no_repository(tiny: Architecture) -> None:
+    with pytest.raises(ArgumentError, match="no model of the Hub"):
+        HubSeries(ModelSpec.local("mine", tiny, (0,)))
