@@ -1,1 +1,75 @@
-"""Stream many checkpoints through one resident model."""
+"""Stream the training checkpoints of Pythia through one resident model.
+
+    import pythia_fast
+
+    result = pythia_fast.sweep("70m", steps="log", tokens="data/train", sequences=128)
+    result.to_pandas()
+
+Everything here is imported on first use, so that `import pythia_fast` itself is cheap.
+"""
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pythia_fast.errors import PythiaFastError
+    from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
+    from pythia_fast.model import Model
+    from pythia_fast.runs import SweepResult, load, stream, sweep
+    from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
+    from pythia_fast.tokens import TokenDataset
+
+_HOME = {
+    "Architecture": "suite",
+    "Batch": "metrics",
+    "Memorization": "metrics",
+    "MemorizationScore": "metrics",
+    "Metric": "metrics",
+    "Model": "model",
+    "ModelSpec": "suite",
+    "Perplexity": "metrics",
+    "PythiaFastError": "errors",
+    "SweepResult": "runs",
+    "TokenDataset": "tokens",
+    "checkpoints": "suite",
+    "load": "runs",
+    "models": "suite",
+    "spec": "suite",
+    "stream": "runs",
+    "sweep": "runs",
+}
+
+__all__ = [
+    "Architecture",
+    "Batch",
+    "Memorization",
+    "MemorizationScore",
+    "Metric",
+    "Model",
+    "ModelSpec",
+    "Perplexity",
+    "PythiaFastError",
+    "SweepResult",
+    "TokenDataset",
+    "checkpoints",
+    "load",
+    "models",
+    "spec",
+    "stream",
+    "sweep",
+]
+
+__version__ = _version("pythia-fast")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pythia_fast' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pythia_fast.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,68 @@
-"""To be filled."""
+"""What is asked of every checkpoint: perplexity, memorization, and a user's own metrics."""
+
+from collections.abc import Mapping, Sequence
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics.memorization import Memorization, MemorizationScore
+from pythia_fast.metrics.perplexity import Perplexity
+from pythia_fast.metrics.protocol import (
+    Batch,
+    Metric,
+    identity,
+    looked_at,
+    min_tokens,
+    summarize,
+)
+
+__all__ = [
+    "METRICS",
+    "Batch",
+    "Memorization",
+    "MemorizationScore",
+    "Metric",
+    "Perplexity",
+    "canonical_order",
+    "identity",
+    "looked_at",
+    "min_tokens",
+    "resolve",
+    "summarize",
+]
+
+METRICS: Mapping[str, Metric] = {
+    metric.name: metric for metric in (Perplexity(), Memorization(), MemorizationScore())
+}
+"""The metrics that a name stands for."""
+
+
+def canonical_order(name: str) -> tuple[int, str]:
+    """The key that sorts metrics' names: the built-in ones first, then by the alphabet."""
+    return (list(METRICS).index(name) if name in METRICS else len(METRICS), name)
+
+
+def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...]:
+    """Names and objects to metrics. ArgumentError for an unknown or a repeated name."""
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        metrics = (metrics,)
+    resolved = tuple(_one(metric) for metric in metrics)
+    if not resolved:
+        raise ArgumentError("no metric given: name at least one, such as 'perplexity'")
+    names = [metric.name for metric in resolved]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"each metric needs a name of its own, got {', '.join(names)}")
+    return tuple(sorted(resolved, key=lambda metric: canonical_order(metric.name)))
+
+
+def _one(metric: str | Metric) -> Metric:
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise ArgumentError(f"no metric {metric!r}; there are {', '.join(METRICS)}")
+        return METRICS[metric]
+    name = getattr(metric, "name", None)
+    if not callable(metric) or not isinstance(name, str) or isinstance(metric, type):
+        raise ArgumentError(
+            f"{metric!r} is no metric: give an object with a `name` and a `__call__(model, batch)`"
+        )
+    if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
+        raise ArgumentError(f"a metric's name holds letters, digits, - and _ only, not {name!r}")
+    return metric

@@ -1,0 +1,191 @@
+"""Memorization: training sequences that the model continues word for word.
+
+A sequence's prompt is its first P tokens, its continuation the C tokens after them; P = C = 32 in
+the Pythia paper (arXiv:2304.01373, section 4.1; arXiv:2304.11158, section 2). A sequence is
+memorized if greedy decoding from the prompt gives the continuation exactly; its score is the share
+of positions at which the two agree.
+
+Greedy decoding gives the continuation exactly if and only if, with the true tokens as input, the
+arg max is right at every position: so the flags need no generation. An arg max whose margin over
+the second best is a near tie, within the error of the arithmetic, is decided again in float32 and
+one sequence at a time, so that a flag depends neither on the data type nor on the batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics.protocol import Batch, Column
+from pythia_fast.model import Model, greedy_steps
+
+FIRST_LOOK = 4
+"""Positions tested before the failures are dropped: few unmemorized sequences pass four."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Continuation:
+    prompt: int = 32
+    continuation: int = 32
+
+    def __post_init__(self) -> None:
+        if self.prompt < 1 or self.continuation < 1:
+            raise ArgumentError(
+                f"prompt and continuation are at least one token, got {self.prompt} and "
+                f"{self.continuation}"
+            )
+
+    @property
+    def max_tokens(self) -> int:
+        """The tokens of a sequence that are looked at: prompt + continuation."""
+        return self.prompt + self.continuation
+
+    @property
+    def min_tokens(self) -> int:
+        """A shorter sequence has no such continuation."""
+        return self.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Memorization(_Continuation):
+    """Whether each sequence is memorized, by the teacher-forced test.
+
+    Columns: `memorized`, `first_mismatch` (position in the continuation, null if there is none),
+    `margin` (logits; the smallest lead of an arg max over the second best among the positions that
+    were tested), `redecided` (near ties made a float32 pass decide) and `nonfinite` (positions
+    whose logits are NaN or infinite). Where a sequence is not `redecided`, its `first_mismatch`
+    is that of the arithmetic in use. Of a step: `memorized_share`, then counts: `memorized`,
+    `redecided`, `nonfinite`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The metric's name in tables and file names."""
+        return "memorization"
+
+    def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
+        """Test the first positions of all, then all positions of those that passed."""
+        ids_BT = batch.ids_BT[:, : self.max_tokens]
+        decisions = _Decisions(len(ids_BT), self.continuation)
+        alive = np.arange(len(ids_BT))
+        unsure: npt.NDArray[np.bool_] = np.zeros(len(ids_BT), dtype=np.bool_)
+        for length in sorted({min(FIRST_LOOK, self.continuation), self.continuation}):
+            if not len(alive):
+                break
+            seen_BT = ids_BT[torch.from_numpy(alive)][:, : self.prompt + length]
+            scores = model.score(seen_BT, start=self.prompt - 1)
+            right = (scores.argmax == seen_BT[:, self.prompt :]).numpy(force=True)
+            margin = scores.margin.numpy(force=True)
+            decisions.record(alive, right, margin)
+            tie = margin <= model.near_tie
+            passed = (right | tie).all(1)
+            alive, unsure = alive[passed], np.any(tie[passed], axis=1)
+        if unsure.any():
+            rows = alive[unsure]
+            unsure_BT = ids_BT[torch.from_numpy(rows)]
+            scores = model.exact(unsure_BT, start=self.prompt - 1)
+            right = (scores.argmax == unsure_BT[:, self.prompt :]).numpy(force=True)
+            decisions.record(rows, right, scores.margin.numpy(force=True))
+            decisions.redecided[rows] = True
+        return decisions.columns()
+
+    def summarize(self, sequences: pa.Table) -> dict[str, float]:
+        """How many of the sequences are memorized, and which share."""
+        return _counts(sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class MemorizationScore(_Continuation):
+    """The share of the continuation that free-running greedy decoding gets right.
+
+    Columns: `score` (0 to 1), then those of `Memorization`: `memorized` is score = 1, `margin` is
+    the smallest lead among the decoded tokens, `redecided` says that a near tie was decided in
+    float32. Of a step: `score` (mean), `memorized_share`, `memorized`, `redecided`, `nonfinite`.
+    """
+
+    @property
+    def name(self) -> str:
+        """The metric's name in tables and file names."""
+        return "memorization-score"
+
+    def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
+        """Decode the continuation of every sequence and compare it with the true one."""
+        ids_BT = batch.ids_BT[:, : self.max_tokens]
+        decisions = _Decisions(len(ids_BT), self.continuation)
+
+        def decide(
+            context_BT: torch.Tensor, token_B: torch.Tensor, margin_B: torch.Tensor
+        ) -> torch.Tensor:
+            tie_B = margin_B <= model.near_tie
+            if not tie_B.any():
+                return token_B
+            ids_BT = torch.cat([context_BT, token_B[:, None]], 1)[tie_B]
+            exact = model.exact(ids_BT, start=context_BT.shape[1] - 1)
+            token_B = token_B.clone()
+            token_B[tie_B] = exact.argmax[:, 0]
+            decisions.redecided |= tie_B.numpy(force=True)
+            return token_B
+
+        steps = greedy_steps(model, ids_BT[:, : self.prompt], self.continuation, decide=decide)
+        decoded, margins = zip(*steps, strict=True)
+        right = (torch.stack(decoded, 1) == ids_BT[:, self.prompt :]).numpy(force=True)
+        margin = torch.stack(margins, 1).numpy(force=True)
+        decisions.record(np.arange(len(ids_BT)), right, margin)
+        return {"score": right.mean(1), **decisions.columns()}
+
+    def summarize(self, sequences: pa.Table) -> dict[str, float]:
+        """The mean score, and what `Memorization` says."""
+        score = pc.mean(sequences["score"]).as_py()
+        return {"score": float("nan") if score is None else score, **_counts(sequences)}
+
+
+class _Decisions:
+    """What was decided of each of B sequences at each of C positions."""
+
+    def __init__(self, sequences: int, continuation: int) -> None:
+        self.continuation = continuation
+        self.first_mismatch = np.full(sequences, continuation)
+        self.decided = np.zeros(sequences, dtype=np.int64)
+        self.margin = np.full(sequences, np.inf, dtype=np.float32)
+        self.nonfinite = np.zeros(sequences, dtype=np.int64)
+        self.redecided = np.zeros(sequences, dtype=bool)
+
+    def record(
+        self,
+        rows: npt.NDArray[np.int64],
+        right: npt.NDArray[np.bool_],
+        margin: npt.NDArray[np.float32],
+    ) -> None:
+        """Note the first positions of some rows; what was noted of them before is replaced."""
+        wrong = ~right
+        none_wrong = right.all(1)
+        self.first_mismatch[rows] = np.where(none_wrong, self.continuation, wrong.argmax(1))
+        self.decided[rows] = right.shape[1]
+        self.margin[rows] = margin.min(1)
+        self.nonfinite[rows] = (~np.isfinite(margin)).sum(1)
+
+    def columns(self) -> dict[str, Column]:
+        """One value per sequence; a sequence is memorized if all C positions were right."""
+        all_right = self.first_mismatch == self.continuation
+        return {
+            "memorized": all_right & (self.decided == self.continuation),
+            "first_mismatch": pa.array(self.first_mismatch, pa.int32(), mask=all_right),
+            "margin": self.margin,
+            "redecided": self.redecided,
+            "nonfinite": self.nonfinite,
+        }
+
+
+def _counts(sequences: pa.Table) -> dict[str, float]:
+    memorized = pc.sum(sequences["memorized"]).as_py() or 0
+    return {
+        "memorized_share": memorized / len(sequences) if len(sequences) else float("nan"),
+        "memorized": memorized,
+        "redecided": pc.sum(sequences["redecided"]).as_py() or 0,
+        "nonfinite": pc.sum(sequences["nonfinite"]).as_py() or 0,
+    }

@@ -1,0 +1,110 @@
+"""What a metric is: one value per sequence, from a model and a batch of sequences.
+
+B sequences in a batch, T tokens in the longest of them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.model import Model
+
+Column: TypeAlias = torch.Tensor | npt.NDArray[Any] | pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some sequences of a dataset, padded on the right with token 0 to the longest of them.
+
+    Attributes:
+        ids_BT: int64, on the model's device.
+        lengths_B: int64, the tokens of each sequence without the padding.
+        rows_B: int64, each sequence's row in the dataset.
+    """
+
+    ids_BT: torch.Tensor
+    lengths_B: torch.Tensor
+    rows_B: npt.NDArray[np.int64]
+
+
+class Metric(Protocol):
+    """A question that is asked of every sequence at every checkpoint.
+
+    A metric may also have `max_tokens` (it looks at no more than so many tokens of a sequence),
+    `min_tokens` (it needs as many), `summarize` (from all sequences to the numbers of a step; the
+    default is the mean of each column) and `settings` (plain values that change its results; the
+    default is its attributes). It must give a sequence the same value whatever the batch around it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The metric's name in tables and file names: letters, digits, `-` and `_`."""
+        ...
+
+    def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
+        """Measure a batch: named columns with one value per sequence, [B] each."""
+        ...
+
+
+def summarize(metric: Metric | None, sequences: pa.Table) -> dict[str, float]:
+    """The numbers of a step: by the metric's own rule, else the mean of each numeric column."""
+    own_rule = getattr(metric, "summarize", None)
+    if own_rule is not None:
+        return dict(own_rule(sequences))
+    means = {}
+    for field in sequences.schema:
+        if field.name == "sequence" or not _is_number(field.type):
+            continue
+        means[field.name] = pc.mean(sequences[field.name].cast(pa.float64())).as_py()
+    return means
+
+
+def looked_at(metric: Metric, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many tokens the metric looks at of sequences of these lengths."""
+    limit: int | None = getattr(metric, "max_tokens", None)
+    return lengths if limit is None else np.minimum(lengths, limit)
+
+
+def min_tokens(metric: Metric) -> int:
+    """How many tokens a sequence must have for the metric to apply."""
+    return getattr(metric, "min_tokens", 2)
+
+
+def identity(metric: Metric) -> dict[str, Any]:
+    """What determines a metric's values, as plain JSON: its name, its type and its settings.
+
+    ArgumentError if a setting is no plain value: then the metric needs a `settings` of its own.
+    """
+    if hasattr(metric, "settings"):
+        settings = dict(metric.settings)
+    else:
+        fields = getattr(metric, "__dataclass_fields__", None) or getattr(metric, "__dict__", {})
+        settings = {field: getattr(metric, field) for field in fields}
+    settings.pop("name", None)
+    try:
+        settings = json.loads(json.dumps(settings, sort_keys=True))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"the metric {metric.name!r} holds something that is no plain value ({error}); give it "
+            "a property `settings`: a dict of the numbers and strings that change its results"
+        ) from error
+    kind = type(metric)
+    return {
+        "name": metric.name,
+        "type": f"{kind.__module__}:{kind.__qualname__}",
+        "settings": settings,
+    }
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    )

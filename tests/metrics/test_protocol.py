@@ -1,0 +1,75 @@
+"""Names, settings and summaries of metrics, a user's own among them."""
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics import Memorization, Perplexity, identity, resolve, summarize
+from pythia_fast.model import Model
+
+
+class Length:
+    """The smallest metric there can be."""
+
+    name = "length"
+
+    def __call__(self, model: Model, batch: object) -> dict:
+        return {"length": batch.lengths_B}
+
+
+def test_names_and_objects_resolve_in_canonical_order() -> None:
+    own = Length()
+    assert resolve([own, "memorization", Perplexity(per_token=True)]) == (
+        Perplexity(per_token=True),
+        Memorization(),
+        own,
+    )
+    assert resolve("perplexity") == (Perplexity(),)
+    assert resolve(own) == (own,)
+
+
+@pytest.mark.parametrize("metrics", [[], "perplexty", [Perplexity(), "perplexity"], [3], [Length]])
+def test_what_is_no_metric_is_refused(metrics: object) -> None:
+    with pytest.raises(ArgumentError):
+        resolve(metrics)
+
+
+def test_a_name_that_is_no_file_name_is_refused() -> None:
+    metric = Length()
+    metric.name = "../x"
+    with pytest.raises(ArgumentError, match="letters, digits"):
+        resolve(metric)
+
+
+def test_settings_are_part_of_the_identity() -> None:
+    assert identity(Memorization())["settings"] == {"prompt": 32, "continuation": 32}
+    assert identity(Memorization(prompt=8)) != identity(Memorization())
+    own = Length()
+    own.layer = 3
+    assert identity(own)["settings"] == {"layer": 3}
+
+
+def test_a_setting_that_is_no_plain_value_is_refused() -> None:
+    own = Length()
+    own.probe = object()
+    with pytest.raises(ArgumentError, match="settings"):
+        identity(own)
+
+
+def test_an_explicit_settings_property_wins() -> None:
+    @dataclasses.dataclass
+    class Probe(Length):
+        weights: object
+
+        @property
+        def settings(self) -> dict:
+            return {"probe": "v1"}
+
+    assert identity(Probe(object()))["settings"] == {"probe": "v1"}
+
+
+def test_the_default_summary_is_the_mean_of_each_number() -> None:
+    table = pa.table({"sequence": [5, 6], "a": [1, 2], "b": [True, False], "word": ["x", "y"]})
+    assert summarize(Length(), table) == {"a": 1.5, "b": 0.5}
