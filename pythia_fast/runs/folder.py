@@ -1,0 +1,253 @@
+"""The run folder: the one module that writes results.
+
+    run.json                                  the specification, its hash, versions, machine
+    parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
+    failures/step=N.json                      why a step failed, until it succeeds
+
+A file is written under a temporary name, flushed to the disk and then linked to its final name.
+`link` fails if the name exists: of two writers the later discards its copy, and no reader ever sees
+half a file. Nothing relies on locks or clocks, so this holds on network file systems too.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pythia_fast.errors import FormatError, ReadError, RunMismatchError, WriteError
+from pythia_fast.runs.plan import Unit, fingerprint
+
+FORMAT = 1
+_METADATA = b"pythia_fast"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step that failed: the error's type and its words."""
+
+    step: int
+    error: str
+    message: str
+
+
+class RunFolder:
+    """A folder of results that belong to one specification.
+
+    RunMismatchError if `path` holds results of another specification, or something else than a run;
+    FormatError for a `run.json` that is none; WriteError if the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, specification: Mapping[str, Any]) -> None:
+        self.path = path
+        self.hash = fingerprint(specification)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _write_error("make the folder", path, error) from error
+        found = read_run(path)
+        if found is None:
+            strangers = [p.name for p in path.iterdir() if not p.name.startswith(".tmp-")]
+            if strangers:
+                raise RunMismatchError(
+                    f"{path} holds {strangers[0]!r} but no run.json: it is not a run folder. "
+                    "Give an empty or a new one as `out`"
+                )
+            text = json.dumps(_run_record(specification, self.hash), indent=2) + "\n"
+            self._publish(path / "run.json", text.encode())
+            found = read_run(path)
+        if found is None or found["hash"] != self.hash:
+            _refuse(path, found, specification)
+
+    def done(self, unit: Unit) -> bool:
+        """Whether the unit's result is there."""
+        return self._inside(unit.path).is_file()
+
+    def provenance(self, unit: Unit) -> dict[str, Any]:
+        """What a finished unit says of where it came from."""
+        return read_provenance(self._inside(unit.path))
+
+    def table(self, unit: Unit) -> pa.Table:
+        """A finished unit's rows."""
+        return read_part(self._inside(unit.path))
+
+    def publish(self, unit: Unit, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+        """Write a unit's rows with their provenance, unless another writer was first."""
+        metadata = {_METADATA: json.dumps(provenance, sort_keys=True).encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            sink,
+            compression="zstd",
+            write_page_checksum=True,
+        )
+        self._publish(self._inside(unit.path), sink.getvalue())
+
+    def record_failure(self, failure: Failure) -> None:
+        """Keep the reason why a step failed; the last one counts."""
+        path = self._inside(f"failures/step={failure.step}.json")
+        text = json.dumps({"error": failure.error, "message": failure.message}, indent=2) + "\n"
+        self._publish(path, text.encode(), replace=True)
+
+    def forget_failure(self, step: int) -> None:
+        """The step has succeeded after all."""
+        self._inside(f"failures/step={step}.json").unlink(missing_ok=True)
+
+    def check_space(self, needed_bytes: int) -> None:
+        """WriteError if the file system has less room than the results will take."""
+        free_bytes = shutil.disk_usage(self.path).free
+        if free_bytes < needed_bytes:
+            raise WriteError(
+                errno.ENOSPC,
+                f"{self.path} has {free_bytes / 1e6:.0f} MB free, but the results need about "
+                f"{needed_bytes / 1e6:.0f} MB: free some room or give another `out`",
+            )
+
+    def _inside(self, name: str) -> Path:
+        """A path inside the folder, on which no symbolic link may stand."""
+        path = self.path
+        for part in Path(name).parts:
+            path = path / part
+            if path.is_symlink():
+                raise WriteError(errno.ELOOP, f"{path} is a symbolic link; it is not followed")
+        return path
+
+    def _publish(self, path: Path, data: bytes | pa.Buffer, *, replace: bool = False) -> None:
+        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _unlinked_afterwards(temporary):
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    temporary.replace(path)
+                else:
+                    _link(temporary, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise _write_error("write", path, error) from error
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """The `run.json` of a run folder, or None if there is none. FormatError if it is none."""
+    file = path / "run.json"
+    try:
+        record = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise FormatError(file, f"no valid JSON: {error}") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT or "hash" not in record:
+        raise FormatError(file, f"not a run of format {FORMAT}")
+    return record
+
+
+def read_part(path: Path) -> pa.Table:
+    """The rows of a part, page checksums verified. FormatError if it is damaged."""
+    try:
+        return pq.read_table(path, page_checksum_verification=True, partitioning=None)
+    except OSError as error:
+        raise FormatError(path, f"damaged: {error}; remove it to compute it again") from error
+    except pa.ArrowInvalid as error:
+        raise FormatError(path, f"no Parquet: {error}; remove it to compute it again") from error
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a part says of where it came from. FormatError if it does not say."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        provenance = json.loads(metadata[_METADATA])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise FormatError(
+            path, f"no part of a run ({error}); remove it to compute it again"
+        ) from error
+    if not isinstance(provenance, dict):
+        raise FormatError(path, "its provenance is no JSON object; remove it to compute it again")
+    return provenance
+
+
+def read_failures(path: Path) -> tuple[Failure, ...]:
+    """The failures that a run folder keeps, by step."""
+    failures = []
+    for file in (path / "failures").glob("step=*.json"):
+        record = json.loads(file.read_bytes())
+        step = int(file.stem.removeprefix("step="))
+        failures.append(Failure(step, record["error"], record["message"]))
+    return tuple(sorted(failures, key=lambda failure: failure.step))
+
+
+def versions() -> dict[str, str]:
+    """What the results were computed with."""
+    packages = ("pythia-fast", "torch", "numpy", "pyarrow")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _run_record(specification: Mapping[str, Any], run_hash: str) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "hash": run_hash,
+        "specification": dict(specification),
+        "versions": versions(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "command": sys.argv,
+    }
+
+
+def _refuse(path: Path, found: Mapping[str, Any] | None, specification: Mapping[str, Any]) -> None:
+    theirs = (found or {}).get("specification", {})
+    differing = [key for key in specification if theirs.get(key) != specification[key]]
+    details = "; ".join(
+        f"{key}: there {json.dumps(theirs.get(key))}, asked for {json.dumps(specification[key])}"
+        for key in differing
+    )
+    raise RunMismatchError(
+        f"{path} holds results of another specification ({details}). Give another `out`"
+    )
+
+
+@contextlib.contextmanager
+def _unlinked_afterwards(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a finished file its name; whoever was first stays."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        source.replace(target)  # a file system without links: equal values replace equal values
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_error(action: str, path: Path, error: OSError) -> WriteError:
+    return WriteError(error.errno, f"cannot {action} {path}: {error.strerror}")

@@ -1,0 +1,166 @@
+"""The local engine: one process, one resident model, one step after the other."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+
+from pythia_fast.checkpoints import CheckpointSeries
+from pythia_fast.errors import RunMismatchError, SweepError, SweepInterruptedError
+from pythia_fast.model import Model
+from pythia_fast.runs.folder import Failure, RunFolder, versions
+from pythia_fast.runs.measure import measure
+from pythia_fast.runs.plan import Plan
+from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
+
+BYTES_PER_ROW = 128
+"""What a row of results takes at most, for the check of free space before the start."""
+
+OnError = Literal["raise", "skip"]
+
+
+class LocalEngine:
+    """Computes the units of a plan that are not in the run folder yet."""
+
+    def __init__(
+        self, series: CheckpointSeries, plan: Plan, folder: RunFolder, progress: Progress
+    ) -> None:
+        self._series, self._plan, self._folder = series, plan, folder
+        self._progress = progress
+        self._step_of_sha256: dict[str, int] = {}
+
+    def run(
+        self, device: torch.device, dtype: torch.dtype, batch_tokens: int, on_error: OnError
+    ) -> None:
+        """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
+        steps = self._plan.steps
+        todo = [step for step in steps if not self._is_done(step)]
+        if not todo:
+            self._progress.say(f"nothing left to compute: all is in {self._folder.path}")
+            return
+        rows = sum(len(self._plan.rows(step)) for step in todo) * len(self._plan.metrics)
+        self._folder.check_space(rows * BYTES_PER_ROW)
+        arenas = make_arenas(self._plan.spec.architecture, len(todo), dtype, device)
+        resident = Model(arenas[0], self._plan.spec)
+        finished = len(steps) - len(todo)
+        try:
+            with (
+                ThreadPoolExecutor(1, "pythia_fast-write") as writer,
+                closing(prefetch(self._series, todo, arenas, hashed=True)) as checkpoints,
+            ):
+                for loaded in checkpoints:
+                    try:
+                        self._step(loaded, resident, batch_tokens, writer)
+                    except RunMismatchError:
+                        raise
+                    except Exception as error:
+                        self._fail(loaded.step, error, on_error)
+                    else:
+                        finished += 1
+        except KeyboardInterrupt:
+            raise SweepInterruptedError(
+                f"interrupted: {finished} of {len(steps)} steps are finished and kept in "
+                f"{self._folder.path}; the same call goes on from there"
+            ) from None
+
+    def _is_done(self, step: int) -> bool:
+        """Whether all units of a step are there, of the weights that the series still has."""
+        units = list(self._plan.units(step))
+        if not all(self._folder.done(unit) for unit in units):
+            return False
+        origin = self._folder.provenance(units[0])
+        sha256 = origin["weights_sha256"]
+        if origin["identity"] != self._series.identity(step):
+            self._check_unchanged(step, sha256, self._series.open(step).weights_sha256)
+        self._step_of_sha256.setdefault(sha256, step)
+        self._progress.advance(sum(map(self._plan.tokens_of, units)))
+        self._progress.checkpoint_done()
+        return True
+
+    def _step(
+        self,
+        loaded: Loaded | NotLoaded,
+        resident: Model,
+        batch_tokens: int,
+        writer: ThreadPoolExecutor,
+    ) -> None:
+        if isinstance(loaded, NotLoaded):
+            raise loaded.error
+        swap(resident, loaded)
+        twin = None
+        if not isinstance(self._plan.sequences, str):
+            twin = self._step_of_sha256.get(loaded.weights_sha256)
+        origin = self._origin(loaded, twin, resident.device)
+        for unit in self._plan.units(loaded.step):
+            if self._folder.done(unit):
+                there = self._folder.provenance(unit)["weights_sha256"]
+                self._check_unchanged(loaded.step, there, loaded.weights_sha256)
+                self._progress.advance(self._plan.tokens_of(unit))
+                continue
+            started = time.perf_counter()
+            if twin is not None:
+                table = self._folder.table(replace(unit, step=twin))
+                self._progress.advance(self._plan.tokens_of(unit))
+            else:
+                table = measure(
+                    *(unit.metric, resident, self._plan.dataset, unit.rows),
+                    batch_tokens=batch_tokens,
+                    advance=self._progress.advance,
+                )
+            of_unit = {
+                "metric": unit.metric.name,
+                "shard": unit.shard,
+                "shards": unit.shards,
+                "compute_s": time.perf_counter() - started,
+            }
+            # In a thread of its own, so that an interrupt cannot stop it half-way.
+            writer.submit(self._folder.publish, unit, table, origin | of_unit).result()
+        self._step_of_sha256.setdefault(loaded.weights_sha256, loaded.step)
+        self._folder.forget_failure(loaded.step)
+        self._progress.checkpoint_done()
+
+    def _origin(self, loaded: Loaded, twin: int | None, device: torch.device) -> dict[str, Any]:
+        return {
+            "run": self._folder.hash,
+            "model": self._plan.spec.name,
+            "step": loaded.step,
+            "commit": loaded.checkpoint.commit,
+            "identity": self._series.identity(loaded.step),
+            "weights_sha256": loaded.weights_sha256,
+            "weights_nonfinite": sum(loaded.report.nonfinite.values()),
+            "duplicate_of": twin,
+            "dtype": self._plan.dtype,
+            "device": device_name(device),
+            "tokens_fingerprint": self._plan.specification["tokens"],
+            "version": versions()["pythia-fast"],
+            "versions": versions(),
+            "load_s": loaded.load_s,
+            "hash_s": loaded.hash_s,
+            "wait_s": loaded.wait_s,
+        }
+
+    def _check_unchanged(self, step: int, then: str, now: str) -> None:
+        if then != now:
+            raise RunMismatchError(
+                f"the weights of step {step} have changed since their results in "
+                f"{self._folder.path} were computed. Give another `out`, or resume=False"
+            )
+
+    def _fail(self, step: int, error: Exception, on_error: OnError) -> None:
+        failure = Failure(step, type(error).__name__, str(error))
+        self._folder.record_failure(failure)
+        if on_error == "raise":
+            raise SweepError(
+                f"step {step} failed: {error}. What was finished before is kept in "
+                f"{self._folder.path}; on_error='skip' goes on without such steps"
+            ) from error
+        self._progress.say(f"step {step} failed and is left out: {failure.error}: {error}")
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words: "cpu", or the GPU's own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

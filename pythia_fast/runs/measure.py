@@ -1,0 +1,93 @@
+"""A metric over some rows of a dataset, batch by batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics import Batch, Metric, looked_at
+from pythia_fast.metrics.protocol import Column
+from pythia_fast.model import Model
+from pythia_fast.runs.plan import Rows, batches
+from pythia_fast.runs.results import RESERVED
+from pythia_fast.suite import Architecture
+from pythia_fast.tokens import TokenDataset
+
+ACTIVATION_BYTES = 64 << 20
+"""What the widest activation of an automatic batch takes: attention and MLP side by side."""
+
+
+def auto_batch_tokens(architecture: Architecture, dtype: torch.dtype) -> int:
+    """Tokens of a batch whose widest activation takes 64 MB, at least one sequence's worth."""
+    token_bytes = (architecture.width + architecture.intermediate) * dtype.itemsize
+    return max(ACTIVATION_BYTES // token_bytes, architecture.max_positions + 1)
+
+
+def measure(
+    metric: Metric,
+    model: Model,
+    dataset: TokenDataset,
+    rows: Rows,
+    *,
+    batch_tokens: int,
+    advance: Callable[[int], None],
+) -> pa.Table:
+    """The metric's columns for `rows`, with the row numbers as the column `sequence`.
+
+    Where a batch does not fit into memory it is halved, and so on down to a single sequence.
+    """
+    lengths = looked_at(metric, dataset.lengths[rows])
+    tables = []
+    todo = list(batches(lengths, batch_tokens))[::-1]
+    while todo:
+        cut = todo.pop()
+        try:
+            batch = _gather(dataset, rows[cut], lengths[cut], model.device)
+            table = _table(metric, batch, metric(model, batch))
+        except torch.OutOfMemoryError:
+            if cut.stop - cut.start < 2:
+                raise
+            middle = (cut.start + cut.stop) // 2
+            todo += [slice(middle, cut.stop), slice(cut.start, middle)]
+            torch.cuda.empty_cache()
+            continue
+        tables.append(table)
+        advance(int(lengths[cut].sum()))
+    if not tables:
+        return pa.table({"sequence": pa.array([], pa.int64())})
+    return pa.concat_tables(tables)
+
+
+def _gather(
+    dataset: TokenDataset, rows: Rows, lengths: npt.NDArray[np.int64], device: torch.device
+) -> Batch:
+    ids_BT = dataset.gather(rows, columns=slice(0, int(lengths.max())))
+    return Batch(
+        torch.from_numpy(ids_BT).to(device), torch.from_numpy(lengths.copy()).to(device), rows
+    )
+
+
+def _table(metric: Metric, batch: Batch, columns: Any) -> pa.Table:
+    arrays: dict[str, pa.Array] = {"sequence": pa.array(batch.rows_B)}
+    for name, column in columns.items():
+        if name in RESERVED:
+            raise ArgumentError(f"the metric {metric.name!r} may not name a column {name!r}")
+        array = _arrow(column)
+        if len(array) != len(batch.rows_B):
+            raise ArgumentError(
+                f"the metric {metric.name!r} gave {len(array)} values of {name!r} for "
+                f"{len(batch.rows_B)} sequences"
+            )
+        arrays[name] = array
+    return pa.table(arrays)
+
+
+def _arrow(column: Column) -> pa.Array:
+    if isinstance(column, torch.Tensor):
+        half = column.dtype in (torch.bfloat16, torch.float16)
+        column = (column.float() if half else column).numpy(force=True)
+    return column if isinstance(column, (pa.Array, pa.ChunkedArray)) else pa.array(column)

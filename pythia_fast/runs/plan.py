@@ -1,0 +1,171 @@
+"""A sweep on paper: which units of work there are, what each is called, what they depend on.
+
+A unit is step × metric × shard of the data. Its name follows from these three alone, its values
+from the specification, so that any process may compute any unit, in any order, at any time.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics import Metric, identity, looked_at, min_tokens
+from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec
+from pythia_fast.tokens import TokenDataset
+
+SHARD_SEQUENCES = 4096
+"""Sequences in one unit: at most so many are lost when a process is killed."""
+
+Sequences = int | slice | Literal["seen", "unseen"]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One piece of work: `metric` over `rows`, which are one of the step's `shards` shards."""
+
+    step: int
+    metric: Metric
+    shard: int
+    shards: int
+    rows: Rows
+
+    @property
+    def path(self) -> str:
+        """The name of its result, relative to the run folder."""
+        return f"parts/step={self.step}/{self.metric.name}-{self.shard:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep computes: `steps`, `metrics` and, for each step, the rows of the dataset."""
+
+    spec: ModelSpec
+    steps: tuple[int, ...]
+    metrics: tuple[Metric, ...]
+    dataset: TokenDataset
+    sequences: Sequences
+    dtype: str
+    deterministic: bool
+
+    def __post_init__(self) -> None:
+        for step in self.steps if isinstance(self.sequences, str) else self.steps[:1]:
+            self._check_rows(step)
+
+    def rows(self, step: int) -> Rows:
+        """The dataset's rows that are looked at in `step`, in order."""
+        count = len(self.dataset)
+        if isinstance(self.sequences, int):
+            return np.arange(min(self.sequences, count))
+        if isinstance(self.sequences, slice):
+            return np.arange(count)[self.sequences]
+        seen = min(self._seen(step), count)
+        return np.arange(seen) if self.sequences == "seen" else np.arange(seen, count)
+
+    def units(self, step: int) -> Iterator[Unit]:
+        """The units of `step`; a step without rows has one empty unit for each metric."""
+        rows = self.rows(step)
+        shards = np.split(rows, list(range(SHARD_SEQUENCES, len(rows), SHARD_SEQUENCES)))
+        for metric in self.metrics:
+            for shard, some_rows in enumerate(shards):
+                yield Unit(step, metric, shard, len(shards), some_rows)
+
+    def tokens_of(self, unit: Unit) -> int:
+        """How many tokens the unit's metric looks at."""
+        return int(looked_at(unit.metric, self.dataset.lengths[unit.rows]).sum())
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many tokens the metrics look at in all steps, taken together."""
+        if isinstance(self.sequences, str):
+            return sum(self.tokens_of(unit) for step in self.steps for unit in self.units(step))
+        return sum(map(self.tokens_of, self.units(self.steps[0]))) * len(self.steps)
+
+    @cached_property
+    def specification(self) -> dict[str, Any]:
+        """All that determines the values of the units, as plain JSON; the steps do not."""
+        rows = None if isinstance(self.sequences, str) else self.rows(self.steps[0])
+        chosen: Any = self.sequences if rows is None else [len(rows), *rows[:1].tolist()]
+        return {
+            "model": self.spec.name,
+            "architecture": dataclasses.asdict(self.spec.architecture),
+            "metrics": [identity(metric) for metric in self.metrics],
+            "tokens": self.dataset.fingerprint(rows),
+            "sequences": chosen,
+            "dtype": self.dtype,
+            "deterministic": self.deterministic,
+            "shard_sequences": SHARD_SEQUENCES,
+        }
+
+    def _seen(self, step: int) -> int:
+        """The sequences of its corpus that a checkpoint of the suite has seen."""
+        if self.spec.batch_tokens is None or not self.spec.suite_order:
+            raise ArgumentError(
+                f"sequences={self.sequences!r} needs to know in which order {self.spec.name} saw "
+                "its data, which is published for the suite's main models only; give a slice"
+            )
+        return step * SEQUENCES_PER_STEP
+
+    def _check_rows(self, step: int) -> None:
+        rows = self.rows(step)
+        if not len(rows) and not isinstance(self.sequences, str):
+            raise ArgumentError(
+                f"sequences={self.sequences!r} selects none of the {len(self.dataset)} sequences"
+            )
+        lengths = self.dataset.lengths[rows]
+        for metric in self.metrics:
+            short = np.flatnonzero(lengths < min_tokens(metric))
+            if len(short):
+                raise ArgumentError(
+                    f"sequence {rows[short[0]]} has {lengths[short[0]]} tokens, but {metric.name} "
+                    f"needs {min_tokens(metric)}"
+                )
+            limit = self.spec.architecture.max_positions + 1
+            long = np.flatnonzero(looked_at(metric, lengths) > limit)
+            if len(long):
+                raise ArgumentError(
+                    f"sequence {rows[long[0]]} has {lengths[long[0]]} tokens, but the model takes "
+                    f"{limit - 1} and one more as the last label: cut long texts into pieces"
+                )
+        self.dataset.check_ids(self.spec.architecture.vocab_rows, rows)
+
+
+def fingerprint(specification: Mapping[str, Any]) -> str:
+    """The sha256 of a specification's canonical JSON, in hex."""
+    canonical = json.dumps(specification, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def batches(lengths: npt.NDArray[np.int64], batch_tokens: int) -> Iterator[slice]:
+    """Cut consecutive sequences into batches of at most `batch_tokens`, padding included.
+
+    A sequence longer than that makes a batch of its own.
+    """
+    start, longest = 0, 0
+    for i, length in enumerate(lengths.tolist()):
+        longest = max(longest, length)
+        if i > start and (i + 1 - start) * longest > batch_tokens:
+            yield slice(start, i)
+            start, longest = i, length
+    if start < len(lengths):
+        yield slice(start, len(lengths))
+
+
+def sequences_argument(sequences: object) -> Sequences:
+    """Check the argument `sequences`. ArgumentError if it is none of what `sweep` takes."""
+    if isinstance(sequences, slice):
+        return sequences
+    if isinstance(sequences, str) and sequences in ("seen", "unseen"):
+        return "seen" if sequences == "seen" else "unseen"
+    if isinstance(sequences, int) and not isinstance(sequences, bool) and sequences > 0:
+        return sequences
+    raise ArgumentError(
+        f"sequences is a positive number, a slice, 'seen' or 'unseen', not {sequences!r}"
+    )

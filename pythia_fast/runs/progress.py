@@ -1,0 +1,75 @@
+"""How far a sweep is: a bar on a terminal, a plain line every 30 s elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_EVERY_S = 30.0
+
+
+class Progress:
+    """Counts tokens and checkpoints. Shows nothing if not `shown`; writes to standard error."""
+
+    def __init__(self, *, checkpoints: int, tokens: int, shown: bool) -> None:
+        self._checkpoints, self._tokens = checkpoints, tokens
+        self._checkpoints_done = self._tokens_done = 0
+        self._shown = shown
+        self._started = self._last_line = time.monotonic()
+        self._bar: tqdm[None] | None = None
+        if shown and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=tokens,
+                unit="tok",
+                unit_scale=True,
+                dynamic_ncols=True,
+                desc=f"0/{checkpoints} checkpoints",
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, tokens: int) -> None:
+        """Some tokens more have been looked at."""
+        self._tokens_done += tokens
+        if self._bar is not None:
+            self._bar.update(tokens)
+        elif self._shown and time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            self.say(self.line())
+
+    def checkpoint_done(self) -> None:
+        """One checkpoint more is finished."""
+        self._checkpoints_done += 1
+        if self._bar is not None:
+            self._bar.set_description(f"{self._checkpoints_done}/{self._checkpoints} checkpoints")
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        if not self._shown:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """The state in words."""
+        elapsed_s = time.monotonic() - self._started
+        rate = self._tokens_done / elapsed_s if elapsed_s > 0 else 0.0
+        left_s = (self._tokens - self._tokens_done) / rate if rate > 0 else float("inf")
+        left = tqdm.format_interval(left_s) if left_s < float("inf") else "unknown"
+        return (
+            f"{self._checkpoints_done}/{self._checkpoints} checkpoints, "
+            f"{self._tokens_done:,}/{self._tokens:,} tokens, {rate:,.0f} tokens/s, {left} left"
+        )

@@ -1,0 +1,207 @@
+"""What a sweep found, read from its run folder."""
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pythia_fast.errors import ArgumentError, MissingCheckpointError
+from pythia_fast.metrics import METRICS, Metric, summarize
+from pythia_fast.runs.folder import (
+    Failure,
+    read_failures,
+    read_part,
+    read_provenance,
+    read_run,
+)
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+    import polars
+
+KEYS = ("model", "step", "metric")
+ORIGIN = ("commit", "weights_sha256", "dtype", "device", "tokens_fingerprint", "version")
+RESERVED = frozenset((*KEYS, *ORIGIN, "value", "status", "sequences", "duplicate_of", "sequence"))
+"""Names that a metric's own columns and summaries may not take."""
+_SHOWN_ROWS = 20
+
+
+class SweepResult:
+    """The results in a run folder: all of them, or those of some steps.
+
+    `metrics` are the objects of metrics that are not built in; they sum up their steps by their
+    own rule, without them a step is summed up by the mean of each column.
+
+    Attributes:
+        path: the run folder.
+        failures: the steps that failed, each with its error.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        steps: Iterable[int] | None = None,
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        self.path = Path(path)
+        run = read_run(self.path)
+        if run is None:
+            raise MissingCheckpointError(f"{self.path} holds no run.json: it is not a run folder")
+        self._names = [metric["name"] for metric in run["specification"]["metrics"]]
+        self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
+        self._steps = None if steps is None else frozenset(steps)
+        self.failures: tuple[Failure, ...] = tuple(
+            failure for failure in read_failures(self.path) if self._asked(failure.step)
+        )
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """One row for each step and metric, in that order.
+
+        `model`, `step`, `metric`, `value` (the metric's headline number: perplexity, share
+        memorized, mean score), the metric's other numbers (null for other metrics), `status`
+        ("ok", or "non-finite" if a weight or a loss is NaN or infinite), `sequences`,
+        `duplicate_of` (the step with the same weights, from which the values are), and where the
+        row is from: `commit`, `weights_sha256`, `dtype`, `device`, `tokens_fingerprint`,
+        `version`. Steps of which a shard is missing are left out.
+        """
+        rows = []
+        for step, name, parts in self._complete():
+            origin = read_provenance(parts[0])
+            sequences = pa.concat_tables([read_part(part) for part in parts])
+            numbers = summarize(self._metrics.get(name), sequences)
+            finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
+            rows.append(
+                {"model": origin["model"], "step": step, "metric": name}
+                | {"value": next((float(v) for v in numbers.values()), None)}
+                | numbers
+                | {"status": "ok" if finite else "non-finite", "sequences": len(sequences)}
+                | {"duplicate_of": origin["duplicate_of"]}
+                | {key: origin[key] for key in ORIGIN}
+            )
+        return _table(rows)
+
+    @cached_property
+    def sequences(self) -> pa.Table:
+        """One row for each step and sequence: `step`, `sequence`, and the metrics' columns.
+
+        Of built-in metrics: `nll` (nats, summed over the sequence), `tokens` (losses summed),
+        `memorized`, `score`, `first_mismatch`, `margin`, `redecided`. A column that two metrics
+        have is the first one's.
+        """
+        by_step: dict[int, pa.Table] = {}
+        for step, _, parts in self._complete():
+            part = pa.concat_tables([read_part(path) for path in parts])
+            part = part.replace_schema_metadata(None)
+            known = by_step.get(step)
+            by_step[step] = part if known is None else _side_by_side(known, part)
+        tables = [
+            table.add_column(0, "step", pa.array(np.full(len(table), step)))
+            for step, table in by_step.items()
+        ]
+        return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """`table` as a pandas DataFrame (extra: `pandas`)."""
+        _needs("pandas")
+        frame: pandas.DataFrame = self.table.to_pandas()
+        return frame
+
+    def to_polars(self) -> "polars.DataFrame":
+        """`table` as a polars DataFrame (extra: `polars`)."""
+        frame: polars.DataFrame = _needs("polars").from_arrow(self.table)
+        return frame
+
+    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
+        """The value of `metric` (the first by default) over the steps (extra: `plot`)."""
+        _needs("matplotlib")
+        from pythia_fast.plots import plot
+
+        return plot(self.table, metric)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        steps = sorted({step for step, _, _ in self._complete()})
+        span = f"{len(steps)} steps, {steps[0]} to {steps[-1]}" if steps else "no steps"
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        names = [n for n in self.table.column_names if n not in ORIGIN]
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        lines = []
+        for row in self.table.slice(0, _SHOWN_ROWS).to_pylist():
+            cells = "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in names)
+            lines.append(f"<tr>{cells}</tr>")
+        title = html.escape(repr(self))
+        return f"<p>{title}</p><table><tr>{head}</tr>{''.join(lines)}</table>"
+
+    def _asked(self, step: int) -> bool:
+        return self._steps is None or step in self._steps
+
+    def _complete(self) -> list[tuple[int, str, list[Path]]]:
+        """Steps × metrics all of whose shards are there, with the shards' files."""
+        found = []
+        folders = (self.path / "parts").glob("step=*")
+        for step in sorted(int(folder.name.removeprefix("step=")) for folder in folders):
+            if not self._asked(step):
+                continue
+            folder = self.path / "parts" / f"step={step}"
+            for name in self._names:
+                parts = sorted(folder.glob(f"{name}-?????.parquet"))
+                if parts and len(parts) == read_provenance(parts[0])["shards"]:
+                    found.append((step, name, parts))
+        return found
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows with different keys to one table: keys in order, numbers before the origin's words."""
+    own = [key for row in rows for key in row if key not in RESERVED]
+    names = [*KEYS, "value", *dict.fromkeys(own), "status", "sequences", "duplicate_of", *ORIGIN]
+    columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
+    words = {*KEYS, "status", *ORIGIN} - {"step"}
+    for name, column in columns.items():
+        if pa.types.is_null(column.type):
+            kind = pa.string() if name in words else pa.int64()
+            columns[name] = column.cast(kind)
+    return pa.table(columns)
+
+
+def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
+    """Join two metrics' rows of the same sequences; of equal names the left column stays."""
+    if not left["sequence"].equals(right["sequence"]):
+        extra = [n for n in right.column_names if n not in left.column_names]
+        return left.join(right.select(["sequence", *extra]), "sequence", join_type="full outer")
+    for name in right.column_names:
+        if name not in left.column_names:
+            left = left.append_column(name, right[name])
+    return left
+
+
+def _needs(package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        extra = {"matplotlib": "plot"}.get(package, package)
+        raise ArgumentError(
+            f"{package} is not installed: pip install 'pythia-fast[{extra}]'"
+        ) from error
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,148 @@
+"""The sweep: every metric over every sequence at every checkpoint, resumable at any point."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pythia_fast.cache import cache_folder
+from pythia_fast.checkpoints import CheckpointSeries, open_series
+from pythia_fast.errors import ArgumentError, RunMismatchError
+from pythia_fast.metrics import Metric, resolve
+from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.local import LocalEngine
+from pythia_fast.runs.measure import auto_batch_tokens
+from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
+from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.streaming import resolve_device, resolve_dtype
+from pythia_fast.suite import Steps, parse_steps
+from pythia_fast.tokens import TokenDataset, TokenSource
+from pythia_fast.tokens.pile import first_rows
+
+
+def sweep(
+    model: str | Path,
+    steps: Steps = "all",
+    *,
+    tokens: TokenDataset | TokenSource | None = None,
+    sequences: int | slice | Literal["seen", "unseen"] = 512,
+    metrics: str | Metric | Sequence[str | Metric] = ("perplexity",),
+    out: str | Path | None = None,
+    resume: bool = True,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    batch_tokens: int | Literal["auto"] = "auto",
+    deterministic: bool = False,
+    cache_dir: str | Path | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    progress: bool = True,
+) -> SweepResult:
+    """Ask the same questions of many checkpoints.
+
+        result = pythia_fast.runs("runs/tiny", tokens="data/train", metrics=["perplexity"])
+        result.to_pandas()
+
+    One model stays resident, the checkpoints' weights are streamed through it. What is computed is
+    kept as it comes, one file for each step, metric and shard of the data, in the run folder; the
+    same call goes on where an earlier one stopped.
+
+    Args:
+        model: a name of the suite ("12b", "160m-seed3", "EleutherAI/pythia-70m", …) or a folder
+            that holds `stepN/`.
+        steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
+        tokens: what to compute on: a `TokenDataset`, or what one is made of: the prefix of an
+            `.idx`/`.bin` pair or an integer array [N, L]. None: the first training sequences of
+            the model's own corpus, read from the Hub.
+        sequences: how many of its sequences from the first on, or a slice of them, or those that
+            a step has "seen" or not ("unseen").
+        metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
+            `Metric` protocol.
+        out: the run folder. By default one in the user's cache that belongs to these arguments.
+        resume: go on with what is in the run folder; False wants a new one.
+        device: where to compute; the first GPU if there is one, else the CPU.
+        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, float16 on a GPU).
+        batch_tokens: how many tokens go through the model at once, padding included.
+        deterministic: compute every sequence by itself, so that its values are the same to the
+            last bit whatever is computed with it; slower for short sequences.
+        cache_dir: where downloads and the default run folder go.
+        on_error: "raise" stops at the first step that fails, "skip" keeps the failure and goes on.
+        progress: show progress on standard error.
+
+    Raises:
+        UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
+        ArgumentError, TokenRangeError: an argument or a token makes no sense, before any work.
+        RunMismatchError: `out` holds results of another specification or of other weights.
+        SweepError: a step failed; the cause is chained and what was finished is kept.
+        SweepInterruptedError: Ctrl-C; what was finished is kept.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
+    target = resolve_device(device)
+    kind = resolve_dtype(dtype, target)
+    series = open_series(model, cache_dir=cache_dir)
+    plan = Plan(
+        spec=series.spec,
+        steps=parse_steps(steps, series.steps),
+        metrics=resolve(metrics),
+        dataset=_dataset(tokens, sequences, series, cache_dir),
+        sequences=sequences_argument(sequences),
+        dtype=str(kind).removeprefix("torch."),
+        deterministic=deterministic,
+    )
+    batch = _batch_tokens(batch_tokens, plan, kind)
+    path = Path(out) if out else default_folder(series, plan, cache_dir)
+    if not resume:
+        path = _fresh(path, given=out is not None)
+    folder = RunFolder(path, plan.specification)
+    with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
+        LocalEngine(series, plan, folder, shown).run(target, kind, batch, on_error)
+    return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
+
+
+def default_folder(
+    series: CheckpointSeries, plan: Plan, cache_dir: str | Path | None = None
+) -> Path:
+    """Where a run without `out` is kept: a folder that belongs to the call's arguments."""
+    digest = fingerprint({"specification": plan.specification, "series": series.source})[:16]
+    return cache_folder(cache_dir) / "runs" / f"{series.name}-{digest}"
+
+
+def _dataset(
+    tokens: TokenDataset | TokenSource | None,
+    sequences: object,
+    series: CheckpointSeries,
+    cache_dir: str | Path | None,
+) -> TokenDataset:
+    if tokens is not None:
+        return tokens if isinstance(tokens, TokenDataset) else TokenDataset(tokens)
+    if series.spec.corpus is None:
+        raise ArgumentError(
+            f"{series.name} is a local folder, so its training data is not known: give `tokens`, "
+            "the prefix of an .idx/.bin pair or an integer array [N, L]"
+        )
+    if not isinstance(sequences, int):
+        raise ArgumentError(
+            f"sequences={sequences!r} needs `tokens`: without, the first so many are read"
+        )
+    return TokenDataset(first_rows(series.spec.corpus, sequences, cache_dir=cache_dir))
+
+
+def _fresh(path: Path, *, given: bool) -> Path:
+    if not given:
+        return path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
+    if (path / "run.json").exists():
+        raise RunMismatchError(f"{path} holds a run already and resume is False: give a new `out`")
+    return path
+
+
+def _batch_tokens(batch_tokens: object, plan: Plan, dtype: torch.dtype) -> int:
+    if plan.deterministic:
+        return 1  # less than any sequence: each makes a batch of its own
+    if batch_tokens == "auto":
+        return auto_batch_tokens(plan.spec.architecture, dtype)
+    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
+        raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
+    return batch_tokens

@@ -1,0 +1,164 @@
+"""The run folder: published whole or not at all, never changed, never outside itself."""
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import pythia_fast
+from pythia_fast.errors import FormatError, RunMismatchError, WriteError
+from pythia_fast.metrics import Perplexity
+from pythia_fast.runs.folder import Failure, RunFolder, read_failures, read_part
+from pythia_fast.runs.plan import Unit
+
+Sweep = Callable[..., pythia_fast.SweepResult]
+TABLE = pa.table({"sequence": [0, 1], "nll": [1.5, 2.5]})
+UNIT = Unit(8, Perplexity(), 0, 1, np.arange(2))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run", {"model": "x"})
+
+
+def test_what_is_published_is_read_back(folder: RunFolder) -> None:
+    assert not folder.done(UNIT)
+    folder.publish(UNIT, TABLE, {"step": 8})
+    assert folder.done(UNIT)
+    assert folder.table(UNIT).equals(TABLE)
+    assert folder.provenance(UNIT) == {"step": 8}
+    assert (folder.path / "parts/step=8/perplexity-00000.parquet").is_file()
+
+
+def test_the_first_writer_stays(folder: RunFolder) -> None:
+    folder.publish(UNIT, TABLE, {"writer": 1})
+    folder.publish(UNIT, TABLE.slice(0, 1), {"writer": 2})
+    assert folder.provenance(UNIT) == {"writer": 1}
+    assert not list(folder.path.rglob(".tmp-*"))
+
+
+def test_without_links_a_rename_does(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    folder.publish(UNIT, TABLE, {})
+    assert folder.table(UNIT).equals(TABLE)
+
+
+def test_the_run_says_what_it_is(folder: RunFolder) -> None:
+    run = json.loads((folder.path / "run.json").read_text())
+    assert run["specification"] == {"model": "x"}
+    assert run["hash"] == folder.hash
+    assert run["versions"]["pythia-fast"] == pythia_fast.__version__
+    RunFolder(folder.path, {"model": "x"})
+    with pytest.raises(RunMismatchError, match='model: there "x", asked for "y"'):
+        RunFolder(folder.path, {"model": "y"})
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear reader")
+    with pytest.raises(RunMismatchError, match=r"thesis\.tex"):
+        RunFolder(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', '{"format": 1}', "\xff"])
+def test_a_broken_run_json_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(FormatError):
+        RunFolder(tmp_path, {})
+
+
+@pytest.mark.parametrize("place", ["parts", "parts/step=8", UNIT.path])
+def test_symbolic_links_are_not_followed(folder: RunFolder, tmp_path: Path, place: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = folder.path / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(WriteError, match="symbolic link"):
+        folder.publish(UNIT, TABLE, {})
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("offset", [10, 60, -6, -2])
+def test_a_damaged_part_is_told(folder: RunFolder, offset: int) -> None:
+    folder.publish(UNIT, TABLE, {"step": 8})
+    path = folder.path / UNIT.path
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="remove it to compute it again"):
+        read_part(path)
+
+
+def test_a_truncated_part_is_told(folder: RunFolder) -> None:
+    folder.publish(UNIT, TABLE, {"step": 8})
+    path = folder.path / UNIT.path
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(FormatError):
+        folder.provenance(UNIT)
+
+
+def test_failures_are_kept_until_they_are_forgotten(folder: RunFolder) -> None:
+    folder.record_failure(Failure(4, "OSError", "first"))
+    folder.record_failure(Failure(4, "OSError", "second"))
+    folder.record_failure(Failure(2, "ValueError", "<b>"))
+    assert read_failures(folder.path) == (
+        Failure(2, "ValueError", "<b>"),
+        Failure(4, "OSError", "second"),
+    )
+    folder.forget_failure(4)
+    folder.forget_failure(100)
+    assert [failure.step for failure in read_failures(folder.path)] == [2]
+
+
+def test_too_little_space_is_told_before_the_start(folder: RunFolder) -> None:
+    folder.check_space(1)
+    with pytest.raises(WriteError, match="MB free") as caught:
+        folder.check_space(1 << 60)
+    assert caught.value.errno == errno.ENOSPC
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np, pyarrow as pa
+from pathlib import Path
+from pythia_fast.metrics import Perplexity
+from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.plan import Unit
+from pythia_fast.errors import WriteError
+folder = RunFolder(Path(sys.argv[1]), {})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+random = np.random.default_rng(0).random(10_000)
+try:
+    folder.publish(Unit(0, Perplexity(), 0, 1, np.arange(3)), pa.table({"x": random}), {})
+except WriteError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(run)], capture_output=True, text=True, check=True
+    )
+    assert "cannot write" in done.stdout
+    assert resource.RLIMIT_FSIZE is not None
+    assert [path.name for path in run.rglob("*") if path.is_file()] == ["run.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="make the folder"):
+        RunFolder(tmp_path / "file" / "run", {})

@@ -1,0 +1,78 @@
+"""Cutting work into batches and units."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pythia_fast
+from pythia_fast.errors import ArgumentError
+from pythia_fast.metrics import Memorization, Perplexity
+from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint
+from pythia_fast.suite import Architecture, ModelSpec
+from pythia_fast.tokens import TokenDataset
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 200))
+def test_batches_cover_all_in_order_and_fit(lengths: list[int], limit: int) -> None:
+    cuts = list(batches(np.array(lengths, np.int64), limit))
+    assert [i for cut in cuts for i in range(cut.start, cut.stop)] == list(range(len(lengths)))
+    for cut in cuts:
+        count = cut.stop - cut.start
+        assert count == 1 or count * max(lengths[cut]) <= limit
+
+
+def plan(rows: int, tiny: Architecture, **changes: object) -> Plan:
+    arguments = {
+        "spec": ModelSpec.local("tiny", tiny, (0, 1)),
+        "steps": (0, 1),
+        "metrics": (Perplexity(), Memorization(4, 4)),
+        "dataset": TokenDataset(np.zeros((rows, 8), np.int64)),
+        "sequences": rows,
+        "dtype": "float32",
+        "deterministic": False,
+    }
+    return Plan(**(arguments | changes))
+
+
+def test_units_cover_every_row_once(tiny: Architecture) -> None:
+    rows = 2 * SHARD_SEQUENCES + 5
+    units = list(plan(rows, tiny).units(1))
+    assert [unit.path for unit in units] == [
+        f"parts/step=1/{name}-{shard:05d}.parquet"
+        for name in ("perplexity", "memorization")
+        for shard in range(3)
+    ]
+    for name in ("perplexity", "memorization"):
+        of_metric = [unit.rows for unit in units if unit.metric.name == name]
+        np.testing.assert_array_equal(np.concatenate(of_metric), np.arange(rows))
+        assert {unit.shards for unit in units} == {3}
+
+
+def test_tokens_are_those_that_each_metric_looks_at(tiny: Architecture) -> None:
+    assert plan(10, tiny, metrics=(Perplexity(),)).tokens == 2 * 10 * 8
+    assert plan(10, tiny, metrics=(Memorization(2, 1),)).tokens == 2 * 10 * 3
+
+
+def test_seen_and_unseen_follow_the_step() -> None:
+    spec = pythia_fast.spec("70m")
+    dataset = TokenDataset(np.zeros((3000, 4), np.uint16))
+    common = {"spec": spec, "steps": (0, 1, 2), "dataset": dataset, "metrics": (Perplexity(),)}
+    seen = plan(1, spec.architecture, sequences="seen", **common)
+    unseen = plan(1, spec.architecture, sequences="unseen", **common)
+    assert [len(seen.rows(step)) for step in (0, 1, 2)] == [0, 1024, 2048]
+    assert [unseen.rows(step)[0] for step in (0, 1, 2)] == [0, 1024, 2048]
+    assert len(seen.rows(4)) == 3000
+
+
+def test_other_seeds_saw_another_order() -> None:
+    spec = pythia_fast.spec("160m-seed3")
+    dataset = TokenDataset(np.zeros((30, 4), np.uint16))
+    with pytest.raises(ArgumentError, match="which order 160m-seed3"):
+        plan(1, spec.architecture, spec=spec, dataset=dataset, sequences="seen")
+
+
+def test_the_specification_does_not_depend_on_where_or_which_steps(tiny: Architecture) -> None:
+    one, other = plan(5, tiny, steps=(0,)), plan(5, tiny)
+    assert fingerprint(one.specification) == fingerprint(other.specification)
+    assert fingerprint(plan(4, tiny).specification) != fingerprint(one.specification)

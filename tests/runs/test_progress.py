@@ -1,0 +1,47 @@
+"""Progress on a terminal and elsewhere."""
+
+import io
+import sys
+import time
+
+import pytest
+
+from pythia_fast.runs import progress as progress_module
+from pythia_fast.runs.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(checkpoints=3, tokens=1000, shown=True) as progress:
+        progress.advance(500)
+        progress.checkpoint_done()
+        progress.say("a line")
+    assert "1/3 checkpoints" in screen.getvalue()
+    assert "a line\n" in screen.getvalue()
+
+
+def test_a_line_now_and_then_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(checkpoints=2, tokens=100, shown=True) as progress:
+        progress.advance(10)
+        now[0] += progress_module.LINE_EVERY_S
+        progress.advance(40)
+        progress.checkpoint_done()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["0/2 checkpoints, 50/100 tokens, 2 tokens/s, 00:30 left"]
+
+
+def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(checkpoints=1, tokens=1, shown=False) as progress:
+        progress.advance(1)
+        progress.say("hidden")
+    assert capsys.readouterr().err == ""

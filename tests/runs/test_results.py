@@ -1,0 +1,108 @@
+"""What a SweepResult shows of its folder."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import pythia_fast
+from pythia_fast.errors import ArgumentError, MissingCheckpointError
+
+Sweep = Callable[..., pythia_fast.SweepResult]
+
+
+def test_a_row_says_where_it_is_from(small_sweep: Sweep) -> None:
+    row = small_sweep(steps=[4]).table.to_pylist()[0]
+    assert row["model"] == "tiny"
+    assert row["step"] == 4
+    assert row["metric"] == "perplexity"
+    assert row["value"] == row["perplexity"]
+    assert row["sequences"] == 24
+    assert row["commit"] is None
+    assert len(row["weights_sha256"]) == len(row["tokens_fingerprint"]) == 64
+    assert row["dtype"] == "float32"
+    assert row["device"] == "cpu"
+    assert row["version"] == pythia_fast.__version__
+
+
+def test_the_table_as_frames(small_sweep: Sweep) -> None:
+    result = small_sweep(metrics=["perplexity", "memorization"])
+    pandas, polars = result.to_pandas(), result.to_polars()
+    assert isinstance(pandas, pd.DataFrame)
+    assert list(pandas["step"]) == polars["step"].to_list() == result.table["step"].to_pylist()
+    assert pa.table(result).equals(result.table)
+    assert pl.DataFrame(result).equals(polars)
+
+
+def test_sequences_are_in_the_datasets_order(small_sweep: Sweep) -> None:
+    result = small_sweep(sequences=slice(20, 3, -4), steps=[0, 8])
+    assert result.sequences["sequence"].to_pylist() == [20, 16, 12, 8, 4] * 2
+    assert result.sequences["step"].to_pylist() == [0] * 5 + [8] * 5
+
+
+def test_opened_again_it_is_the_same(small_sweep: Sweep) -> None:
+    result = small_sweep(steps=[0, 1], metrics=["perplexity", "memorization"])
+    again = pythia_fast.SweepResult(result.path)
+    assert again.table.equals(result.table)
+    assert again.sequences.equals(result.sequences)
+    assert repr(again) == repr(result)
+    assert "2 steps, 0 to 1" in repr(result)
+    assert len(result) == 4
+
+
+def test_only_the_steps_asked_for(small_sweep: Sweep) -> None:
+    small_sweep(steps="all")
+    assert small_sweep(steps=[2]).table["step"].to_pylist() == [2]
+
+
+def test_a_step_of_which_a_shard_is_missing_is_left_out(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pythia_fast.runs.plan.SHARD_SEQUENCES", 10)
+    result = small_sweep(steps=[0, 1])
+    assert len(result.sequences) == 48
+    (result.path / "parts/step=1/perplexity-00001.parquet").unlink()
+    assert pythia_fast.SweepResult(result.path).table["step"].to_pylist() == [0]
+    assert small_sweep(steps=[0, 1]).sequences.equals(result.sequences)
+
+
+def test_shards_do_not_change_the_numbers(
+    small_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = small_sweep()
+    monkeypatch.setattr("pythia_fast.runs.plan.SHARD_SEQUENCES", 7)
+    sharded = small_sweep(out=tmp_path / "sharded")
+    np.testing.assert_allclose(sharded.table["loss"], whole.table["loss"], rtol=1e-6)
+
+
+def test_html_is_escaped(tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path) -> None:
+    result = pythia_fast.sweep(
+        tiny_series, [0], tokens=tiny_ids, out=tmp_path / "<script>", progress=False
+    )
+    assert "<script>" not in result._repr_html_()
+    assert "&lt;script&gt;" in result._repr_html_()
+    assert "perplexity" in result._repr_html_()
+
+
+def test_a_missing_extra_is_named(small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = small_sweep(steps=[0])
+    for package, extra in (("pandas", "pandas"), ("polars", "polars"), ("matplotlib", "plot")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(ArgumentError, match=rf"pip install 'pythia-fast\[{extra}\]'"):
+            {"pandas": result.to_pandas, "polars": result.to_polars}.get(package, result.plot)()
+
+
+def test_plot_gives_a_figure(small_sweep: Sweep, tmp_path: Path) -> None:
+    figure = small_sweep().plot()
+    figure.savefig(tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MissingCheckpointError, match="not a run folder"):
+        pythia_fast.SweepResult(tmp_path)

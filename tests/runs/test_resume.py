@@ -1,0 +1,254 @@
+"""Killed, interrupted, failed, changed under way: what was finished stays, and the rest follows."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pythia_fast
+from pythia_fast.checkpoints.write import write_checkpoint
+from pythia_fast.errors import (
+    FormatError,
+    MissingCheckpointError,
+    RunMismatchError,
+    SweepError,
+    SweepInterruptedError,
+)
+from pythia_fast.suite import Architecture
+from pythia_fast.testing import random_state_dict
+
+Sweep = Callable[..., pythia_fast.SweepResult]
+
+SCRIPT = """
+import sys, time
+import numpy as np
+import pythia_fast
+
+class Slow(pythia_fast.Perplexity):
+    def __call__(self, model, batch):
+        print("step", model.step, flush=True)
+        time.sleep(0.2)
+        return super().__call__(model, batch)
+
+ids = np.load(sys.argv[2])
+try:
+    pythia_fast.sweep(sys.argv[1], tokens=ids, metrics=[Slow()], out=sys.argv[3], progress=False)
+except KeyboardInterrupt as interrupt:
+    print(type(interrupt).__name__, interrupt, flush=True)
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def own_series(tiny_series: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_series, tmp_path / "series"))
+
+
+@pytest.fixture
+def process(tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path) -> Callable[[], object]:
+    """Start a slow sweep in a process of its own."""
+    np.save(tmp_path / "ids.npy", tiny_ids)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    arguments = [str(tiny_series), str(tmp_path / "ids.npy"), str(tmp_path / "killed")]
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True
+        )
+
+    return start
+
+
+def read_until(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for printed in process.stdout:
+        if printed.strip() == line:
+            return
+    raise AssertionError(f"the process ended without {line!r}")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_sweep_goes_on_to_the_same_values(
+    process: Callable[[], subprocess.Popen[str]],
+    tmp_path: Path,
+    small_sweep: Sweep,
+    signal_number: int,
+) -> None:
+    first = process()
+    read_until(first, "step 2")
+    os.kill(first.pid, signal_number)
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL)
+    if signal_number == signal.SIGINT:
+        assert "SweepInterruptedError" in output
+        assert "2 of 6 steps are finished" in output
+    killed = pythia_fast.SweepResult(tmp_path / "killed")
+    assert killed.table["step"].to_pylist() == [0, 1]
+    second = process()
+    output, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert output.split() == ["step", "2", "step", "4", "step", "8", "step", "16"]
+    resumed = pythia_fast.SweepResult(tmp_path / "killed")
+    whole = small_sweep()
+    assert resumed.sequences.equals(whole.sequences)
+    assert resumed.table.equals(whole.table)
+
+
+def test_an_interrupt_in_the_same_process(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            if model.step == 4:
+                raise KeyboardInterrupt
+            return dict(super().__call__(model, batch))
+
+    with pytest.raises(SweepInterruptedError, match="3 of 6 steps are finished") as caught:
+        small_sweep(metrics=[Interrupted()])
+    assert isinstance(caught.value, KeyboardInterrupt)
+
+
+WEIGHTS = "step4/pytorch_model.bin"
+
+
+def half_written(series: Path) -> None:
+    (series / WEIGHTS).unlink()
+
+
+def truncated(series: Path) -> None:
+    path = series / WEIGHTS
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"), [(half_written, MissingCheckpointError), (truncated, FormatError)]
+)
+def test_a_broken_step_is_skipped_and_told(
+    small_sweep: Sweep, own_series: Path, damage: Callable[[Path], None], error: type
+) -> None:
+    damage(own_series)
+    result = small_sweep(model=own_series, on_error="skip")
+    assert result.table["step"].to_pylist() == [0, 1, 2, 8, 16]
+    assert [failure.step for failure in result.failures] == [4]
+    assert issubclass(getattr(pythia_fast.errors, result.failures[0].error), error)
+    with pytest.raises(SweepError, match="step 4 failed") as caught:
+        small_sweep(model=own_series)
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_a_mended_step_is_computed_and_its_failure_forgotten(
+    small_sweep: Sweep, own_series: Path, tiny_series: Path
+) -> None:
+    half_written(own_series)
+    small_sweep(model=own_series, on_error="skip")
+    shutil.copy2(tiny_series / WEIGHTS, own_series / WEIGHTS)
+    result = small_sweep(model=own_series)
+    assert result.failures == ()
+    assert len(result.table) == 6
+
+
+def test_results_of_changed_weights_are_not_taken(
+    small_sweep: Sweep, own_series: Path, tiny: Architecture
+) -> None:
+    small_sweep(model=own_series, steps=[0, 1])
+    shutil.rmtree(own_series / "step1")
+    write_checkpoint(own_series / "step1", random_state_dict(tiny, step=99), tiny)
+    with pytest.raises(RunMismatchError, match="weights of step 1 have changed"):
+        small_sweep(model=own_series, steps=[0, 1])
+
+
+def test_files_that_were_only_touched_are_trusted_by_their_hash(
+    small_sweep: Sweep, own_series: Path
+) -> None:
+    before = small_sweep(model=own_series).table
+    for file in own_series.rglob("*.safetensors"):
+        os.utime(file, (time.time() + 10, time.time() + 10))
+    assert small_sweep(model=own_series).table.equals(before)
+
+
+def test_equal_weights_are_computed_once(
+    small_sweep: Sweep, own_series: Path, tiny_ids: np.ndarray
+) -> None:
+    shutil.rmtree(own_series / "step8")
+    shutil.copytree(own_series / "step2", own_series / "step8")
+    seen = []
+
+    class Counting(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            seen.append(model.step)
+            return dict(super().__call__(model, batch))
+
+    table = small_sweep(model=own_series, metrics=[Counting()], batch_tokens=10_000).table
+    rows = {row["step"]: row for row in table.to_pylist()}
+    assert 8 not in seen
+    assert rows[8]["duplicate_of"] == 2
+    assert rows[8]["loss"] == rows[2]["loss"]
+    assert rows[4]["duplicate_of"] is None
+
+
+def test_nan_weights_are_counted_and_kept(
+    small_sweep: Sweep, own_series: Path, tiny: Architecture
+) -> None:
+    weights = random_state_dict(tiny, step=4)
+    weights["gpt_neox.layers.1.mlp.dense_4h_to_h.bias"][3] = float("nan")
+    shutil.rmtree(own_series / "step4")
+    write_checkpoint(own_series / "step4", weights, tiny)
+    metrics = ("perplexity", "memorization", "memorization-score")
+    table = small_sweep(model=own_series, steps="2,4", metrics=metrics).table
+    status = table.group_by("step").aggregate([("status", "distinct")]).to_pylist()
+    assert status == [
+        {"step": 2, "status_distinct": ["ok"]},
+        {"step": 4, "status_distinct": ["non-finite"]},
+    ]
+    row = next(r for r in table.to_pylist() if r["step"] == 4 and r["metric"] == "perplexity")
+    assert np.isnan(row["loss"])
+    assert row["nonfinite"] == 24 * 79
+
+
+def test_a_batch_that_does_not_fit_is_halved(small_sweep: Sweep, tmp_path: Path) -> None:
+    sizes = []
+
+    class Hungry(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            sizes.append(len(batch.ids_BT))
+            if len(batch.ids_BT) > 3:
+                raise torch.OutOfMemoryError("too much")
+            return dict(super().__call__(model, batch))
+
+    result = small_sweep(metrics=[Hungry()], steps=[1], batch_tokens=10_000)
+    assert sizes == [24, 12, 6, 3, 3, 6, 3, 3, 12, 6, 3, 3, 6, 3, 3]
+    reference = small_sweep(steps=[1], out=tmp_path / "reference")
+    np.testing.assert_allclose(
+        result.sequences["nll"], reference.sequences["nll"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_memory_that_is_never_enough_is_an_error(small_sweep: Sweep) -> None:
+    class Insatiable(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            raise torch.OutOfMemoryError("too much")
+
+    with pytest.raises(SweepError, match="step 0 failed: too much"):
+        small_sweep(metrics=[Insatiable()])
+
+
+def test_two_writers_of_one_run_agree(
+    process: Callable[[], subprocess.Popen[str]], tmp_path: Path, small_sweep: Sweep
+) -> None:
+    both = [process(), process()]
+    for one in both:
+        one.communicate(timeout=60)
+        assert one.returncode == 0
+    assert pythia_fast.SweepResult(tmp_path / "killed").table.equals(small_sweep().table)
+    assert not list(tmp_path.glob("killed/**/.tmp-*"))
