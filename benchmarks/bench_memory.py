@@ -1,0 +1,37 @@
+"""Peak memory of a sweep, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comparison import Comparison
+
+from pythia_fast.suite import Architecture
+
+SWEEP = """
+import json, resource, sys
+import numpy as np
+import pythia_fast
+ids = np.random.default_rng(0).integers(0, 50_254, (8, 2048))
+pythia_fast.sweep(sys.argv[1], tokens=ids, dtype=sys.argv[2], out=sys.argv[3], progress=False)
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_peak_memory(
+    comparison: Comparison, series_70m: Path, shape_of_70m: Architecture, tmp_path: Path, dtype: str
+) -> None:
+    """Two checkpoints in the resident data type and 500 MB are enough for everything."""
+    command = [sys.executable, "-c", SWEEP, str(series_70m), dtype, str(tmp_path / "run")]
+    peak_bytes = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    checkpoint_bytes = shape_of_70m.parameters * (4 if dtype == "float32" else 2)
+    numbers = {
+        "peak_mb": peak_bytes / 1e6,
+        "checkpoint_mb": checkpoint_bytes / 1e6,
+        "beyond_two_checkpoints_mb": (peak_bytes - 2 * checkpoint_bytes) / 1e6,
+    }
+    comparison.note(f"8 checkpoints of 70m, 8 x 2048 tokens, {dtype}", numbers)
+    assert peak_bytes <= 2 * checkpoint_bytes + 500e6
