@@ -133,6 +133,11 @@ def _check_weights(
     tensors: Mapping[str, TensorRange], architecture: Architecture, source: str
 ) -> None:
     """WeightsError that names what is missing, unknown, or of another shape or dtype."""
+    if architecture.layers > len(tensors):  # before a table of so many layers is made
+        raise WeightsError(
+            f"the config.json of {source} describes {architecture.layers} layers, but its weights "
+            f"are {len(tensors)} tensors"
+        )
     shapes = architecture.shapes()
     missing = [name for name in shapes if name not in tensors]
     unknown = [name[:200] for name in tensors if name not in shapes]

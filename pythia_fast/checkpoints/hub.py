@@ -26,7 +26,12 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 from huggingface_hub.hf_api import RepoFile
 
 from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile, open_checkpoint, sha256
-from pythia_fast.checkpoints.layout import CONFIG, INDEX_LIMIT_BYTES, choose_weights
+from pythia_fast.checkpoints.layout import (
+    CONFIG,
+    INDEX_LIMIT_BYTES,
+    choose_weights,
+    read_architecture,
+)
 from pythia_fast.core import File
 from pythia_fast.errors import (
     ArgumentError,
@@ -36,7 +41,6 @@ from pythia_fast.errors import (
     PythiaFastError,
     WriteError,
 )
-from pythia_fast.suite.architecture import read_config
 from pythia_fast.suite.model_spec import ModelSpec
 
 _ATTEMPTS = 4
@@ -127,7 +131,7 @@ class HubSeries:
         listing = self._list_files(commit)
         if CONFIG not in listing:
             raise MissingCheckpointError(f"{source} has no {CONFIG}")
-        architecture = read_config(self._download_text(listing[CONFIG], commit))
+        architecture = read_architecture(self._download_text(listing[CONFIG], commit))
         weights = choose_weights(
             listing.keys(), lambda name: self._download_text(listing[name], commit), source
         )

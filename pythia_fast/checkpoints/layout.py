@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError
+from pythia_fast.suite.architecture import Architecture
 
 CONFIG = "config.json"
 INDEX_SUFFIX = ".index.json"
@@ -61,7 +62,15 @@ def choose_weights(
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_architecture(path: Path) -> Architecture:
+    """The model that a `config.json` describes. FormatError if it is malformed or no GPT-NeoX."""
+    try:
+        return Architecture.from_config(_read_json(path), path)
+    except (AttributeError, TypeError, OverflowError) as error:
+        raise FormatError(path, f"a value of the wrong kind: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     """A small JSON object from a file. FormatError if it is too large, or anything else."""
 
     def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,12 +79,17 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError("a key appears twice")
         return entries
 
+    def refuse_constant(constant: str) -> NoReturn:
+        raise ValueError(f"{constant} is not JSON")
+
     file = File(path)
     if file.size > INDEX_LIMIT_BYTES:
         raise FormatError(path, f"{file.size} bytes; {INDEX_LIMIT_BYTES} are allowed")
     try:
         parsed = json.loads(
-            file.read(0, file.size).decode("utf-8"), object_pairs_hook=object_without_duplicates
+            file.read(0, file.size).decode("utf-8"),
+            object_pairs_hook=object_without_duplicates,
+            parse_constant=refuse_constant,
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(path, f"no valid JSON: {error}") from error
@@ -86,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _read_index(path: Path, suffix: str) -> dict[str, str]:
     """The index's weight_map, tensor -> shard; every shard is a bare name with the suffix."""
-    weight_map = read_json(path).get("weight_map")
+    weight_map = _read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(path, "the index has no weight_map from tensors to shards")
     for tensor, shard in weight_map.items():

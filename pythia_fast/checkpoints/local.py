@@ -5,10 +5,16 @@ import re
 from pathlib import Path
 
 from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
-from pythia_fast.checkpoints.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES, choose_weights
+from pythia_fast.checkpoints.layout import (
+    CONFIG,
+    INDEX_SUFFIX,
+    SINGLE_FILES,
+    choose_weights,
+    read_architecture,
+)
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError, WeightsError
-from pythia_fast.suite.architecture import Architecture, read_config
+from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.steps import unknown_step
 
@@ -27,7 +33,8 @@ class LocalSeries:
         self.folder = Path(folder).expanduser().resolve()
         steps = _find_steps(self.folder)
         architecture = next(
-            (read_config(path) for step in steps if (path := self._config(step)) is not None), None
+            (read_architecture(path) for step in steps if (path := self._config(step)) is not None),
+            None,
         )
         if architecture is None:
             raise MissingCheckpointError(
@@ -111,7 +118,7 @@ class LocalSeries:
         path = self._config(step)
         if path is None:
             raise MissingCheckpointError(f"{folder} has no {CONFIG}, and {self.folder} neither")
-        architecture = read_config(path)
+        architecture = read_architecture(path)
         if architecture != self.spec.architecture:
             raise WeightsError(
                 f"{path} describes another model than the rest of the series: {architecture}, "

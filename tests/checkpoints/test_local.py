@@ -1,5 +1,6 @@
 """Checkpoints from folders: whole ones equal transformers' own, broken ones say what is missing."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -346,12 +347,36 @@ def test_weights_of_another_shape(tmp_path: Path, tiny: Architecture) -> None:
             **weights,
             "embed_out.weight": weights["embed_out.weight"].long(),
         },
-        "missing: .* and 24 more": {},
+        "missing: .* and 21 more": dict(list(weights.items())[:3]),
     }
     for number, (reason, state_dict) in enumerate(cases.items()):
         write_checkpoint(tmp_path / f"step{number}", state_dict, tiny)
         with pytest.raises(WeightsError, match=reason):
             LocalSeries(tmp_path).open(number)
+
+
+def test_a_config_that_lies(tmp_path: Path, tiny: Architecture) -> None:
+    folder = make_series(tmp_path / "s", tiny, (0,))
+    path = folder / "step0/config.json"
+    path.write_text(json.dumps({**tiny.to_config(), "num_hidden_layers": 10**12}))
+    with pytest.raises(WeightsError, match="describes 1000000000000 layers"):
+        LocalSeries(folder).open(0)
+    for content in (b"", b"{", b"[]", b"[" * 100_000, b"\xff", b"{}", b'{"model_type": "llama"}'):
+        path.write_bytes(content)
+        with pytest.raises(FormatError):
+            LocalSeries(folder)
+
+
+def test_every_value_of_a_config_may_be_of_any_kind(tmp_path: Path, tiny: Architecture) -> None:
+    folder = make_series(tmp_path / "s", tiny, (0,))
+    path = folder / "step0/config.json"
+    kinds = ("null", '"x"', "-1", "0", "1e308", "1e999", "NaN", "[]", "{}", "[1]", "true", "9" * 30)
+    for name in (*tiny.to_config(), "rope_parameters", "rope_scaling"):
+        for kind in kinds:
+            config = {**tiny.to_config(), name: "PLACE"}
+            path.write_text(json.dumps(config).replace('"PLACE"', kind))
+            with contextlib.suppress(FormatError):
+                LocalSeries(folder)
 
 
 def test_both_names_of_the_last_product(tmp_path: Path, tiny: Architecture) -> None:
