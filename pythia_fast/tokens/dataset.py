@@ -57,6 +57,11 @@ class TokenDataset:
         return f"TokenDataset({self.source}, {len(self)} sequences of {self._store.dtype})"
 
     @property
+    def dtype(self) -> str:
+        """The type of the ids where they are kept: "uint16" and so on."""
+        return self._store.dtype
+
+    @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each sequence: [N] int64, read-only."""
         if self._lengths is None:

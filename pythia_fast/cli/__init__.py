@@ -1,0 +1,33 @@
+"""The command line. What a command needs is imported when it runs, so that --help is quick."""
+
+import click
+
+from pythia_fast.cli.demo import demo
+from pythia_fast.cli.frame import Group
+from pythia_fast.cli.generate import generate
+from pythia_fast.cli.models import models
+from pythia_fast.cli.sweep import sweep
+from pythia_fast.cli.view import view
+
+__all__ = ["main"]
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "pythia-fast demo                   watch a model learn, in about a minute",
+        "pythia-fast models 70m             what is known of a model",
+        "pythia-fast sweep 70m --steps log  how it learned to predict its training data",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="pythia-fast", message="%(prog)s %(version)s")
+def main() -> None:
+    """Stream the training checkpoints of Pythia through one resident model.
+
+    Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 not all of it done, 130 interrupted.
+    """
+
+
+for _command in (demo, sweep, models, generate, view):
+    main.add_command(_command)

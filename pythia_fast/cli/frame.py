@@ -1,0 +1,100 @@
+"""What all commands have in common: exit codes, errors in one line, --json and --debug."""
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from pythia_fast.errors import PythiaFastError, SweepError, SweepInterruptedError
+
+BAD_INPUT = 3
+INCOMPLETE = 4
+INTERRUPTED = 130
+
+_DEBUG = "pythia_fast.debug"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose help ends with examples, one line each, as they are typed."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, not wrapped."""
+        with formatter.section("Examples"):
+            for line in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Group(Command, click.Group):
+    """Turns errors into one line on standard error and the exit code that belongs to them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. BrokenPipeError means that the reader has seen enough: no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for the flush at exit
+            ctx.exit(0)
+        except (PythiaFastError, KeyboardInterrupt) as error:
+            if ctx.meta.get(_DEBUG):
+                raise
+            click.echo(f"pythia-fast: {_one_line(error)}", err=True)
+            ctx.exit(_exit_code(error))
+        return result
+
+
+def common(command: F) -> F:
+    """Add --json, which the command gets as `as_json`, and --debug, which it need not know."""
+    as_json = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print JSON on standard output, and everything else on standard error.",
+    )
+    debug = click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show where in the program an error arose.",
+    )
+    return as_json(debug(command))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output; numbers that JSON lacks (NaN, infinity) become null."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.meta[_DEBUG] = value
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return INCOMPLETE if isinstance(error, SweepError) else BAD_INPUT
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, SweepInterruptedError):
+        return "interrupted"
+    return " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)).split())

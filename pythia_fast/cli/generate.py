@@ -1,0 +1,144 @@
+"""`pythia-fast generate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pythia_fast.cli.frame import Command, common, print_json
+
+if TYPE_CHECKING:
+    from pythia_fast.checkpoints import CheckpointSeries, HubSeries
+
+TOKENIZER = "tokenizer.json"
+END_OF_TEXT = "<|endoftext|>"
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        'pythia-fast generate 70m --step 512 "Hello, I am"',
+        'pythia-fast generate 410m "Hello, I am" --temperature 0.8 --top-k 50 --seed 1',
+        'pythia-fast generate demo/suite --step 100 "The statement "',
+    ),
+)
+@click.argument("model")
+@click.argument("prompt")
+@click.option("--step", type=click.IntRange(min=0), help="The training step. [default: the last]")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="How many tokens to write at most; it ends at an end of text.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="0 takes the likeliest token, more draws more freely.",
+)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), help="Draw from so many likeliest tokens only."
+)
+@click.option("--seed", type=int, help="The same seed draws the same tokens.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json. [default: the model's own]",
+)
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
+@common
+def generate(
+    model: str,
+    prompt: str,
+    step: int | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int | None,
+    tokenizer: Path | None,
+    device: str | None,
+    cache_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Let a checkpoint of MODEL go on from PROMPT."""
+    from pythia_fast.checkpoints import open_series
+    from pythia_fast.errors import ArgumentError
+    from pythia_fast.runs import load
+    from pythia_fast.tokens import load_tokenizer
+
+    series = open_series(model, cache_dir=cache_dir)
+    chosen = series.steps[-1] if step is None else step
+    text = load_tokenizer(tokenizer or find_tokenizer(series, chosen, cache_dir))
+    ids = text.encode(prompt, add_special_tokens=False).ids
+    if not ids:
+        raise ArgumentError("the prompt gives no tokens: write at least one character")
+    resident = load(model, chosen, device=device, cache_dir=cache_dir)
+    written = resident.generate(
+        [ids],
+        max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        stop_token=text.token_to_id(END_OF_TEXT),
+    )[0].tolist()
+    continuation = text.decode(written[len(ids) :], skip_special_tokens=True)
+    if as_json:
+        print_json(
+            {
+                "model": series.name,
+                "step": chosen,
+                "prompt": prompt,
+                "continuation": continuation,
+                "prompt_ids": ids,
+                "continuation_ids": written[len(ids) :],
+            }
+        )
+    else:
+        click.echo(prompt + continuation)
+
+
+def find_tokenizer(series: "CheckpointSeries", step: int, cache_dir: Path | None) -> Path:
+    """The model's own tokenizer.json: of the step or beside the steps, or from the Hub.
+
+    MissingTokensError if a folder has none, and the errors of `hub_tokenizer`.
+    """
+    from pythia_fast.checkpoints import HubSeries
+    from pythia_fast.errors import MissingTokensError
+
+    if isinstance(series, HubSeries):
+        return hub_tokenizer(series, step, cache_dir)
+    folder = Path(series.source)
+    places = (folder / f"step{step}" / TOKENIZER, folder / TOKENIZER)
+    for place in places:
+        if place.is_file():
+            return place
+    raise MissingTokensError(
+        f"{series.name} has no tokenizer: neither {places[0]} nor {places[1]} is there; "
+        "give one with --tokenizer"
+    )
+
+
+def hub_tokenizer(series: "HubSeries", step: int, cache_dir: Path | None) -> Path:
+    """The tokenizer.json in the revision of a step. MissingTokensError, HubError."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    from pythia_fast.errors import HubError, MissingTokensError
+
+    where = f"{series.repo} at step {step}"
+    try:
+        return Path(
+            hf_hub_download(
+                series.repo, TOKENIZER, revision=series.commit(step), cache_dir=cache_dir
+            )
+        )
+    except EntryNotFoundError as error:
+        raise MissingTokensError(
+            f"{where} has no {TOKENIZER}; give one with --tokenizer"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise HubError(f"{TOKENIZER} of {where} could not be had: {error}") from error

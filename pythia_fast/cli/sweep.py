@@ -1,0 +1,235 @@
+"""`pythia-fast sweep`."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+
+if TYPE_CHECKING:
+    from pythia_fast.runs import SweepResult
+    from pythia_fast.tokens import TokenDataset
+
+
+def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice | str:
+    """A number, a slice "a:b", "seen" or "unseen", as `sweep` takes it."""
+    if value in ("seen", "unseen"):
+        return value
+    if re.fullmatch(r"\d+", value, re.ASCII):
+        return int(value)
+    if re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", value, re.ASCII):
+        return slice(*(int(part) if part else None for part in value.split(":")))
+    raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
+
+
+def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | str:
+    """A positive number or "auto", as `sweep` takes it."""
+    if value == "auto":
+        return value
+    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is neither auto nor a positive number.")
+    return int(value)
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "pythia-fast sweep 70m --steps log",
+        "pythia-fast sweep 160m --steps 0,1000:144000:1000 --metrics perplexity,memorization",
+        "pythia-fast sweep demo/suite --tokens demo/data/train --sequences 0:100 --out runs/demo",
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--steps",
+    default="all",
+    show_default=True,
+    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
+)
+@click.option(
+    "--metrics",
+    default="perplexity",
+    show_default=True,
+    help="With commas: perplexity, memorization (flags), memorization-score.",
+)
+@click.option(
+    "--tokens",
+    type=click.Path(path_type=Path),
+    help="The prefix of an .idx/.bin pair; with --tokenizer a text file, each line a sequence. "
+    "Without: the first training sequences of the model's corpus, from the Hub.",
+)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json, if --tokens is a text file.",
+)
+@click.option(
+    "--sequences",
+    callback=_sequences,
+    default="512",
+    show_default=True,
+    help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The run folder. [default: one in the cache]"
+)
+@click.option("--no-resume", is_flag=True, help="Compute all anew, in a new run folder.")
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="What to compute in; auto is float32 on a CPU and float16 on a GPU.",
+)
+@click.option(
+    "--batch-tokens",
+    callback=_batch_tokens,
+    default="auto",
+    show_default=True,
+    help="How many tokens go through the model at once.",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same bits for a sequence whatever is computed with it; slower.",
+)
+@click.option(
+    "--cache-dir", type=click.Path(path_type=Path), help="Where downloads and such runs go."
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="When a step fails: stop, or leave it out and go on.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@common
+def sweep(
+    model: str,
+    steps: str,
+    metrics: str,
+    tokens: Path | None,
+    tokenizer: Path | None,
+    sequences: int | slice | Literal["seen", "unseen"],
+    out: Path | None,
+    no_resume: bool,
+    device: str | None,
+    dtype: str,
+    batch_tokens: int | Literal["auto"],
+    deterministic: bool,
+    cache_dir: Path | None,
+    on_error: Literal["raise", "skip"],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Ask the same questions of many checkpoints of MODEL.
+
+    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/. What is
+    computed is kept; the same command goes on where an earlier one was stopped.
+
+    Ends with 4 if steps failed.
+    """
+    if tokenizer is not None and tokens is None:
+        raise click.UsageError("--tokenizer is for a text file, which --tokens names")
+    from pythia_fast import runs
+
+    data = tokens if tokenizer is None or tokens is None else _texts(tokens, tokenizer)
+    result = runs.sweep(
+        model,
+        steps,
+        tokens=data,
+        sequences=sequences,
+        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        out=out,
+        resume=not no_resume,
+        device=device,
+        dtype=dtype,
+        batch_tokens=batch_tokens,
+        deterministic=deterministic,
+        cache_dir=cache_dir,
+        on_error=on_error,
+        progress=not quiet,
+    )
+    if as_json:
+        print_json(_document(result))
+    else:
+        for line in _table(result.table.to_pylist()):
+            click.echo(line)
+        for failure in result.failures:
+            click.echo(f"step {failure.step} failed: {failure.error}: {failure.message}", err=True)
+        click.echo(f"kept in {result.path}", err=True)
+    if result.failures:
+        raise click.exceptions.Exit(INCOMPLETE)
+
+
+def _texts(path: Path, tokenizer: Path) -> "TokenDataset":
+    """A text file as sequences: its lines, without the empty ones."""
+    from pythia_fast.errors import ArgumentError, ReadError
+    from pythia_fast.tokens import TokenDataset
+
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is no UTF-8 text: {error}") from error
+    if not lines:
+        raise ArgumentError(f"{path} holds no text: one sequence a line is expected")
+    return TokenDataset(lines, tokenizer=tokenizer)
+
+
+def _document(result: "SweepResult") -> dict[str, Any]:
+    return {
+        "path": str(result.path),
+        "rows": result.table.to_pylist(),
+        "failures": [
+            {"step": each.step, "error": each.error, "message": each.message}
+            for each in result.failures
+        ],
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line a step, a column for each metric's value, and one for the loss."""
+    names = list(dict.fromkeys(row["metric"] for row in rows))
+    by_step: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        by_step.setdefault(row["step"], {})[row["metric"]] = row
+    heads = [
+        head for name in names for head in ((name, "loss") if name == "perplexity" else [name])
+    ]
+    yield f"{'step':>8}" + "".join(f"  {head:>{_width(head)}}" for head in heads)
+    for step, of_step in by_step.items():
+        cells = []
+        for name in names:
+            row = of_step.get(name, {})
+            cells.append(_number(row.get("value")))
+            if name == "perplexity":
+                cells.append(_number(row.get("loss")))
+        line = f"{step:>8}"
+        for head, cell in zip(heads, cells, strict=True):
+            line += f"  {cell:>{_width(head)}}"
+        yield (line + _remarks(of_step.values())).rstrip()
+
+
+def _remarks(rows: Any) -> str:
+    remarks = {f"same weights as {row['duplicate_of']}" for row in rows if _twin(row) is not None}
+    remarks |= {str(row["status"]) for row in rows if row["status"] != "ok"}
+    return f"   {', '.join(sorted(remarks))}" if remarks else ""
+
+
+def _twin(row: Mapping[str, Any]) -> Any:
+    return row.get("duplicate_of")
+
+
+def _width(head: str) -> int:
+    return max(10, len(head))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5g}"
