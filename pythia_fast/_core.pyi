@@ -8,7 +8,7 @@ import numpy.typing as npt
 from typing_extensions import Buffer
 
 # NumPy's arrays are buffers, but say so to type checkers only from Python 3.12 on.
-Memory: TypeAlias = Buffer | npt.NDArray[Any]
+_Memory: TypeAlias = Buffer | npt.NDArray[Any]
 
 class File:
     """A regular file, open for reading: exact reads, shared freely among threads."""
@@ -38,7 +38,7 @@ class Read:
 
 def read_tensors(
     reads: Sequence[Read],
-    destination: Memory,
+    destination: _Memory,
     threads: int,
     *,
     instructions: str | None = None,
@@ -50,14 +50,14 @@ class TokenStore:
 
     def __init__(self, index: str | PathLike[str], bin: str | PathLike[str]) -> None: ...
     @staticmethod
-    def in_memory(ids: Memory, bounds: Memory) -> TokenStore: ...
+    def in_memory(ids: _Memory, bounds: _Memory) -> TokenStore: ...
     def __len__(self) -> int: ...
     @property
     def dtype(self) -> str: ...
     @property
     def documents(self) -> int | None: ...
-    def lengths(self, rows: Memory, out: Memory) -> None: ...
-    def gather(self, rows: Memory, start: int, stop: int, out: Memory, threads: int) -> None: ...
+    def lengths(self, rows: _Memory, out: _Memory) -> None: ...
+    def gather(self, rows: _Memory, start: int, stop: int, out: _Memory, threads: int) -> None: ...
     def find_outside(
-        self, rows: Memory, limit: int, threads: int
+        self, rows: _Memory, limit: int, threads: int
     ) -> tuple[int, int, int] | None: ...
