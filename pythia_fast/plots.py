@@ -106,7 +106,8 @@ def draw(
     axes.set_xlim(0, max(last, 1) * 1.1)
     axes.set_xlabel("training step")
     axes.set_ylabel(label)
-    if logarithmic and all(np.nanmin(line.values, initial=1.0) > 0 for line in lines):
+    drawn = [value for line in lines for value in line.values if np.isfinite(value)]
+    if logarithmic and drawn and min(drawn) > 0:
         _logarithmic_values(axes)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

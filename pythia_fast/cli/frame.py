@@ -5,6 +5,7 @@ import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -47,7 +48,7 @@ class Group(Command, click.Group):
             ctx.exit(0)
         except (PythiaFastError, KeyboardInterrupt) as error:
             if ctx.meta.get(_DEBUG):
-                raise
+                traceback.print_exception(error)
             click.echo(f"pythia-fast: {_one_line(error)}", err=True)
             ctx.exit(_exit_code(error))
         return result

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pythia_fast.errors import ArgumentError
 from pythia_fast.suite import Architecture
 
 PROMPT_TOKENS = 32
@@ -37,6 +38,17 @@ class Recipe:
     save_every: int = 50
     swept_rows: int = 256
     seed: int = 1234
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_rows, self.canaries_each, self.save_every) < 1:
+            raise ArgumentError(f"every count of a recipe is at least 1, got {self}")
+        if self.tokens + 1 < CANARY_TOKENS:
+            raise ArgumentError(
+                f"a row of {self.tokens + 1} tokens has no room for a canary of {CANARY_TOKENS}"
+            )
+        planted = self.canaries_each * sum(self.repetitions)
+        if planted > self.rows:
+            raise ArgumentError(f"{planted} rows with canaries do not fit into {self.rows} rows")
 
     @property
     def rows(self) -> int:
