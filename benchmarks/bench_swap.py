@@ -12,22 +12,32 @@ from pythia_fast.checkpoints import open_series
 from pythia_fast.model import Weights
 from pythia_fast.suite import Architecture
 
+FORMATS = {"safetensors": 2, "pytorch_model.bin": 3}
+"""The steps of the series that have these files."""
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_swap(
-    benchmark: Any, comparison: Comparison, series_70m: Path, shape_of_70m: Architecture, dtype: str
+    benchmark: Any,
+    comparison: Comparison,
+    series_70m: Path,
+    shape_of_70m: Architecture,
+    dtype: str,
+    format: str,
 ) -> None:
+    """In float16 `from_pretrained` copies nothing of a safetensors file: it maps it."""
     kind: torch.dtype = getattr(torch, dtype)
-    series = open_series(series_70m)
+    series, step = open_series(series_70m), FORMATS[format]
     weights = Weights(shape_of_70m, dtype=kind)
     source = torch.zeros(weights.flat.nbytes, dtype=torch.uint8)
     target = torch.zeros_like(source)
 
     def swap() -> None:
-        weights.load(series.open(3))
+        weights.load(series.open(step))
 
     def from_pretrained() -> GPTNeoXForCausalLM:
-        return GPTNeoXForCausalLM.from_pretrained(series_70m / "step3", dtype=kind)
+        return GPTNeoXForCausalLM.from_pretrained(series_70m / f"step{step}", dtype=kind)
 
     def memcpy() -> None:
         target.copy_(source)
@@ -39,7 +49,7 @@ def test_swap(
         assert torch.equal(tensor, theirs[name]), name
     comparison.run(
         benchmark,
-        f"70m, float16 file to {dtype} arena",
+        f"70m, float16 {format} to {dtype} arena",
         swap,
         {"from_pretrained": from_pretrained, "memcpy of the arena's bytes": memcpy},
         rounds=15,

@@ -1,5 +1,8 @@
 """A whole perplexity sweep against the loop that everyone writes."""
 
+import functools
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ def test_perplexity_sweep(
     tmp_path: Path,
     dtype: str,
 ) -> None:
-    """Ours in `dtype` against the loop in both data types and with several batch sizes."""
+    """Ours in `dtype` against the loop in the data type and batch size that suit it best."""
     ids_BT = torch.from_numpy(ids)
     runs = iter(range(1_000_000))
 
@@ -55,18 +58,26 @@ def test_perplexity_sweep(
 
     exact = transformers_loop(series_70m, ids_BT, torch.float32, 1)
     np.testing.assert_allclose(ours(), exact, atol=1e-5 if dtype == "float32" else 1e-3)
-    peers = {
-        f"from_pretrained loop, {name}, batch {batch}": (
-            lambda kind=kind, batch=batch: transformers_loop(series_70m, ids_BT, kind, batch)
-        )
-        for name, kind in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
-        for batch in (1, 4)
-    }
+    name, peer = best_peer(series_70m, ids_BT)
     comparison.run(
         benchmark,
         f"{STEPS} checkpoints of 70m, {SEQUENCES} x {TOKENS} tokens each, {dtype}",
         ours,
-        peers,
-        rounds=3,
+        {name: peer},
+        rounds=5,
         cache="page cache warm",
     )
+
+
+@functools.cache
+def best_peer(series: Path, ids: torch.Tensor) -> tuple[str, Callable[[], list[float]]]:
+    """The fastest of the loop's settings: both data types, one or four sequences at once."""
+    timed = []
+    for dtype in (torch.bfloat16, torch.float32):
+        for batch in (1, 4):
+            loop = functools.partial(transformers_loop, series, ids, dtype, batch)
+            started = time.perf_counter()
+            loop()
+            name = f"from_pretrained loop, sdpa, {str(dtype).removeprefix('torch.')}, batch {batch}"
+            timed.append((time.perf_counter() - started, name, loop))
+    return min(timed, key=lambda setting: setting[0])[1:]

@@ -23,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A benchmark takes as long as its peers take."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 @pytest.fixture(scope="session")
 def shape_of_70m() -> Architecture:
     """The true shape of Pythia 70m."""
@@ -31,9 +38,9 @@ def shape_of_70m() -> Architecture:
 
 @pytest.fixture(scope="session")
 def series_70m(tmp_path_factory: pytest.TempPathFactory, shape_of_70m: Architecture) -> Path:
-    """Eight checkpoints of 70m's true shape with random weights, one safetensors file each."""
+    """Eight checkpoints of 70m's true shape with random weights, in both formats by turns."""
     folder = tmp_path_factory.mktemp("series") / "pythia-70m-random"
-    return make_series(folder, shape_of_70m, range(8), formats=("safetensors",))
+    return make_series(folder, shape_of_70m, range(8))
 
 
 @pytest.fixture(scope="module")

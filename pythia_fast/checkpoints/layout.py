@@ -64,10 +64,7 @@ def choose_weights(
 
 def read_architecture(path: Path) -> Architecture:
     """The model that a `config.json` describes. FormatError if it is malformed or no GPT-NeoX."""
-    try:
-        return Architecture.from_config(_read_json(path), path)
-    except (AttributeError, TypeError, OverflowError) as error:
-        raise FormatError(path, f"a value of the wrong kind: {error}") from error
+    return Architecture.from_config(_read_json(path), path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from pythia_fast.errors import ArgumentError, FormatError
 
+MOST_LAYERS, MOST = 10_000, 1 << 24
+"""Sizes beyond any model, so that a hostile config cannot ask for endless tables."""
+
 Activation = Literal["gelu", "gelu_tanh"]
 
 _ACTIVATIONS: Mapping[str, Activation] = {
@@ -42,9 +45,11 @@ class Architecture:
     max_positions: int = 2048
 
     def __post_init__(self) -> None:
-        counts = (self.layers, self.width, self.heads, self.vocab_rows, self.intermediate)
-        if min(*counts, self.max_positions) < 1:
-            raise ArgumentError(f"every size of an architecture is at least 1, got {self}")
+        sizes = (self.width, self.heads, self.vocab_rows, self.intermediate, self.max_positions)
+        if min(*sizes, self.layers) < 1 or max(sizes) > MOST or self.layers > MOST_LAYERS:
+            raise ArgumentError(
+                f"layers are 1 to {MOST_LAYERS}, other sizes 1 to {MOST}, got {self}"
+            )
         if self.width % self.heads:
             raise ArgumentError(f"width {self.width} is no multiple of {self.heads} heads")
         if self.rotary_dims % 2 or not 0 <= self.rotary_dims <= self.head_dim:
@@ -101,6 +106,17 @@ class Architecture:
 
         FormatError if it is not a GPT-NeoX, lacks a size, or asks for what is not implemented.
         """
+        try:
+            return cls._from_config(config, path)
+        except KeyError as error:
+            raise FormatError(path, f"the key {error} is missing") from error
+        except FormatError:
+            raise
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise FormatError(path, f"a value makes no sense: {error}") from error
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any], path: str | Path) -> "Architecture":
         if config.get("model_type") != "gpt_neox":
             raise FormatError(path, f"model_type is {config.get('model_type')!r}, not 'gpt_neox'")
         if config.get("tie_word_embeddings"):
@@ -113,27 +129,22 @@ class Architecture:
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if rope.get("rope_type", rope.get("type", "default")) != "default":
             raise FormatError(path, f"rotary embedding of type {rope!r} is not implemented")
-        try:
-            width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-            share = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
-            base = rope.get("rope_theta", config.get("rotary_emb_base", 10_000))
-            return cls(
-                layers=int(config["num_hidden_layers"]),
-                width=width,
-                heads=heads,
-                vocab_rows=int(config["vocab_size"]),
-                intermediate=int(config["intermediate_size"]),
-                rotary_dims=int(width // heads * float(share)),
-                rotary_base=float(base),
-                layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
-                parallel_residual=bool(config.get("use_parallel_residual", True)),
-                activation=activation,
-                max_positions=int(config.get("max_position_embeddings", 2048)),
-            )
-        except KeyError as error:
-            raise FormatError(path, f"the key {error} is missing") from error
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise FormatError(path, str(error)) from error
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        share = rope.get("partial_rotary_factor", config.get("rotary_pct", 0.25))
+        base = rope.get("rope_theta", config.get("rotary_emb_base", 10_000))
+        return cls(
+            layers=int(config["num_hidden_layers"]),
+            width=width,
+            heads=heads,
+            vocab_rows=int(config["vocab_size"]),
+            intermediate=int(config["intermediate_size"]),
+            rotary_dims=int(width // heads * float(share)),
+            rotary_base=float(base),
+            layer_norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+            parallel_residual=bool(config.get("use_parallel_residual", True)),
+            activation=activation,
+            max_positions=int(config.get("max_position_embeddings", 2048)),
+        )
 
     def to_config(self) -> dict[str, Any]:
         """The Hugging Face `config.json` of this architecture, as transformers reads it."""
@@ -162,7 +173,7 @@ def read_config(path: Path) -> Architecture:
     """Read and check a `config.json`. FormatError if it is no JSON object or no GPT-NeoX."""
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(path, f"no valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise FormatError(path, f"a JSON object is expected, not {type(config).__name__}")

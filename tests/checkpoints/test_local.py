@@ -358,9 +358,12 @@ def test_weights_of_another_shape(tmp_path: Path, tiny: Architecture) -> None:
 def test_a_config_that_lies(tmp_path: Path, tiny: Architecture) -> None:
     folder = make_series(tmp_path / "s", tiny, (0,))
     path = folder / "step0/config.json"
-    path.write_text(json.dumps({**tiny.to_config(), "num_hidden_layers": 10**12}))
-    with pytest.raises(WeightsError, match="describes 1000000000000 layers"):
+    path.write_text(json.dumps({**tiny.to_config(), "num_hidden_layers": 9_999}))
+    with pytest.raises(WeightsError, match="describes 9999 layers"):
         LocalSeries(folder).open(0)
+    path.write_text(json.dumps({**tiny.to_config(), "num_hidden_layers": 10**12}))
+    with pytest.raises(FormatError, match="layers are 1 to"):
+        LocalSeries(folder)
     for content in (b"", b"{", b"[]", b"[" * 100_000, b"\xff", b"{}", b'{"model_type": "llama"}'):
         path.write_bytes(content)
         with pytest.raises(FormatError):
