@@ -18,7 +18,7 @@ from pythia_fast.testing.repository import Repository
 class HubServer:
     """Serves `repos`, {repository: {branch: folder}}, on 127.0.0.1 while it is entered.
 
-    `redirect` sends downloads of large files to another host name, as the Hub does. Faults count
+    A data set's name begins with "datasets/", as in "datasets/EleutherAI/pile". `redirect` sends downloads of large files to another host name, as the Hub does. Faults count
     down with every answer they spoil.
     """
 

@@ -15,10 +15,12 @@ from pythia_fast.testing.hub_state import HubState, Request
 from pythia_fast.testing.repository import Commit, Repository, RepositoryFile
 
 _API = re.compile(
-    r"/api/models/(?P<repo>[^/]+/[^/]+)"
+    r"/api/(models|(?P<datasets>datasets))/(?P<repo>[^/]+/[^/]+)"
     r"(/(?P<what>refs|tree|paths-info|revision)(/(?P<revision>[^/]+)(/(?P<below>.*))?)?)?"
 )
-_RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_RESOLVE = re.compile(
+    r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
+)
 _CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _CHUNK_BYTES = 2**20
@@ -91,7 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "", f"no such address: {path}")
 
     def _answer_api(self, match: re.Match[str], body: bytes) -> None:
-        repository = self._repository(match["repo"])
+        prefix = "datasets/" if match["datasets"] else ""
+        repository = self._repository(prefix + match["repo"])
         if repository is None:
             return
         what = match["what"]

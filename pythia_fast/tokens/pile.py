@@ -76,8 +76,9 @@ def _commit(repository: str, endpoint: str | None) -> str:
 @stamina.retry(on=OSError, attempts=_ATTEMPTS, timeout=300)
 def _read(repository: str, commit: str, nbytes: int, endpoint: str | None) -> bytes:
     files = HfFileSystem(endpoint=endpoint, skip_instance_cache=True)
-    data = files.cat_file(f"datasets/{repository}@{commit}/{FIRST_SHARD}", start=0, end=nbytes)
-    return bytes(data)
+    path = f"datasets/{repository}@{commit}/{FIRST_SHARD}"
+    with files.open(path, "rb", cache_type="none") as file:  # other caches read ahead
+        return bytes(file.read(nbytes))
 
 
 def _checked(rows: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.uint16]:
