@@ -77,13 +77,15 @@ def generate(
     if not ids:
         raise ArgumentError("the prompt gives no tokens: write at least one character")
     resident = load(model, chosen, device=device, cache_dir=cache_dir)
+    stop = text.token_to_id(END_OF_TEXT)
+    known = stop is not None and stop < resident.architecture.vocab_rows
     written = resident.generate(
         [ids],
         max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         seed=seed,
-        stop_token=text.token_to_id(END_OF_TEXT),
+        stop_token=stop if known else None,
     )[0].tolist()
     continuation = text.decode(written[len(ids) :], skip_special_tokens=True)
     if as_json:

@@ -1,0 +1,163 @@
+"""Exit codes, errors, help: what is the same for every command, in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("demo", "sweep", "models", "generate", "view")
+
+
+def pythia_fast(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_the_installed_command_is_the_module():
+    command = Path(sys.executable).with_name("pythia-fast")
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pythia-fast {version('pythia-fast')}\n"
+    assert pythia_fast("--version").stdout == done.stdout
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_examples_that_name_real_options(run, command):
+    arguments = [command, "--help"] if command else ["-h"]
+    text = run(*arguments).stdout
+    examples = text.partition("Examples:\n")[2].splitlines()
+    assert examples
+    for line in examples:
+        assert line.startswith(f"  pythia-fast {command}".rstrip())
+        options = [word for word in line.split() if word.startswith("--")]
+        assert all(option in text for option in options if command)
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from pythia_fast.cli import main\n"
+        "for command in ([], ['sweep'], ['demo'], ['generate'], ['view'], ['models']):\n"
+        "    main([*command, '--help'], standalone_mode=False)\n"
+        "print('LOADED', *{name.partition('.')[0] for name in sys.modules})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.rpartition("LOADED ")[2].split())
+    assert "click" in loaded
+    assert not loaded & {"torch", "numpy", "pyarrow", "tokenizers", "huggingface_hub", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["sweep"],
+        ["sweep", "70m", "--dtype", "float8"],
+        ["sweep", "70m", "--sequences", "many"],
+        ["sweep", "70m", "--batch-tokens", "0"],
+        ["sweep", "70m", "--tokenizer", "t.json"],
+        ["generate", "70m", "hello", "--step", "-1"],
+        ["view", "data", "--rows", "0:2", "--steps", "1:2"],
+        ["view", "data", "--rows", "one"],
+        ["view", "data", "--mode", "text"],
+        ["demo", "--seconds", "0"],
+    ],
+)
+def test_wrong_usage_ends_with_2(run, arguments):
+    result = run(*arguments, exit_code=2)
+    assert "Usage: pythia-fast" in result.stderr
+    assert result.stdout == ""
+
+
+def test_bad_input_ends_with_3_and_one_line(suite):
+    done = pythia_fast("sweep", suite, "--tokens", "/nowhere/train")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pythia-fast: no token data at '/nowhere/train'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["models", "12c"], "the nearest"),
+        (["sweep", "12c"], "the nearest"),
+        (["generate", "SUITE", "hello", "--step", "3"], "the nearest: 2 and 4"),
+        (["sweep", "SUITE", "--tokens", "TOKENS", "--steps", "3"], "the nearest"),
+        (["sweep", "SUITE", "--tokens", "TOKENS", "--metrics", "charm"], "no metric 'charm'"),
+        (["sweep", "SUITE"], "give `tokens`"),
+        (["view", "/nowhere/train"], "no token data"),
+        (["demo", "--folder", "SUITE"], "is no demo"),
+    ],
+)
+def test_bad_input_of_every_command_ends_with_3(run, suite, tokens, arguments, words):
+    places = {"SUITE": suite, "TOKENS": tokens}
+    result = run(*(places.get(each, each) for each in arguments), exit_code=3)
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_debug_shows_where_an_error_arose():
+    done = pythia_fast("models", "12c", "--debug")
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+    assert "UnknownModelError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("pythia-fast: there is no model '12c'")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tokens):
+    with subprocess.Popen(
+        [sys.executable, "-m", "pythia_fast", "view", str(tokens), "--rows", "0:24"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 0
+
+
+def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, tmp_path):
+    out = tmp_path / "run"
+    arguments = [
+        *("sweep", suite, "--tokens", tokens, "--out", out, "--quiet", "--json"),
+        *("--metrics", "memorization-score", "--deterministic"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        give_up = time.monotonic() + 60
+        while not list(out.rglob("*.parquet")) and time.monotonic() < give_up:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    (line,) = stderr.splitlines()
+    assert "goes on from there" in line
+    kept = set(out.rglob("*.parquet"))
+    assert 1 <= len(kept) < 6
+    done = pythia_fast(*arguments, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["rows"]) == 6
+    assert kept < set(out.rglob("*.parquet"))

@@ -1,0 +1,128 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import pythia_fast
+from pythia_fast.demo.corpus import byte_tokenizer
+from pythia_fast.model import Weights
+
+
+def test_the_table_is_that_of_sweep(run, suite, tokens, tiny_ids, tmp_path):
+    result = run(
+        *("sweep", suite, "--tokens", tokens, "--out", tmp_path / "run", "--quiet"),
+        *("--metrics", "perplexity, memorization", "--steps", "0,4:17"),
+    )
+    expected = pythia_fast.sweep(
+        suite,
+        "0,4:17",
+        tokens=tiny_ids,
+        metrics=("perplexity", "memorization"),
+        out=tmp_path / "other",
+        progress=False,
+    ).table.to_pylist()
+    head, *lines = [line.split() for line in result.stdout.splitlines()]
+    assert head == ["step", "perplexity", "loss", "memorization"]
+    assert [int(line[0]) for line in lines] == [0, 4, 8, 16]
+    learned = [row for row in expected if row["metric"] == "perplexity"]
+    for line, row in zip(lines, learned, strict=True):
+        assert float(line[1]) == pytest.approx(row["value"], rel=1e-4)
+        assert float(line[2]) == pytest.approx(row["loss"], rel=1e-4)
+        assert float(line[3]) == 0
+    assert f"kept in {tmp_path / 'run'}" in result.stderr
+
+
+def test_json_has_every_row_and_nothing_else_on_standard_output(run, suite, tokens, tmp_path):
+    result = run(
+        *("sweep", suite, "--tokens", tokens, "--sequences", "2:7", "--json"),
+        *("--out", tmp_path / "run", "--batch-tokens", "200", "--dtype", "float32"),
+    )
+    found = json.loads(result.stdout)
+    assert found["path"] == str(tmp_path / "run")
+    assert found["failures"] == []
+    assert [row["step"] for row in found["rows"]] == [0, 1, 2, 4, 8, 16]
+    assert {row["sequences"] for row in found["rows"]} == {5}
+
+
+def test_a_text_file_is_read_line_by_line(run, suite, tmp_path):
+    text = tmp_path / "lines.txt"
+    text.write_text("The first line\n\nand the second.\n")
+    arguments = ["sweep", suite, "--steps", "last", "--quiet", "--json", "--tokens", text]
+    arguments += ["--tokenizer", suite / "tokenizer.json", "--out", tmp_path / "run"]
+    (row,) = json.loads(run(*arguments).stdout)["rows"]
+    assert row["sequences"] == 2
+    assert row["tokens"] == len("The first line") + len("and the second.") - 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", None])
+def test_a_file_without_text_is_bad_input(run, suite, tmp_path, content):
+    text = tmp_path / "lines.txt"
+    if content is not None:
+        text.write_bytes(content)
+    arguments = ["sweep", suite, "--tokens", text, "--tokenizer", suite / "tokenizer.json"]
+    assert str(text) in run(*arguments, exit_code=3).stderr
+
+
+def broken(suite, tmp_path):
+    copy = tmp_path / "broken"
+    shutil.copytree(suite, copy)
+    (file,) = (copy / "step4").glob("*model*")
+    file.write_bytes(file.read_bytes()[:-100])
+    return copy
+
+
+def test_steps_that_fail_are_left_out_and_it_ends_with_4(run, suite, tokens, tmp_path):
+    arguments = ["sweep", broken(suite, tmp_path), "--tokens", tokens, "--on-error", "skip", "-q"]
+    result = run(*arguments, "--out", tmp_path / "run", exit_code=4)
+    assert [int(line.split()[0]) for line in result.stdout.splitlines()[1:]] == [0, 1, 2, 8, 16]
+    assert "step 4 failed: " in result.stderr
+    result = run(*arguments, "--out", tmp_path / "run", "--json", exit_code=4)
+    (failure,) = json.loads(result.stdout)["failures"]
+    assert failure["step"] == 4
+
+
+def test_a_step_that_fails_otherwise_stops_and_ends_with_4(run, suite, tokens, tmp_path):
+    result = run(
+        *("sweep", broken(suite, tmp_path), "--tokens", tokens, "-q", "--out", tmp_path / "run"),
+        exit_code=4,
+    )
+    assert result.stdout == ""
+    assert result.stderr.startswith("pythia-fast: step 4 failed")
+
+
+def test_numbers_that_json_lacks_become_null(run, suite, tokens, tmp_path):
+    series = tmp_path / "nan"
+    shutil.copytree(suite, series)
+    spoiled = pythia_fast.load(suite, 8).state_dict()
+    spoiled["embed_out.weight"][3] = np.nan
+    from pythia_fast.checkpoints import write_safetensors
+
+    for old in (series / "step8").glob("*model*"):
+        old.unlink()
+    write_safetensors(series / "step8" / "model.safetensors", spoiled)
+    arguments = ["sweep", series, "--tokens", tokens, "-q", "--out", tmp_path / "run"]
+    rows = json.loads(run(*arguments, "--json").stdout)["rows"]
+    assert [row["value"] is None for row in rows] == [row["step"] == 8 for row in rows]
+    line = next(line for line in run(*arguments).stdout.splitlines() if line.split()[0] == "8")
+    assert "non-finite" in line
+
+
+def test_no_resume_wants_a_new_folder(run, suite, tokens, tmp_path):
+    arguments = ["sweep", suite, "--tokens", tokens, "-q", "--out", tmp_path / "run"]
+    run(*arguments, "--steps", "0")
+    run(*arguments, "--steps", "0:3")
+    assert "resume is False" in run(*arguments, "--no-resume", exit_code=3).stderr
+
+
+def test_the_same_weights_twice_are_said(run, suite, tokens, tmp_path):
+    series = tmp_path / "twins"
+    shutil.copytree(suite, series)
+    shutil.rmtree(series / "step1")
+    shutil.copytree(series / "step0", series / "step1")
+    arguments = ["sweep", series, "--tokens", tokens, "-q", "--out", tmp_path / "run"]
+    assert "same weights as 0" in run(*arguments).stdout.splitlines()[2]
+
+
+def test_the_fixture_has_room_for_ascii(tiny):
+    assert byte_tokenizer().encode("~").ids[0] < Weights(tiny).embed_VD.shape[0]
