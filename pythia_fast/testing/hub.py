@@ -18,8 +18,9 @@ from pythia_fast.testing.repository import Repository
 class HubServer:
     """Serves `repos`, {repository: {branch: folder}}, on 127.0.0.1 while it is entered.
 
-    A data set's name begins with "datasets/", as in "datasets/EleutherAI/pile". `redirect` sends downloads of large files to another host name, as the Hub does. Faults count
-    down with every answer they spoil.
+    A data set's name begins with "datasets/", as in "datasets/EleutherAI/pile". `redirect` sends
+    downloads of large files to another host name, as the Hub does. Faults count down with every
+    answer they spoil.
     """
 
     def __init__(
