@@ -31,7 +31,7 @@ from pythia_fast.demo.corpus import (
 )
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.demo.training import Training, train
-from pythia_fast.errors import ArgumentError, FormatError, WriteError
+from pythia_fast.errors import ArgumentError, FormatError, PythiaFastError, WriteError
 from pythia_fast.tokens import write_tokens
 
 FORMAT = 1
@@ -183,11 +183,16 @@ def _moved_into_place(path: Path) -> Iterator[Path]:
         yield partial
         if (target / "demo.json").exists():
             target.rename(old)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        if isinstance(error, WriteError):
+        if isinstance(error, PythiaFastError):
             raise
         raise WriteError(error.errno, f"cannot write the demo to {path}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)

@@ -1,6 +1,8 @@
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,3 +53,22 @@ def test_a_demo_that_does_not_keep_its_promises_ends_with_4(tmp_path):
     assert "THE DEMO FAILED" in done.stdout
     assert "ran out of time and stopped at step 1 of 600" in done.stdout
     assert (tmp_path / "demo" / "demo.json").exists()
+
+
+def test_an_interrupt_while_training_ends_with_130_and_leaves_nothing(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "pythia_fast", "demo"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        give_up = time.monotonic() + 60
+        while not list(tmp_path.rglob("step1")) and time.monotonic() < give_up:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr.splitlines()[-1] == "pythia-fast: interrupted"
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +98,24 @@ def test_fresh_replaces_a_demo_and_an_interrupt_then_leaves_the_old_one(
     other = silent(path, recipe=Recipe(seed=8, steps=2, repetitions=(0, 1)), fresh=True)
     assert not other.found
     assert [row.step for row in other.rows] == [0, 1, 2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
+
+
+def test_a_demo_that_cannot_be_moved_into_place_leaves_the_old_one(tmp_path, small, monkeypatch):
+    path = tmp_path / "demo"
+    silent(path, recipe=small, limit_s=1e-6)
+    before = (path / "demo.json").read_bytes()
+    rename = Path.rename
+
+    def refuse_partial(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(errno.EACCES, "refused")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_partial)
+    with pytest.raises(WriteError, match="refused"):
+        silent(path, recipe=small, limit_s=1e-6, fresh=True)
+    assert (path / "demo.json").read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["demo"]
 
 
