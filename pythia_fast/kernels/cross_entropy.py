@@ -98,7 +98,8 @@ def _fold(
         peak_R = peak_R1[:, 0]
         better_R = peak_R > state.peak_N
         state.argmax_N.copy_(torch.where(better_R, index_R1[:, 0] + begin, state.argmax_N))
-        runner_up_R = logits_RS.scatter(1, index_R1, -torch.inf).amax(-1)
+        runner_up_R = logits_RS.scatter_(1, index_R1, -torch.inf).amax(-1)
+        logits_RS.scatter_(1, index_R1, peak_R1)
         contender_R = torch.minimum(peak_R, state.peak_N)
         torch.maximum(state.second_N, contender_R.maximum(runner_up_R), out=state.second_N)
     else:

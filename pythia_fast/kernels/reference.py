@@ -59,7 +59,7 @@ def linear_scores(h_ND: torch.Tensor, w_VD: torch.Tensor, y_N: torch.Tensor) -> 
     logits_NV = h_ND @ w_VD.T
     logsumexp_N = torch.logsumexp(logits_NV, -1)
     target_N = logits_NV.gather(1, y_N[:, None])[:, 0]
-    best_N2 = logits_NV.sort(-1, descending=True).values[:, :2]
+    best_N2 = logits_NV.topk(2, dim=-1).values
     return TokenScores(
         nll=logsumexp_N - target_N,
         logsumexp=logsumexp_N,

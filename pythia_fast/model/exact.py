@@ -118,13 +118,13 @@ def exact_scores(
     ids_BT: torch.Tensor, source: FromArena | FromCheckpoint, shape: Shape, start: int
 ) -> TokenScores:
     """Scores of the targets after position `start`, [B, T - 1 - start], in float32."""
-    sequences = [source.embed(ids_1T) for ids_1T in torch.split(ids_BT, 1)]
+    sequences = [source.embed(ids_1T[:, :-1]) for ids_1T in torch.split(ids_BT, 1)]
     for weights in source.blocks():
         sequences = [block(x_1TD, weights, shape) for x_1TD in sequences]
     norm, unembed_VD = source.final_norm(), source.unembed_VD()
     parts = []
     for x_1TD, ids_1T in zip(sequences, torch.split(ids_BT, 1), strict=True):
-        h_ND = layer_norm(x_1TD[0, start:-1], norm, shape.epsilon)
+        h_ND = layer_norm(x_1TD[0, start:], norm, shape.epsilon)
         parts.append(linear_scores(h_ND, unembed_VD, ids_1T[0, start + 1 :]))
     return TokenScores.cat([part.map(lambda x_N: x_N[None]) for part in parts])
 

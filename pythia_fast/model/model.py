@@ -21,11 +21,13 @@ from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 
-PASS_TOKENS = 4096
+PASS_TOKENS = 2048
 """Tokens that go through the blocks at a time: on a CPU, activations that stay in the cache."""
 
-NEAR_TIE_ERRORS = 4.0
-"""`Model.near_tie` in units of its estimated error; see there."""
+NEAR_TIE_UNITS = {torch.float32: 256.0, torch.bfloat16: 16.0, torch.float16: 16.0}
+"""`Model.near_tie` in units of its estimate. Half types round each product's result; in float32 the
+roundings inside a product count, and grow with the width. The largest errors of a margin seen in
+trained and random models are 38, 10 and 7 units, at widths up to 512."""
 
 Ids = torch.Tensor | np.ndarray | list[list[int]]
 
@@ -34,8 +36,10 @@ class Model:
     """One checkpoint in memory. `weights` may be overwritten in place or replaced by another arena.
 
     ids are integers [B, T], 1 ≤ T ≤ max_positions: a tensor, an array or a list of equal rows.
-    Every method raises ArgumentError for anything else and TokenRangeError for an id that is not in
-    the embedding. No method records gradients; `neox.logits` with `weights.trainable()` does.
+    Where the last token is only a label (`nll`, `score`, `exact`), T may be max_positions + 1, as
+    Pythia's training rows are. Every method raises ArgumentError for anything else and
+    TokenRangeError for an id that is not in the embedding. No method records gradients;
+    `neox.logits` with `weights.trainable()` does.
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class Model:
     @torch.inference_mode()
     def nll(self, ids_BT: Ids) -> torch.Tensor:
         """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
-        ids_BT = self.check_ids(ids_BT)
+        ids_BT = self.check_ids(ids_BT, labels=1)
         out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=self.device)
         for rows in self._passes(ids_BT):
             h_ND = self._hidden(ids_BT[rows, :-1]).flatten(0, 1)
@@ -110,7 +114,7 @@ class Model:
     @torch.inference_mode()
     def score(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """What the model says of the targets ids[:, start + 1:], [B, T - 1 - start] each."""
-        ids_BT = self.check_ids(ids_BT)
+        ids_BT = self.check_ids(ids_BT, labels=1)
         count = self._targets(ids_BT, start)
         parts = []
         for rows in self._passes(ids_BT):
@@ -125,7 +129,7 @@ class Model:
         The weights are those of `checkpoint`, read block by block, so that the extra memory is one
         block or one embedding; the resident ones if they are float32 or no checkpoint is known.
         """
-        ids_BT = self.check_ids(ids_BT)
+        ids_BT = self.check_ids(ids_BT, labels=1)
         self._targets(ids_BT, start)
         source: FromArena | FromCheckpoint
         if self.checkpoint is None or self.dtype == torch.float32:
@@ -140,8 +144,8 @@ class Model:
 
         A logit is u · h, h = z ∘ g + b the final LayerNorm's output. Rounding gives z a relative
         error of about eps · √(L + 1) in a direction of its own, so the logit of vocabulary row v
-        errs by about eps · √(L + 1) · |u_v ∘ g|. The bound is `NEAR_TIE_ERRORS` times that of the
-        largest row, twice because a margin has two logits. tests/model/test_near_tie.py checks it.
+        errs by about eps · √(L + 1) · |u_v ∘ g|. The bound is `NEAR_TIE_UNITS` times that of the
+        largest row: a measured rule, not a proof; tests/model/test_near_tie.py checks it.
         """
         weights = self._weights
         known = self._logit_scale
@@ -149,7 +153,7 @@ class Model:
             known = (weights, weights.generation, _logit_scale(weights))
             self._logit_scale = known
         roundings = math.sqrt(self.architecture.layers + 1)
-        return 2 * NEAR_TIE_ERRORS * torch.finfo(self.dtype).eps * roundings * known[2]
+        return NEAR_TIE_UNITS[self.dtype] * torch.finfo(self.dtype).eps * roundings * known[2]
 
     @torch.inference_mode()
     def hidden_states(
@@ -210,8 +214,11 @@ class Model:
         """A copy of every weight under its Hugging Face name."""
         return self._weights.state_dict()
 
-    def check_ids(self, ids: Ids) -> torch.Tensor:
-        """The ids as int64 [B, T] on the model's device, or one of the errors named above."""
+    def check_ids(self, ids: Ids, *, labels: int = 0) -> torch.Tensor:
+        """The ids as int64 [B, T] on the model's device, or one of the errors named above.
+
+        The last `labels` of a sequence are never an input, so it may be longer by as many.
+        """
         try:
             ids_BT = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -222,7 +229,8 @@ class Model:
             raise ArgumentError(
                 f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
             )
-        limit, vocab_rows = self.architecture.max_positions, self.architecture.vocab_rows
+        limit = self.architecture.max_positions + labels
+        vocab_rows = self.architecture.vocab_rows
         if not ids_BT.numel() or ids_BT.shape[1] > limit:
             raise ArgumentError(
                 f"ids need at least one sequence of 1 to {limit} tokens, got shape "

@@ -1,0 +1,181 @@
+"""The questions a model answers, and the input it refuses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.kernels import reference
+from pythia_fast.model import Model, Weights
+from pythia_fast.suite import Architecture
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(scope="module")
+def ids_BT(tiny: Architecture) -> torch.Tensor:
+    return torch.randint(tiny.vocab_rows, (50, 60), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("start", [0, 1, 31, 58, 59])
+def test_scores_are_those_of_the_logits(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, start: int
+) -> None:
+    model = pair_of(tiny).ours
+    scores = model.score(ids_BT, start)
+    logits_BTV = model(ids_BT)[:, start:-1].double()
+    expected = reference.linear_scores(
+        logits_BTV.flatten(0, 1), torch.eye(160).double(), ids_BT[:, start + 1 :].flatten()
+    )
+    shape = (50, 59 - start)
+    for name in ("nll", "logsumexp", "target_logit", "margin"):
+        got = getattr(scores, name)
+        assert got.dtype == torch.float32
+        assert got.shape == shape
+        torch.testing.assert_close(
+            got.double(), getattr(expected, name).view(shape), rtol=0, atol=1e-5
+        )
+    clear = expected.margin.view(shape) > 1e-4
+    assert torch.equal(scores.argmax[clear], expected.argmax.view(shape)[clear])
+    torch.testing.assert_close(model.nll(ids_BT)[:, start:], scores.nll, rtol=0, atol=1e-5)
+
+
+def test_the_last_label_takes_no_position(tiny: Architecture, pair_of: Callable) -> None:
+    """A row of the training data is max_positions inputs and one more label."""
+    model = pair_of(tiny).ours
+    ids_BT = torch.randint(160, (3, 129), generator=torch.Generator().manual_seed(1))
+    nll_BT = model.nll(ids_BT)
+    assert nll_BT.shape == (3, 128)
+    torch.testing.assert_close(nll_BT[:, :-1], model.nll(ids_BT[:, :-1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.score(ids_BT, 100).nll, nll_BT[:, 100:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.exact(ids_BT).nll, nll_BT, rtol=0, atol=1e-5)
+    for ask in (model, model.hidden_states):
+        with pytest.raises(ArgumentError, match="1 to 128 tokens"):
+            ask(ids_BT)
+
+
+def test_one_token_has_no_loss(tiny: Architecture, pair_of: Callable) -> None:
+    model = pair_of(tiny).ours
+    assert model.nll([[1], [2]]).shape == (2, 0)
+    assert model.score([[1], [2]]).margin.shape == (2, 0)
+    assert model.exact([[1], [2]]).margin.shape == (2, 0)
+    assert model([[1], [2]]).shape == (2, 1, 160)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hidden_states_are_those_of_transformers(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, dtype: torch.dtype
+) -> None:
+    pair = pair_of(replace(tiny, layers=3), dtype)
+    with torch.no_grad():
+        expected = pair.peer(ids_BT, output_hidden_states=True).hidden_states
+    ours = pair.ours.hidden_states(ids_BT)
+    assert list(ours) == [0, 1, 2, 3]
+    for layer, theirs in enumerate(expected):
+        tolerance = 1e-5 if dtype == torch.float32 else 8 * torch.finfo(dtype).eps
+        assert ours[layer].dtype == dtype
+        assert (ours[layer] - theirs).abs().max() <= tolerance * theirs.abs().max()
+    some = pair.ours.hidden_states(ids_BT, (-1, 1))
+    assert list(some) == [-1, 1]
+    assert torch.equal(some[-1], ours[3])
+    assert torch.equal(some[1], ours[1])
+
+
+@pytest.mark.parametrize("layer", [3, -4])
+def test_a_layer_that_is_not_there_is_refused(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, layer: int
+) -> None:
+    with pytest.raises(ArgumentError, match="0 to 2"):
+        pair_of(tiny).ours.hidden_states(ids_BT, (0, layer))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, np.uint8])
+def test_every_integer_type_will_do(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, dtype: type
+) -> None:
+    model = pair_of(tiny).ours
+    assert torch.equal(model.nll(ids_BT.numpy().astype(dtype)), model.nll(ids_BT))
+    assert torch.equal(model.nll(ids_BT.tolist()), model.nll(ids_BT))
+
+
+BAD_IDS = {
+    "one dimension": torch.zeros(4, dtype=torch.int64),
+    "three dimensions": torch.zeros(1, 1, 4, dtype=torch.int64),
+    "floats": torch.zeros(1, 4),
+    "booleans": torch.zeros(1, 4, dtype=torch.bool),
+    "no sequence": torch.zeros(0, 4, dtype=torch.int64),
+    "no token": torch.zeros(2, 0, dtype=torch.int64),
+    "too long": torch.zeros(1, 130, dtype=torch.int64),
+    "ragged": [[1, 2], [3]],
+    "words": [["a"]],
+}
+
+
+@pytest.mark.parametrize("bad", BAD_IDS.values(), ids=BAD_IDS)
+def test_other_input_is_refused(tiny: Architecture, pair_of: Callable, bad: object) -> None:
+    model = pair_of(tiny).ours
+    for ask in (
+        model,
+        model.nll,
+        model.score,
+        model.exact,
+        model.hidden_states,
+        lambda ids: model.generate(ids, 1),
+    ):
+        with pytest.raises(ArgumentError, match="ids"):
+            ask(bad)
+
+
+@pytest.mark.parametrize("token", [-1, 160, 2**40])
+def test_an_id_outside_the_embedding_is_named(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, token: int
+) -> None:
+    bad = ids_BT.clone()
+    bad[7, 11] = bad[9, 2] = token
+    with pytest.raises(TokenRangeError, match=r"sequence 7 .* offset 11") as caught:
+        pair_of(tiny).ours.nll(bad)
+    assert (caught.value.sequence, caught.value.offset, caught.value.token) == (7, 11, token)
+
+
+@pytest.mark.parametrize("start", [-1, 60])
+def test_a_start_outside_the_sequence_is_refused(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, start: int
+) -> None:
+    with pytest.raises(ArgumentError, match="0 to 59"):
+        pair_of(tiny).ours.score(ids_BT, start)
+
+
+def test_another_arena_takes_the_place_of_the_first(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor
+) -> None:
+    first, second = pair_of(tiny, seed=1).ours, pair_of(tiny, torch.float16, seed=2).ours
+    expected = second.nll(ids_BT)
+    first.weights = second.weights
+    assert first.dtype == torch.float16
+    assert torch.equal(first.nll(ids_BT), expected)
+    with pytest.raises(ArgumentError, match="arena"):
+        first.weights = Weights(replace(tiny, layers=1))
+
+
+def test_another_dtype_is_refused(tiny: Architecture) -> None:
+    with pytest.raises(ArgumentError, match="float64"):
+        Weights(tiny, dtype=torch.float64)
+
+
+def test_the_state_goes_round(tiny: Architecture, pair_of: Callable) -> None:
+    pair = pair_of(tiny)
+    state = pair.ours.state_dict()
+    assert list(state) == list(tiny.shapes())
+    for name, tensor in state.items():
+        assert torch.equal(tensor, pair.state[name])
+        tensor.zero_()  # a copy: the model keeps its own
+    assert torch.equal(pair.ours.state_dict()["embed_out.weight"], pair.state["embed_out.weight"])
+
+
+def test_a_model_says_what_it_is(tiny: Architecture, pair_of: Callable) -> None:
+    model: Model = pair_of(tiny).ours
+    assert repr(model) == "Model('random', step=None, torch.float32, cpu)"
+    assert model.architecture == tiny

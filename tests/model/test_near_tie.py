@@ -1,0 +1,96 @@
+"""`Model.near_tie` bounds what rounding does to a margin, and is no larger than it need be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from pythia_fast.model import Model, Weights, neox
+from pythia_fast.suite import Architecture, ModelSpec
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@torch.no_grad()
+def assert_bounds(model: Model, exact_BTV: torch.Tensor, ids_BT: torch.Tensor) -> None:
+    """Logits and the lead of the truly best over the truly second err by less than the bound."""
+    logits_BTV = model(ids_BT).double()
+    assert (logits_BTV - exact_BTV).abs().max() <= model.near_tie
+    best = exact_BTV.topk(2, -1)
+    lead_BT1 = logits_BTV.gather(2, best.indices).diff(dim=-1)
+    assert (lead_BT1 - best.values.diff(dim=-1)).abs().max() <= 0.7 * model.near_tie
+    scores = model.score(ids_BT)
+    clear_BT = scores.margin > model.near_tie
+    assert torch.equal(scores.argmax[clear_BT], best.indices[:, :-1, 0][clear_BT])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_weights_of_every_size(
+    size: Architecture, pair_of: Callable, dtype: torch.dtype
+) -> None:
+    pair = pair_of(size, dtype)
+    ids_BT = torch.randint(size.vocab_rows, (2, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact_BTV = pair_of(size, dtype).peer.double()(ids_BT).logits
+    assert_bounds(pair.ours, exact_BTV, ids_BT)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layers", [1, 6, 24])
+def test_depth(tiny: Architecture, pair_of: Callable, layers: int, dtype: torch.dtype) -> None:
+    architecture = replace(tiny, layers=layers)
+    pair = pair_of(architecture, dtype)
+    ids_BT = torch.randint(160, (8, 128), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact_BTV = pair_of(architecture, dtype).peer.double()(ids_BT).logits
+    assert_bounds(pair.ours, exact_BTV, ids_BT)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Architecture, pair_of: Callable) -> tuple[Weights, torch.Tensor]:
+    """A model that has learnt 16 sequences by heart, which makes its logits large."""
+    architecture = replace(tiny, layers=4)
+    ids_BT = torch.randint(160, (16, 64), generator=torch.Generator().manual_seed(1))
+    weights = pair_of(architecture).ours.weights
+    with torch.no_grad():
+        weights.flat.mul_(0.3)
+    shape = neox.Shape.of(architecture)
+    leaf, _ = weights.trainable()
+    optimizer = torch.optim.Adam([leaf], lr=3e-3)
+    for _ in range(150):
+        logits_BTV = neox.logits(ids_BT, weights.trainable()[1], shape)
+        loss = cross_entropy(logits_BTV[:, :-1].flatten(0, 1), ids_BT[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    leaf.requires_grad_(False)
+    weights.refresh()
+    return weights, ids_BT
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_trained_weights(
+    trained: tuple[Weights, torch.Tensor], to_transformers: Callable, dtype: torch.dtype
+) -> None:
+    source, ids_BT = trained
+    architecture = source.architecture
+    weights = Weights(architecture, dtype=dtype)
+    weights.load_state_dict(source.state_dict())
+    peer = to_transformers(architecture, {n: x.float() for n, x in weights.state_dict().items()})
+    with torch.no_grad():
+        exact_BTV = peer.double()(ids_BT).logits
+    model = Model(weights, ModelSpec.local("trained", architecture, (0,)))
+    assert_bounds(model, exact_BTV, ids_BT)
+    assert (model.score(ids_BT).margin <= model.near_tie).float().mean() <= 0.02
+
+
+def test_it_follows_the_weights(tiny: Architecture, pair_of: Callable) -> None:
+    model = pair_of(tiny).ours
+    before = model.near_tie
+    state = model.state_dict()
+    state["embed_out.weight"] *= 10
+    model.weights.load_state_dict(state)
+    assert model.near_tie == pytest.approx(10 * before)
