@@ -60,17 +60,18 @@ def block(
     """One block: x + attention(ln1(x)) + mlp(ln2(x)), the parallel residual.
 
     Or, sequentially, y + mlp(ln2(y)) with y = x + attention(ln1(x)).
-    The residual and the biases ride on the two output products, whose weights are one [W_o | W_2]:
-    on a CPU two products on its parts are twice as fast as gathering [attention | gelu] for one.
+    The parallel form's output weights are one [W_o | W_2]; on a CPU two products on its parts, the
+    second adding to the first, take half the time of gathering [attention | gelu] for one. The
+    residual comes last, since the sum of the branches is small and rounds finely.
     """
     rope = s.rope.at(start, x_BTD.shape[1])
     qkv_BTC = linear(layer_norm(x_BTD, w.ln1, s.epsilon), w.qkv_CD, w.qkv_bias_C)
     attended_BTD = attention(qkv_BTC, s.heads, rope, cache=cache, start=start)
     if s.parallel_residual:
-        y_BTD = add_product(x_BTD + w.out_bias_D, attended_BTD, w.attention_out_DD)
-        return add_product(y_BTD, mlp_hidden(x_BTD, w, s), w.mlp_out_DF)
-    y_BTD = add_product(x_BTD + w.attention_out_bias_D, attended_BTD, w.attention_out_DD)
-    return add_product(y_BTD + w.mlp_out_bias_D, mlp_hidden(y_BTD, w, s), w.mlp_out_DF)
+        branches_BTD = linear(attended_BTD, w.attention_out_DD, w.out_bias_D)
+        return x_BTD + add_product(branches_BTD, mlp_hidden(x_BTD, w, s), w.mlp_out_DF)
+    y_BTD = x_BTD + linear(attended_BTD, w.attention_out_DD, w.attention_out_bias_D)
+    return y_BTD + linear(mlp_hidden(y_BTD, w, s), w.mlp_out_DF, w.mlp_out_bias_D)
 
 
 def mlp_hidden(x_BTD: torch.Tensor, w: BlockWeights, s: Shape) -> torch.Tensor:

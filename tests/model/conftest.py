@@ -6,10 +6,12 @@ model's (deviation 3, largest about 13), so that an absolute tolerance means som
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers.initialization import no_init_weights
 
 from pythia_fast.model import Model, Weights
 from pythia_fast.suite import Architecture, ModelSpec, spec
@@ -24,6 +26,7 @@ def scaled(size: str) -> Architecture:
     return replace(architecture, layers=2, heads=2, width=width, intermediate=4 * width)
 
 
+@lru_cache(maxsize=2)
 def random_state(architecture: Architecture, seed: int = 0) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     state = {}
@@ -47,9 +50,10 @@ def to_transformers(
     attention: str = "sdpa",
 ) -> GPTNeoXForCausalLM:
     config = GPTNeoXConfig(**architecture.to_config())
-    peer = GPTNeoXForCausalLM._from_config(
-        config, dtype=torch.float32, attn_implementation=attention
-    )
+    with no_init_weights():
+        peer = GPTNeoXForCausalLM._from_config(
+            config, dtype=torch.float32, attn_implementation=attention
+        )
     renamed = {name.replace("embed_out.", "lm_head."): state[name] for name in state}
     peer.load_state_dict(renamed)
     inverse_frequencies = peer.gpt_neox.rotary_emb.inv_freq.clone()
@@ -97,6 +101,11 @@ def pair_of() -> Callable[..., Pair]:
 @pytest.fixture(scope="session", name="to_transformers")
 def _to_transformers() -> Callable[..., GPTNeoXForCausalLM]:
     return to_transformers
+
+
+@pytest.fixture(scope="session", name="scaled")
+def _scaled() -> Callable[[str], Architecture]:
+    return scaled
 
 
 @pytest.fixture(params=SIZES)

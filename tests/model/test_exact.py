@@ -66,7 +66,7 @@ def test_without_a_checkpoint_the_resident_values_count(
     architecture = replace(tiny, parallel_residual=parallel_residual, layers=3)
     pair = pair_of(architecture, dtype)
     with torch.no_grad():
-        logits_BTV = pair_of(architecture, dtype).peer.double()(ids_BT).logits[:, :-1]
+        logits_BTV = pair.peer.double()(ids_BT).logits[:, :-1]
     scores = pair.ours.exact(ids_BT)
     target_BT1 = ids_BT[:, 1:, None]
     nll_BT = -logits_BTV.log_softmax(-1).gather(2, target_BT1)[:, :, 0]

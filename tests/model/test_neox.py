@@ -69,25 +69,22 @@ def test_other_rotary_shares_and_bases(small: Architecture, pair_of: Callable, s
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_err_no_more_than_transformers(
-    size: Architecture, pair_of: Callable, dtype: torch.dtype
+    size: Architecture, pair_of: Callable, to_transformers: Callable, dtype: torch.dtype
 ) -> None:
     """Both against float64 with the very same weights."""
     pair = pair_of(size, dtype)
-    ids_BT = ids_for(size, 2, 48)
-    exact = pair_of(size, dtype).peer.double()
+    ids_BT = ids_for(size, 2, 64)
+    exact = to_transformers(size, pair.state, torch.float64)
     with torch.no_grad():
         expected_BTV, peers_BTV = exact(ids_BT).logits, pair.peer(ids_BT).logits.double()
-    for ours, peers, expected in (
-        (pair.ours(ids_BT).double(), peers_BTV, expected_BTV),
-        (
-            pair.ours.nll(ids_BT).double(),
-            nll_of(peers_BTV, ids_BT),
-            nll_of(expected_BTV, ids_BT),
-        ),
+    ours_BT, peers_BT = pair.ours.nll(ids_BT).double(), nll_of(peers_BTV, ids_BT)
+    for ours, peers, expected, mean_ratio in (
+        (pair.ours(ids_BT).double(), peers_BTV, expected_BTV, 1.0),
+        (ours_BT, peers_BT, nll_of(expected_BTV, ids_BT), 1.5),  # few losses: 1 ± 0.15
     ):
         error, peers_error = (ours - expected).abs(), (peers - expected).abs()
         assert error.max() <= 2 * peers_error.max() + 1e-6
-        assert error.mean() <= 1.1 * peers_error.mean() + 1e-6
+        assert error.mean() <= mean_ratio * peers_error.mean() + 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
