@@ -27,6 +27,32 @@ format: $(READY)
 	$(BIN)/ruff format
 	find csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
+# The compiled module with both sanitizers, under the tests that call it: a few minutes.
+SANITIZED := build/sanitize
+sanitize: $(READY)
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPYTHIA_FAST_SANITIZE=ON \
+	  -DPYTHIA_FAST_WERROR=ON -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/$(SANITIZED)/out
+	$(BIN)/cmake --build $(SANITIZED)
+	rm -rf $(SANITIZED)/pythia_fast && cp -r pythia_fast $(SANITIZED)/
+	cp $(SANITIZED)/out/_core*.so $(SANITIZED)/pythia_fast/
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) \
+	  $$(g++ -print-file-name=libstdc++.so.6)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 OMP_NUM_THREADS=1 \
+	  PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider tests/core tests/tokens
+
+# Every compiler that is promised, warnings being errors; name others with COMPILERS="g++-13 …".
+COMPILERS ?= g++ clang++
+compilers: $(READY)
+	for compiler in $(COMPILERS); do \
+	  rm -rf build/$$compiler && \
+	  CXX=$$compiler $(BIN)/cmake -S . -B build/$$compiler -G Ninja \
+	    -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYTHIA_FAST_WERROR=ON && \
+	  $(BIN)/cmake --build build/$$compiler || exit 1; \
+	done
+
 clean:
 	rm -rf build dist $(VENV) pythia_fast/*.so *.egg-info
 

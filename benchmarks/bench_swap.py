@@ -8,8 +8,8 @@ import torch
 from comparison import Comparison
 from transformers import GPTNeoXForCausalLM
 
-from pythia_fast.checkpoints import open_series
 from pythia_fast.model import Weights
+from pythia_fast.series import open_series
 from pythia_fast.suite import Architecture
 
 FORMATS = {"safetensors": 2, "pytorch_model.bin": 3}

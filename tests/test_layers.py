@@ -25,7 +25,7 @@ ROOMS = (
     "suite",
     "tokens",
     "kernels",
-    "checkpoints",
+    "series",
     "model",
     "metrics",
     "plots",
@@ -221,3 +221,10 @@ def test_native_code_includes_only_its_own_room_and_those_below(path):
         other = header.split("/")[0]
         if (CSRC / header).is_file():
             assert NATIVE_ROOMS.index(other) <= NATIVE_ROOMS.index(room), f"{path}: {header}"
+
+
+def test_no_public_name_is_also_a_room() -> None:
+    """Importing a submodule would put the module in the name's place."""
+    import pythia_fast
+
+    assert not set(pythia_fast.__all__) & set(ROOMS)

@@ -8,7 +8,7 @@ import click
 from pythia_fast.cli.frame import Command, common, print_json
 
 if TYPE_CHECKING:
-    from pythia_fast.checkpoints import CheckpointSeries, HubSeries
+    from pythia_fast.series import CheckpointSeries, HubSeries
 
 TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -65,9 +65,9 @@ def generate(
     as_json: bool,
 ) -> None:
     """Let a checkpoint of MODEL go on from PROMPT."""
-    from pythia_fast.checkpoints import open_series
     from pythia_fast.errors import ArgumentError
     from pythia_fast.runs import load
+    from pythia_fast.series import open_series
     from pythia_fast.tokens import load_tokenizer
 
     series = open_series(model, cache_dir=cache_dir)
@@ -108,8 +108,8 @@ def find_tokenizer(series: "CheckpointSeries", step: int, cache_dir: Path | None
 
     MissingTokensError if a folder has none, and the errors of `hub_tokenizer`.
     """
-    from pythia_fast.checkpoints import HubSeries
     from pythia_fast.errors import MissingTokensError
+    from pythia_fast.series import HubSeries
 
     if isinstance(series, HubSeries):
         return hub_tokenizer(series, step, cache_dir)

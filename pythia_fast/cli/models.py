@@ -33,7 +33,7 @@ def models(model: str | None, as_json: bool) -> None:
             click.echo(suite.table(every))
         return
     if Path(model).expanduser().is_dir():
-        from pythia_fast.checkpoints import open_series
+        from pythia_fast.series import open_series
 
         spec = open_series(model).spec
     else:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 
-from pythia_fast.checkpoints import write_checkpoint
 from pythia_fast.demo.corpus import (
     byte_tokenizer,
     canary_rows,
@@ -32,6 +31,7 @@ from pythia_fast.demo.corpus import (
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.demo.training import Training, train
 from pythia_fast.errors import ArgumentError, FormatError, PythiaFastError, WriteError
+from pythia_fast.series import write_checkpoint
 from pythia_fast.tokens import write_tokens
 
 FORMAT = 1

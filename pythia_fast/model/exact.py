@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import torch
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint
 from pythia_fast.kernels.cross_entropy import linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model.neox import Shape, block, layer_norm
 from pythia_fast.model.parameters import BlockWeights, Layout, Norm, Place, parameters
 from pythia_fast.model.weights import Weights, read_places
+from pythia_fast.series.checkpoint import Checkpoint
 
 
 class FromArena:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding, linear
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
@@ -18,6 +17,7 @@ from pythia_fast.model import neox
 from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
 from pythia_fast.model.generate import generate
 from pythia_fast.model.weights import Weights
+from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 

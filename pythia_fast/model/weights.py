@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint
-from pythia_fast.checkpoints.tensors import TensorRange
 from pythia_fast.core import Read, read_tensors
 from pythia_fast.errors import ArgumentError, WeightsError
 from pythia_fast.model.parameters import BlockWeights, Layout, Norm, Parameters, Place, parameters
+from pythia_fast.series.checkpoint import Checkpoint
+from pythia_fast.series.tensors import TensorRange
 from pythia_fast.suite.architecture import Architecture
 
 DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}

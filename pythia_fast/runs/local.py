@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from pythia_fast.checkpoints import CheckpointSeries
 from pythia_fast.errors import RunMismatchError, SweepError, SweepInterruptedError
 from pythia_fast.model import Model
 from pythia_fast.runs.folder import Failure, RunFolder, versions
@@ -16,6 +15,7 @@ from pythia_fast.runs.measure import measure
 from pythia_fast.runs.plan import Plan
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
+from pythia_fast.series import CheckpointSeries
 
 BYTES_PER_ROW = 128
 """What a row of results takes at most, for the check of free space before the start."""

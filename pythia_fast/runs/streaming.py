@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from pythia_fast.checkpoints import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.errors import ArgumentError
 from pythia_fast.model import LoadReport, Model, Weights
+from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
 
 _log = logging.getLogger("pythia_fast")

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 
 from pythia_fast.cache import cache_folder
-from pythia_fast.checkpoints import CheckpointSeries, open_series
 from pythia_fast.errors import ArgumentError, RunMismatchError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.runs.folder import RunFolder
@@ -18,6 +17,7 @@ from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.streaming import resolve_device, resolve_dtype
+from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
 from pythia_fast.tokens.pile import first_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pythia_fast.checkpoints.write import CheckpointFormat, write_checkpoint
+from pythia_fast.series.write import CheckpointFormat, write_checkpoint
 from pythia_fast.suite.architecture import Activation, Architecture
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from pythia_fast.checkpoints import write_checkpoint
+from pythia_fast.series import write_checkpoint
 from pythia_fast.suite import spec
 from pythia_fast.testing import HubServer, random_state_dict
 

@@ -96,7 +96,7 @@ def test_numbers_that_json_lacks_become_null(run, suite, tokens, tmp_path):
     shutil.copytree(suite, series)
     spoiled = pythia_fast.load(suite, 8).state_dict()
     spoiled["embed_out.weight"][3] = np.nan
-    from pythia_fast.checkpoints import write_safetensors
+    from pythia_fast.series import write_safetensors
 
     for old in (series / "step8").glob("*model*"):
         old.unlink()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pythia_fast.checkpoints import LocalSeries
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import Model, Weights
+from pythia_fast.series import LocalSeries
 from pythia_fast.suite import Architecture
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pythia_fast.checkpoints import LocalSeries
 from pythia_fast.errors import PythiaFastError, WeightsError
 from pythia_fast.model import Weights
 from pythia_fast.model.parameters import ALIGNMENT_BYTES, Layout
+from pythia_fast.series import LocalSeries
 from pythia_fast.suite import Architecture
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

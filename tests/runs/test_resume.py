@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import pythia_fast
-from pythia_fast.checkpoints.write import write_checkpoint
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
@@ -22,6 +21,7 @@ from pythia_fast.errors import (
     SweepError,
     SweepInterruptedError,
 )
+from pythia_fast.series.write import write_checkpoint
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import random_state_dict
 

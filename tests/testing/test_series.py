@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pythia_fast.checkpoints import LocalSeries
+from pythia_fast.series import LocalSeries
 from pythia_fast.suite import spec
 from pythia_fast.testing import make_series, random_state_dict, tiny
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import stamina
 
-from pythia_fast.checkpoints import HubSeries, LocalSeries
 from pythia_fast.errors import (
     ChecksumError,
     FormatError,
@@ -19,6 +18,7 @@ from pythia_fast.errors import (
     UnknownStepError,
     WeightsError,
 )
+from pythia_fast.series import HubSeries, LocalSeries
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import HubServer, make_series
 

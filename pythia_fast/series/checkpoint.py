@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from pythia_fast.checkpoints.layout import WeightFiles
-from pythia_fast.checkpoints.safetensors import read_safetensors
-from pythia_fast.checkpoints.tensors import TensorRange
-from pythia_fast.checkpoints.torch_zip import read_torch_zip
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError, WeightsError
+from pythia_fast.series.layout import WeightFiles
+from pythia_fast.series.safetensors import read_safetensors
+from pythia_fast.series.tensors import TensorRange
+from pythia_fast.series.torch_zip import read_torch_zip
 from pythia_fast.suite.architecture import Architecture
 
 WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")

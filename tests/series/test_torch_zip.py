@@ -13,9 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythia_fast.checkpoints import read_torch_zip
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, TruncatedFileError, UnsafePickleError
+from pythia_fast.series import read_torch_zip
 
 DTYPES = {
     torch.float16: "F16",

@@ -7,9 +7,9 @@ No byte of a tensor is read here.
 import json
 from typing import Any, NoReturn
 
-from pythia_fast.checkpoints.tensors import ITEM_BYTES, TensorRange, bounded_product
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, TruncatedFileError
+from pythia_fast.series.tensors import ITEM_BYTES, TensorRange, bounded_product
 
 HEADER_LIMIT_BYTES = 25_000_000
 _SIZE_BYTES = 8

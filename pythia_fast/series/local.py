@@ -4,16 +4,16 @@ import hashlib
 import re
 from pathlib import Path
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
-from pythia_fast.checkpoints.layout import (
+from pythia_fast.core import File
+from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError, WeightsError
+from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
+from pythia_fast.series.layout import (
     CONFIG,
     INDEX_SUFFIX,
     SINGLE_FILES,
     choose_weights,
     read_architecture,
 )
-from pythia_fast.core import File
-from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError, WeightsError
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.steps import unknown_step

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from pythia_fast.checkpoints import read_safetensors
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, TruncatedFileError
+from pythia_fast.series import read_safetensors
 
 DTYPES = [
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),

@@ -7,11 +7,11 @@ dense part of a whole record. The tensors' bytes are not read.
 import zlib
 from typing import NoReturn
 
-from pythia_fast.checkpoints.pickle_reader import PICKLE_LIMIT_BYTES, TensorView, read_pickle
-from pythia_fast.checkpoints.tensors import ITEM_BYTES, TensorRange, bounded_product
-from pythia_fast.checkpoints.zip_records import Record, read_records
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError
+from pythia_fast.series.pickle_reader import PICKLE_LIMIT_BYTES, TensorView, read_pickle
+from pythia_fast.series.tensors import ITEM_BYTES, TensorRange, bounded_product
+from pythia_fast.series.zip_records import Record, read_records
 
 _FORMAT_VERSIONS = range(1, 11)
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pythia_fast.checkpoints.pickle_reader import (
+from pythia_fast.errors import FormatError, UnsafePickleError
+from pythia_fast.series.pickle_reader import (
     PICKLE_LIMIT_BYTES,
     StorageReference,
     TensorView,
     read_pickle,
 )
-from pythia_fast.errors import FormatError, UnsafePickleError
 
 PATH = Path("pytorch_model.bin")
 VIEW = TensorView(StorageReference("F16", "0", 6), 0, (2, 3), (3, 1))

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint
-from pythia_fast.checkpoints.hub import HubSeries
-from pythia_fast.checkpoints.local import LocalSeries
 from pythia_fast.errors import UnknownModelError
+from pythia_fast.series.checkpoint import Checkpoint
+from pythia_fast.series.hub import HubSeries
+from pythia_fast.series.local import LocalSeries
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import spec
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from pythia_fast.checkpoints import Checkpoint, LocalSeries, write_checkpoint
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
@@ -19,6 +18,7 @@ from pythia_fast.errors import (
     UnknownStepError,
     WeightsError,
 )
+from pythia_fast.series import Checkpoint, LocalSeries, write_checkpoint
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_series, random_state_dict
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPTNeoXForCausalLM
 
-from pythia_fast.checkpoints import write_checkpoint, write_safetensors, write_torch_zip
 from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.series import write_checkpoint, write_safetensors, write_torch_zip
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import random_state_dict
 

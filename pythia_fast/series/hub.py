@@ -25,13 +25,6 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.hf_api import RepoFile
 
-from pythia_fast.checkpoints.checkpoint import Checkpoint, CheckpointFile, open_checkpoint, sha256
-from pythia_fast.checkpoints.layout import (
-    CONFIG,
-    INDEX_LIMIT_BYTES,
-    choose_weights,
-    read_architecture,
-)
 from pythia_fast.core import File
 from pythia_fast.errors import (
     ArgumentError,
@@ -40,6 +33,13 @@ from pythia_fast.errors import (
     MissingCheckpointError,
     PythiaFastError,
     WriteError,
+)
+from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint, sha256
+from pythia_fast.series.layout import (
+    CONFIG,
+    INDEX_LIMIT_BYTES,
+    choose_weights,
+    read_architecture,
 )
 from pythia_fast.suite.model_spec import ModelSpec
 

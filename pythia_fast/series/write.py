@@ -11,8 +11,8 @@ from typing import BinaryIO, Literal
 import torch
 from safetensors.torch import save_file
 
-from pythia_fast.checkpoints.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES
 from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.series.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES
 from pythia_fast.suite.architecture import Architecture
 
 CheckpointFormat = Literal["safetensors", "torch"]

@@ -1,0 +1,25 @@
+"""From files to named tensor ranges: formats, folders, the Hub. Everything read is checked."""
+
+from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile
+from pythia_fast.series.hub import HubSeries
+from pythia_fast.series.local import LocalSeries
+from pythia_fast.series.safetensors import read_safetensors
+from pythia_fast.series.sources import CheckpointSeries, open_series
+from pythia_fast.series.tensors import TensorRange
+from pythia_fast.series.torch_zip import read_torch_zip
+from pythia_fast.series.write import write_checkpoint, write_safetensors, write_torch_zip
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointFile",
+    "CheckpointSeries",
+    "HubSeries",
+    "LocalSeries",
+    "TensorRange",
+    "open_series",
+    "read_safetensors",
+    "read_torch_zip",
+    "write_checkpoint",
+    "write_safetensors",
+    "write_torch_zip",
+]
