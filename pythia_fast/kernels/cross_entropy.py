@@ -14,8 +14,8 @@ import torch
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.scores import TokenScores
 
-# Measured on a Sapphire Rapids core, 16k rows of 70m: within 5% of the best of seven shapes from
-# 1024 × 1024 to 4096 × 2048 in bfloat16 and float32; all rows at once, or all of V, are slower.
+# Measured on a Sapphire Rapids core, 16k rows of 70m: within 7% of the best of seven shapes from
+# 1024 × 1024 to 4096 × 2048 in bfloat16 and float32; blocks of all V are slower.
 ROWS = 2048
 SLICE = 2048
 BLOCK_BYTES = ROWS * SLICE * (4 + 2)  # a float32 block, and the half-precision product before it
