@@ -55,7 +55,12 @@ class Metric(Protocol):
 
 
 def summarize(metric: Metric | None, sequences: pa.Table) -> dict[str, float]:
-    """The numbers of a step: by the metric's own rule, else the mean of each numeric column."""
+    """The numbers of a step: by the metric's own rule, else the mean of each numeric column.
+
+    No sequences, as of those that step 0 has seen, give no numbers.
+    """
+    if not len(sequences):
+        return {}
     own_rule = getattr(metric, "summarize", None)
     if own_rule is not None:
         return dict(own_rule(sequences))

@@ -1,6 +1,7 @@
 """What a sweep found, read from its run folder."""
 
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +67,7 @@ class SweepResult:
 
         `model`, `step`, `metric`, `value` (the metric's headline number: perplexity, share
         memorized, mean score), the metric's other numbers (null for other metrics), `status`
-        ("ok", or "non-finite" if a weight or a loss is NaN or infinite), `sequences`,
+        ("ok", or "non-finite" if a weight, a loss or the value is NaN or infinite), `sequences`,
         `duplicate_of` (the step with the same weights, from which the values are), and where the
         row is from: `commit`, `weights_sha256`, `dtype`, `device`, `tokens_fingerprint`,
         `version`. Steps of which a shard is missing are left out.
@@ -76,10 +77,12 @@ class SweepResult:
             origin = read_provenance(parts[0])
             sequences = pa.concat_tables([read_part(part) for part in parts])
             numbers = summarize(self._metrics.get(name), sequences)
+            value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
+            finite = finite and (value is None or math.isfinite(value))
             rows.append(
                 {"model": origin["model"], "step": step, "metric": name}
-                | {"value": next((float(v) for v in numbers.values()), None)}
+                | {"value": None if value is None else float(value)}
                 | numbers
                 | {"status": "ok" if finite else "non-finite", "sequences": len(sequences)}
                 | {"duplicate_of": origin["duplicate_of"]}
@@ -170,10 +173,11 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     own = [key for row in rows for key in row if key not in RESERVED]
     names = [*KEYS, "value", *dict.fromkeys(own), "status", "sequences", "duplicate_of", *ORIGIN]
     columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
-    words = {*KEYS, "status", *ORIGIN} - {"step"}
+    counts = {"step", "sequences", "duplicate_of"}
+    words = {*KEYS, "status", *ORIGIN} - counts
     for name, column in columns.items():
         if pa.types.is_null(column.type):
-            kind = pa.string() if name in words else pa.int64()
+            kind = pa.string() if name in words else pa.int64() if name in counts else pa.float64()
             columns[name] = column.cast(kind)
     return pa.table(columns)
 

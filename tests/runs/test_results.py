@@ -60,6 +60,43 @@ def test_only_the_steps_asked_for(small_sweep: Sweep) -> None:
     assert small_sweep(steps=[2]).table["step"].to_pylist() == [2]
 
 
+def test_a_step_that_has_seen_nothing_has_no_numbers(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pythia_fast.runs.plan.Plan._seen", lambda self, step: step)
+    result = small_sweep(sequences="seen", steps=[0, 4], metrics=["perplexity", "memorization"])
+    rows = [row for row in result.table.to_pylist() if row["step"] == 0]
+    assert {(row["sequences"], row["value"], row["status"]) for row in rows} == {(0, None, "ok")}
+    assert result.sequences["step"].to_pylist() == [4] * 4
+    alone = small_sweep(sequences="seen", steps=[0], metrics=["perplexity", "memorization"])
+    assert pa.types.is_floating(alone.table["value"].type)
+    assert alone.to_pandas()["value"].isna().all()
+
+
+class OfEach:
+    """A metric whose values are given."""
+
+    name = "of-each"
+
+    def __init__(self, value: float | None) -> None:
+        self.value = value
+
+    def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+        return {"of_each": pa.array([self.value] * len(batch.rows_B), pa.float64())}
+
+
+@pytest.mark.parametrize(
+    ("value", "status"),
+    [(1.5, "ok"), (None, "ok"), (float("nan"), "non-finite"), (float("inf"), "non-finite")],
+)
+def test_the_status_tells_of_any_metric_that_is_not_finite(
+    small_sweep: Sweep, value: float | None, status: str
+) -> None:
+    (row,) = small_sweep(metrics=[OfEach(value)], steps=[0]).table.to_pylist()
+    assert row["status"] == status
+    assert row["value"] == pytest.approx(value, nan_ok=True)
+
+
 def test_a_step_of_which_a_shard_is_missing_is_left_out(
     small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
