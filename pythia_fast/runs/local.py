@@ -77,7 +77,7 @@ class LocalEngine:
         if origin["identity"] != self._series.identity(step):
             self._check_unchanged(step, sha256, self._series.open(step).weights_sha256)
         self._step_of_sha256.setdefault(sha256, step)
-        self._progress.advance(sum(map(self._plan.tokens_of, units)))
+        self._progress.skip(sum(map(self._plan.tokens_of, units)))
         self._progress.checkpoint_done()
         return True
 
@@ -99,12 +99,12 @@ class LocalEngine:
             if self._folder.done(unit):
                 there = self._folder.provenance(unit)["weights_sha256"]
                 self._check_unchanged(loaded.step, there, loaded.weights_sha256)
-                self._progress.advance(self._plan.tokens_of(unit))
+                self._progress.skip(self._plan.tokens_of(unit))
                 continue
             started = time.perf_counter()
             if twin is not None:
                 table = self._folder.table(replace(unit, step=twin))
-                self._progress.advance(self._plan.tokens_of(unit))
+                self._progress.skip(self._plan.tokens_of(unit))
             else:
                 table = measure(
                     *(unit.metric, resident, self._plan.dataset, unit.rows),

@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, *, checkpoints: int, tokens: int, shown: bool) -> None:
         self._checkpoints, self._tokens = checkpoints, tokens
-        self._checkpoints_done = self._tokens_done = 0
+        self._checkpoints_done = self._tokens_done = self._tokens_skipped = 0
         self._shown = shown
         self._started = self._last_line = time.monotonic()
         self._bar: tqdm[None] | None = None
@@ -48,6 +48,15 @@ class Progress:
             self._last_line = time.monotonic()
             self.say(self.line())
 
+    def skip(self, tokens: int) -> None:
+        """Some tokens need not be looked at: they are done, but say nothing of the speed."""
+        self._tokens_done += tokens
+        self._tokens_skipped += tokens
+        if self._bar is not None:
+            self._bar.initial += tokens
+            self._bar.last_print_n += tokens
+            self._bar.update(tokens)
+
     def checkpoint_done(self) -> None:
         """One checkpoint more is finished."""
         self._checkpoints_done += 1
@@ -66,7 +75,8 @@ class Progress:
     def line(self) -> str:
         """The state in words."""
         elapsed_s = time.monotonic() - self._started
-        rate = self._tokens_done / elapsed_s if elapsed_s > 0 else 0.0
+        computed = self._tokens_done - self._tokens_skipped
+        rate = computed / elapsed_s if elapsed_s > 0 else 0.0
         left_s = (self._tokens - self._tokens_done) / rate if rate > 0 else float("inf")
         left = tqdm.format_interval(left_s) if left_s < float("inf") else "unknown"
         return (

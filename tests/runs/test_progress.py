@@ -40,6 +40,24 @@ def test_a_line_now_and_then_elsewhere(
     assert lines == ["0/2 checkpoints, 50/100 tokens, 2 tokens/s, 00:30 left"]
 
 
+def test_what_was_done_before_does_not_count_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(checkpoints=10, tokens=1000, shown=False) as progress:
+        progress.skip(900)
+        now[0] += 10
+        progress.advance(50)
+        assert progress.line() == "0/10 checkpoints, 950/1,000 tokens, 5 tokens/s, 00:10 left"
+
+
+def test_nor_does_it_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress(checkpoints=10, tokens=1000, shown=True) as progress:
+        progress.skip(900)
+        assert progress._bar is not None
+        assert progress._bar.format_dict["n"] == progress._bar.format_dict["initial"] == 900
+
+
 def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(checkpoints=1, tokens=1, shown=False) as progress:
         progress.advance(1)
