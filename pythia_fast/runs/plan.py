@@ -56,8 +56,8 @@ class Plan:
     deterministic: bool
 
     def __post_init__(self) -> None:
-        for step in self.steps if isinstance(self.sequences, str) else self.steps[:1]:
-            self._check_rows(step)
+        # Of "seen" the last step has all rows, of "unseen" the first; else all steps have the same.
+        self._check_rows(max(self.steps) if self.sequences == "seen" else min(self.steps))
 
     def rows(self, step: int) -> Rows:
         """The dataset's rows that are looked at in `step`, in order."""

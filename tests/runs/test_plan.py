@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pythia_fast
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.metrics import Memorization, Perplexity
 from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint
 from pythia_fast.suite import Architecture, ModelSpec
@@ -63,6 +63,24 @@ def test_seen_and_unseen_follow_the_step() -> None:
     assert [len(seen.rows(step)) for step in (0, 1, 2)] == [0, 1024, 2048]
     assert [unseen.rows(step)[0] for step in (0, 1, 2)] == [0, 1024, 2048]
     assert len(seen.rows(4)) == 3000
+
+
+@pytest.mark.parametrize("sequences", ["seen", "unseen"])
+def test_the_rows_of_all_steps_are_checked_and_each_once(
+    sequences: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = pythia_fast.spec("70m")
+    ids = np.zeros((3000, 4), np.uint16)
+    ids[2000 if sequences == "seen" else 1500, 1] = 50_304
+    common = {"spec": spec, "steps": (1, 2), "metrics": (Perplexity(),), "sequences": sequences}
+    with pytest.raises(TokenRangeError):
+        plan(1, spec.architecture, dataset=TokenDataset(ids), **common)
+    checked: list[int] = []
+    monkeypatch.setattr(
+        TokenDataset, "check_ids", lambda self, limit, rows: checked.extend(rows.tolist())
+    )
+    plan(1, spec.architecture, dataset=TokenDataset(ids), **common)
+    assert checked == list(range(2048) if sequences == "seen" else range(1024, 3000))
 
 
 def test_other_seeds_saw_another_order() -> None:
