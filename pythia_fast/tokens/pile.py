@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import stamina
 from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's own
 
 from pythia_fast.cache import cache_folder
-from pythia_fast.errors import ArgumentError, HubError
+from pythia_fast.errors import ArgumentError, HubError, WriteError
 
 REPOSITORIES = {
     "pile-standard": "EleutherAI/pile-standard-pythia-preshuffled",
@@ -23,6 +24,8 @@ FIRST_SHARD_BYTES = 30_000_000_000
 ROW_TOKENS = 2049
 ROW_BYTES = 2 * ROW_TOKENS
 _ATTEMPTS = 4
+_UNREACHED = (OSError, HTTPError)
+"""What the Hub's client raises; a connection that fails is no OSError there."""
 
 
 def first_rows(
@@ -36,7 +39,7 @@ def first_rows(
 
     Read once and then kept in the cache, by the data set's commit. ArgumentError for an unknown
     corpus or more rows than the first shard holds; HubError if the Hub does not answer, or with
-    something else than was asked for.
+    something else than was asked for; WriteError if the cache cannot be written.
     """
     if corpus not in REPOSITORIES:
         raise ArgumentError(f"no corpus {corpus!r}; there are {', '.join(REPOSITORIES)}")
@@ -54,7 +57,7 @@ def first_rows(
         data = _read(repository, commit, count * ROW_BYTES, endpoint)
     except HubError:
         raise
-    except OSError as error:
+    except _UNREACHED as error:
         raise HubError(f"cannot read {FIRST_SHARD} of {repository}: {error}") from error
     if len(data) != count * ROW_BYTES:
         raise HubError(
@@ -65,7 +68,7 @@ def first_rows(
     return rows
 
 
-@stamina.retry(on=OSError, attempts=_ATTEMPTS, timeout=60)
+@stamina.retry(on=_UNREACHED, attempts=_ATTEMPTS, timeout=60)
 def _commit(repository: str, endpoint: str | None) -> str:
     commit = HfApi(endpoint=endpoint).dataset_info(repository).sha
     if not commit:
@@ -73,7 +76,7 @@ def _commit(repository: str, endpoint: str | None) -> str:
     return commit
 
 
-@stamina.retry(on=OSError, attempts=_ATTEMPTS, timeout=300)
+@stamina.retry(on=_UNREACHED, attempts=_ATTEMPTS, timeout=300)
 def _read(repository: str, commit: str, nbytes: int, endpoint: str | None) -> bytes:
     files = HfFileSystem(endpoint=endpoint, skip_instance_cache=True)
     path = f"datasets/{repository}@{commit}/{FIRST_SHARD}"
@@ -88,10 +91,13 @@ def _checked(rows: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.uint16]
 
 
 def _keep(path: Path, rows: npt.NDArray[np.uint16]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.npy")
     try:
-        np.save(temporary, rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            np.save(temporary, rows)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(error.errno, f"cannot keep {path}: {error.strerror or error}") from error

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stamina
 
-from pythia_fast.errors import ArgumentError, HubError
+from pythia_fast.errors import ArgumentError, HubError, WriteError
 from pythia_fast.testing import HubServer
 from pythia_fast.tokens.pile import FIRST_SHARD, REPOSITORIES, ROW_BYTES, first_rows
 
@@ -64,6 +65,21 @@ def test_too_few_bytes_are_an_error(hub: HubServer) -> None:
 def test_a_hub_without_the_data_set_is_an_error(hub: HubServer) -> None:
     with pytest.raises(HubError, match="cannot read"):
         first_rows("pile-standard", 1, endpoint=hub.url)
+
+
+def test_no_server_at_all_is_an_error() -> None:
+    stamina.set_testing(True, attempts=2)
+    try:
+        with pytest.raises(HubError, match="cannot read"):
+            first_rows("pile-deduped", 1, endpoint="http://127.0.0.1:9")
+    finally:
+        stamina.set_testing(False)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(hub: HubServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError, match="cannot keep"):
+        first_rows("pile-deduped", 1, endpoint=hub.url, cache_dir=tmp_path / "file")
 
 
 @pytest.mark.parametrize(
