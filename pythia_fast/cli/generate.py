@@ -72,7 +72,7 @@ def generate(
 
     series = open_series(model, cache_dir=cache_dir)
     chosen = series.steps[-1] if step is None else step
-    text = load_tokenizer(tokenizer or find_tokenizer(series, chosen, cache_dir))
+    text = load_tokenizer(tokenizer or find_tokenizer(series, chosen))
     ids = text.encode(prompt, add_special_tokens=False).ids
     if not ids:
         raise ArgumentError("the prompt gives no tokens: write at least one character")
@@ -103,7 +103,7 @@ def generate(
         click.echo(prompt + continuation)
 
 
-def find_tokenizer(series: "CheckpointSeries", step: int, cache_dir: Path | None) -> Path:
+def find_tokenizer(series: "CheckpointSeries", step: int) -> Path:
     """The model's own tokenizer.json: of the step or beside the steps, or from the Hub.
 
     MissingTokensError if a folder has none, and the errors of `hub_tokenizer`.
@@ -112,7 +112,7 @@ def find_tokenizer(series: "CheckpointSeries", step: int, cache_dir: Path | None
     from pythia_fast.series import HubSeries
 
     if isinstance(series, HubSeries):
-        return hub_tokenizer(series, step, cache_dir)
+        return hub_tokenizer(series, step)
     folder = Path(series.source)
     places = (folder / f"step{step}" / TOKENIZER, folder / TOKENIZER)
     for place in places:
@@ -124,23 +124,14 @@ def find_tokenizer(series: "CheckpointSeries", step: int, cache_dir: Path | None
     )
 
 
-def hub_tokenizer(series: "HubSeries", step: int, cache_dir: Path | None) -> Path:
-    """The tokenizer.json in the revision of a step. MissingTokensError, HubError."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+def hub_tokenizer(series: "HubSeries", step: int) -> Path:
+    """The tokenizer.json in the revision of a step. MissingTokensError; HubSeries.file's errors."""
+    from pythia_fast.errors import MissingCheckpointError, MissingTokensError
 
-    from pythia_fast.errors import HubError, MissingTokensError
-
-    where = f"{series.repo} at step {step}"
+    series.commit(step)  # a branch that is missing is another error than its tokenizer
     try:
-        return Path(
-            hf_hub_download(
-                series.repo, TOKENIZER, revision=series.commit(step), cache_dir=cache_dir
-            )
-        )
-    except EntryNotFoundError as error:
+        return series.file(step, TOKENIZER)
+    except MissingCheckpointError as error:
         raise MissingTokensError(
-            f"{where} has no {TOKENIZER}; give one with --tokenizer"
+            f"{series.repo} at step {step} has no {TOKENIZER}; give one with --tokenizer"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubError(f"{TOKENIZER} of {where} could not be had: {error}") from error

@@ -144,6 +144,14 @@ class HubSeries:
             architecture=architecture,
         )
 
+    def file(self, step: int, name: str) -> Path:
+        """A small file of the step's revision, such as its tokenizer.json, downloaded if need be.
+
+        The errors of `commit`; MissingCheckpointError if the revision has no such file. The Hub
+        promises no sha256 for it.
+        """
+        return self._download(name, self.commit(step))
+
     def _list_branches(self) -> dict[str, str]:
         refs = self._ask("its branches", partial(self._api.list_repo_refs, self.repo))
         pinned = {branch.name: branch.target_commit for branch in refs.branches}
