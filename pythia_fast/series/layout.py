@@ -4,14 +4,14 @@ An index is a stranger's text: a shard is only ever looked up by its bare name a
 are known to be there.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError
+from pythia_fast.series.strict_json import parse_object
 from pythia_fast.suite.architecture import Architecture
 
 CONFIG = "config.json"
@@ -69,30 +69,14 @@ def read_architecture(path: Path) -> Architecture:
 
 def _read_json(path: Path) -> dict[str, Any]:
     """A small JSON object from a file. FormatError if it is too large, or anything else."""
-
-    def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            raise ValueError("a key appears twice")
-        return entries
-
-    def refuse_constant(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     file = File(path)
     if file.size > INDEX_LIMIT_BYTES:
         raise FormatError(path, f"{file.size} bytes; {INDEX_LIMIT_BYTES} are allowed")
+    raw = file.read(0, file.size)
     try:
-        parsed = json.loads(
-            file.read(0, file.size).decode("utf-8"),
-            object_pairs_hook=object_without_duplicates,
-            parse_constant=refuse_constant,
-        )
-    except (ValueError, RecursionError) as error:
+        return parse_object(raw)
+    except ValueError as error:
         raise FormatError(path, f"no valid JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise FormatError(path, f"a JSON object is expected, not {type(parsed).__name__}")
-    return parsed
 
 
 def _read_index(path: Path, suffix: str) -> dict[str, str]:

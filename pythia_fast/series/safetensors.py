@@ -4,11 +4,11 @@ The format: the header's size as u64, the header as JSON, then the tensors' byte
 No byte of a tensor is read here.
 """
 
-import json
 from typing import Any, NoReturn
 
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, TruncatedFileError
+from pythia_fast.series.strict_json import parse_object
 from pythia_fast.series.tensors import ITEM_BYTES, TensorRange, bounded_product
 
 HEADER_LIMIT_BYTES = 25_000_000
@@ -63,30 +63,14 @@ def _refuse(file: File, reason: str) -> NoReturn:
 
 def _parse_header(file: File, raw: bytes) -> dict[str, Any]:
     """The header as name -> entry, without `__metadata__`, which must map text to text."""
-
-    def object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) != len(pairs):
-            raise ValueError("a key appears twice")
-        return entries
-
-    def refuse_constant(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     if not raw.startswith(b"{"):
         _refuse(file, "the header does not begin with '{'; is this a safetensors file?")
     try:
-        header = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=object_without_duplicates,
-            parse_constant=refuse_constant,
-        )
-    except (ValueError, RecursionError) as error:
+        header = parse_object(raw)
+    except ValueError as error:
         raise FormatError(
             file.path, f"the header is no valid JSON: {error}", offset=_SIZE_BYTES
         ) from error
-    if not isinstance(header, dict):
-        _refuse(file, "the header is no JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         _refuse(file, "__metadata__ is no dictionary of strings")

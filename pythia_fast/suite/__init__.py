@@ -1,7 +1,7 @@
 """What exists: the models of the suite, their names, steps and known faults. Facts, no I/O."""
 
 from pythia_fast.suite.anomalies import Anomaly, anomalies
-from pythia_fast.suite.architecture import Activation, Architecture, read_config
+from pythia_fast.suite.architecture import Activation, Architecture
 from pythia_fast.suite.describe import card, table
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import checkpoints, models, spec
@@ -29,7 +29,6 @@ __all__ = [
     "checkpoints",
     "models",
     "parse_steps",
-    "read_config",
     "spec",
     "table",
 ]

@@ -3,7 +3,6 @@
 L layers, D width, H heads, K = D / H head width, F = 4D feed-forward width, V vocabulary rows.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,14 +166,3 @@ class Architecture:
             "eos_token_id": 0,
             "torch_dtype": "float16",
         }
-
-
-def read_config(path: Path) -> Architecture:
-    """Read and check a `config.json`. FormatError if it is no JSON object or no GPT-NeoX."""
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(path, f"no valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise FormatError(path, f"a JSON object is expected, not {type(config).__name__}")
-    return Architecture.from_config(config, path)
