@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pythia_fast.errors import ArgumentError
 from pythia_fast.suite import Architecture
 
-PROMPT_TOKENS = 32
 CANARY_TOKENS = 64
 """A prompt and a continuation of 32 tokens each, as memorization is defined for Pythia."""
 
