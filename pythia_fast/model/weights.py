@@ -119,7 +119,7 @@ class Weights:
         leaves the arena full of NaN, so that no number comes from mixed weights.
         """
         start_s = time.perf_counter()
-        if checkpoint.architecture.shapes() != self.architecture.shapes():
+        if checkpoint.architecture != self.architecture:
             raise WeightsError(
                 f"{checkpoint.source} holds {checkpoint.architecture}, but the resident model is "
                 f"{self.architecture}: make a model for each architecture"

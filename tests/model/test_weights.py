@@ -151,6 +151,21 @@ def test_another_architecture_is_refused_before_anything_is_written(
     assert weights.generation == 0
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"parallel_residual": False}, {"rotary_dims": 8}, {"activation": "gelu_tanh"}],
+    ids=str,
+)
+def test_equal_shapes_do_not_make_equal_models(
+    tiny: Architecture, tiny_series: Path, other: dict
+) -> None:
+    """The forward pass follows the resident architecture: another one would be silently wrong."""
+    weights = Weights(replace(tiny, **other))
+    with pytest.raises(WeightsError, match="resident model"):
+        weights.load(LocalSeries(tiny_series).open(1))
+    assert weights.generation == 0
+
+
 def test_a_read_that_fails_leaves_nothing_to_be_mistaken_for_weights(
     tmp_path: Path, tiny: Architecture, pair_of: Callable
 ) -> None:
