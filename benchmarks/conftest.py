@@ -58,7 +58,8 @@ def comparison(request: pytest.FixtureRequest) -> Iterator[Comparison]:
     if machine and collected.rows:
         today = datetime.now(UTC).date().isoformat()
         record = {"theme": theme, "date": today, "machine": describe_machine()}
-        record |= {"command": " ".join(sys.argv), "rows": collected.rows}
+        command = " ".join(["python -m pytest", *sys.argv[1:]])
+        record |= {"command": command, "rows": collected.rows}
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{theme}_{machine}_{today}.json"
         path.write_text(json.dumps(record, indent=2) + "\n")

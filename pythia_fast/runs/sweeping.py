@@ -54,8 +54,9 @@ def sweep(
             that holds `stepN/`.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         tokens: what to compute on: a `TokenDataset`, or what one is made of: the prefix of an
-            `.idx`/`.bin` pair or an integer array [N, L]. None: the first training sequences of
-            the model's own corpus, read from the Hub.
+            `.idx`/`.bin` pair or an integer array [N, L]. None: the first sequences of the model's
+            own corpus in the suite's published order, read from the Hub (other seeds than the
+            suite's own saw the same corpus in another order).
         sequences: how many of its sequences from the first on, or a slice of them, or those that
             a step has "seen" or not ("unseen").
         metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
