@@ -101,6 +101,10 @@ class TokenRangeError(PythiaFastError, ValueError):
         )
 
 
+class NonFiniteError(PythiaFastError, ValueError):
+    """The model's logits are NaN or infinite, so that no token can be chosen by them."""
+
+
 class RunMismatchError(PythiaFastError, ValueError):
     """A run folder was made with another specification, or a checkpoint has changed since."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, NonFiniteError
 from pythia_fast.model.neox import Cache
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def generate(
     `temperature` 0 is greedy; above it, tokens are drawn from softmax(logits / temperature), of the
     `top_k` likeliest only if given; the same `seed` draws the same tokens. A sequence that reaches
     `stop_token` is filled up with it, and when all have, decoding ends. ArgumentError if an option
-    makes no sense or prompt + new exceeds max_positions.
+    makes no sense or prompt + new exceeds max_positions, NonFiniteError if a logit is NaN or
+    infinite.
     """
     ids_BT = model.check_ids(ids_BT)
     vocab_rows = model.architecture.vocab_rows
@@ -72,7 +73,12 @@ def generate(
         generator.manual_seed(seed)
     stopped_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
 
-    def choose(_: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
+    def choose(context_BT: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
+        if not bool(logits_BV.isfinite().all()):
+            raise NonFiniteError(
+                f"{model} gives NaN or infinite logits after {context_BT.shape[1]} tokens, so no "
+                "token can be chosen: its weights are not finite, or overflow in this dtype"
+            )
         if temperature == 0:
             token_B = logits_BV.argmax(-1)
         else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.errors import ArgumentError, NonFiniteError, TokenRangeError
 from pythia_fast.model import Model, greedy_steps
 from pythia_fast.suite import Architecture
 
@@ -183,6 +183,16 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ArgumentError):
         model.generate(prompts_BT, **{"max_new_tokens": 3, **options})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nothing_is_chosen_by_logits_that_are_nan(
+    tiny: Architecture, pair_of: Callable, prompts_BT: torch.Tensor, temperature: float
+) -> None:
+    model = pair_of(tiny).ours
+    model.weights.flat.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="after 20 tokens"):
+        model.generate(prompts_BT, 3, temperature=temperature)
 
 
 def test_too_long_and_foreign_input_is_refused_before_the_first_step(model: Model) -> None:
