@@ -219,13 +219,16 @@ class Model:
 
         The last `labels` of a sequence are never an input, so it may be longer by as many.
         """
+        if isinstance(ids, np.ndarray) and not ids.flags.writeable:
+            ids = ids.copy()  # torch shares memory, and warns where it may not write
         try:
             ids_BT = torch.as_tensor(ids)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArgumentError(
                 f"ids are integers [B, T], sequences of one length in a batch: {error}"
             ) from error
-        if ids_BT.ndim != 2 or ids_BT.is_floating_point() or ids_BT.dtype == torch.bool:
+        integer = not (ids_BT.is_floating_point() or ids_BT.is_complex())
+        if ids_BT.ndim != 2 or not integer or ids_BT.dtype == torch.bool:
             raise ArgumentError(
                 f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
             )

@@ -99,12 +99,16 @@ def test_every_integer_type_will_do(
     model = pair_of(tiny).ours
     assert torch.equal(model.nll(ids_BT.numpy().astype(dtype)), model.nll(ids_BT))
     assert torch.equal(model.nll(ids_BT.tolist()), model.nll(ids_BT))
+    read_only = ids_BT.numpy().astype(dtype)
+    read_only.flags.writeable = False  # as those of a file that is mapped
+    assert torch.equal(model.nll(read_only), model.nll(ids_BT))
 
 
 BAD_IDS = {
     "one dimension": torch.zeros(4, dtype=torch.int64),
     "three dimensions": torch.zeros(1, 1, 4, dtype=torch.int64),
     "floats": torch.zeros(1, 4),
+    "complex numbers": torch.zeros(1, 4, dtype=torch.complex64),
     "booleans": torch.zeros(1, 4, dtype=torch.bool),
     "no sequence": torch.zeros(0, 4, dtype=torch.int64),
     "no token": torch.zeros(2, 0, dtype=torch.int64),
