@@ -183,12 +183,17 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def read_failures(path: Path) -> tuple[Failure, ...]:
-    """The failures that a run folder keeps, by step."""
+    """The failures that a run folder keeps, by step. FormatError if one is none."""
     failures = []
     for file in (path / "failures").glob("step=*.json"):
-        record = json.loads(file.read_bytes())
-        step = int(file.stem.removeprefix("step="))
-        failures.append(Failure(step, record["error"], record["message"]))
+        try:
+            record = json.loads(file.read_bytes())
+            step = int(file.stem.removeprefix("step="))
+            failures.append(Failure(step, str(record["error"]), str(record["message"])))
+        except FileNotFoundError:
+            continue  # another process has mended the step meanwhile
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise FormatError(file, f"no record of a failure ({error!r}); remove it") from error
     return tuple(sorted(failures, key=lambda failure: failure.step))
 
 

@@ -122,6 +122,14 @@ def test_failures_are_kept_until_they_are_forgotten(folder: RunFolder) -> None:
     assert [failure.step for failure in read_failures(folder.path)] == [2]
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "3", '{"error": "OSError"}'])
+def test_a_broken_record_of_a_failure_is_told(folder: RunFolder, content: str) -> None:
+    folder.record_failure(Failure(4, "OSError", "first"))
+    (folder.path / "failures/step=4.json").write_text(content)
+    with pytest.raises(FormatError, match="remove it"):
+        read_failures(folder.path)
+
+
 def test_too_little_space_is_told_before_the_start(folder: RunFolder) -> None:
     folder.check_space(1)
     with pytest.raises(WriteError, match="MB free") as caught:
