@@ -56,13 +56,15 @@ class NotLoaded:
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """`device`, or the first GPU, or else the CPU. ArgumentError if torch does not know it."""
+    """`device`, or the first GPU, or else the CPU. ArgumentError if it is neither, or not here."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ArgumentError(f"no device {device!r}: {error}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ArgumentError(f"device {device!r} is neither a CPU nor a CUDA GPU")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"device {device!r} was asked for, but torch sees no GPU here")
     return resolved

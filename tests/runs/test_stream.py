@@ -77,6 +77,7 @@ def test_auto_is_float32_on_a_cpu(tiny_series: Path) -> None:
     [
         ({"steps": [3]}, UnknownStepError),
         ({"device": "nowhere"}, ArgumentError),
+        ({"device": "meta"}, ArgumentError),
         ({"dtype": torch.int8}, ArgumentError),
     ],
 )
