@@ -42,7 +42,7 @@ def sweep(
 ) -> SweepResult:
     """Ask the same questions of many checkpoints.
 
-        result = pythia_fast.runs("runs/tiny", tokens="data/train", metrics=["perplexity"])
+        result = pythia_fast.sweep("suites/tiny", tokens="data/train", metrics=["perplexity"])
         result.to_pandas()
 
     One model stays resident, the checkpoints' weights are streamed through it. What is computed is
