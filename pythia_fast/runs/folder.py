@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import uuid
@@ -31,6 +32,10 @@ from pythia_fast.runs.plan import Unit, fingerprint
 
 FORMAT = 1
 _METADATA = b"pythia_fast"
+_OF_A_PART = {
+    *("model", "shards", "commit", "identity", "weights_sha256", "weights_nonfinite"),
+    *("duplicate_of", "dtype", "device", "tokens_fingerprint", "version"),
+}
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -60,11 +65,13 @@ class RunFolder:
         found = read_run(path)
         if found is None:
             strangers = [p.name for p in path.iterdir() if not p.name.startswith(".tmp-")]
-            if strangers:
+            found = read_run(path)  # again: another writer may just have begun here
+            if strangers and found is None:
                 raise RunMismatchError(
                     f"{path} holds {strangers[0]!r} but no run.json: it is not a run folder. "
                     "Give an empty or a new one as `out`"
                 )
+        if found is None:
             text = json.dumps(_run_record(specification, self.hash), indent=2) + "\n"
             self._publish(path / "run.json", text.encode())
             found = read_run(path)
@@ -78,6 +85,10 @@ class RunFolder:
     def provenance(self, unit: Unit) -> dict[str, Any]:
         """What a finished unit says of where it came from."""
         return read_provenance(self._inside(unit.path))
+
+    def origin(self, unit: Unit) -> dict[str, Any]:
+        """`provenance`, but FormatError if the part is not this unit's."""
+        return read_origin(self._inside(unit.path), self.hash, unit.step, unit.metric.name)
 
     def table(self, unit: Unit) -> pa.Table:
         """A finished unit's rows."""
@@ -151,35 +162,62 @@ def read_run(path: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise ReadError(error.errno, f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(file, f"no valid JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT or "hash" not in record:
         raise FormatError(file, f"not a run of format {FORMAT}")
+    if not isinstance(record.get("specification"), dict):
+        raise FormatError(file, "it has no specification")
     return record
 
 
 def read_part(path: Path) -> pa.Table:
     """The rows of a part, page checksums verified. FormatError if it is damaged."""
     try:
-        return pq.read_table(path, page_checksum_verification=True, partitioning=None)
+        with path.open("rb") as file:
+            return pq.read_table(file, page_checksum_verification=True)
     except OSError as error:
         raise FormatError(path, f"damaged: {error}; remove it to compute it again") from error
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise FormatError(path, f"no Parquet: {error}; remove it to compute it again") from error
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """What a part says of where it came from. FormatError if it does not say."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        with path.open("rb") as file:  # not by its name, which Arrow may take for an address
+            metadata = pq.read_schema(file).metadata or {}
         provenance = json.loads(metadata[_METADATA])
-    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError) as error:
         raise FormatError(
             path, f"no part of a run ({error}); remove it to compute it again"
         ) from error
     if not isinstance(provenance, dict):
         raise FormatError(path, "its provenance is no JSON object; remove it to compute it again")
     return provenance
+
+
+def read_origin(path: Path, run_hash: str, step: int, metric: str) -> dict[str, Any]:
+    """A part's provenance. FormatError unless it is of this run, step and metric."""
+    origin = read_provenance(path)
+    for key, wanted in {"run": run_hash, "step": step, "metric": metric}.items():
+        if origin.get(key) != wanted:
+            raise FormatError(
+                path,
+                f"its {key} is {origin.get(key)!r}, not {wanted!r}; remove it to compute it again",
+            )
+    if missing := sorted(_OF_A_PART - origin.keys()):
+        raise FormatError(
+            path, f"its provenance lacks {', '.join(missing)}; remove it to compute it again"
+        )
+    return origin
+
+
+def numbered(folder: Path) -> list[tuple[int, Path]]:
+    """What lies in `folder` as step=N, by N; anything else that lies there is not ours."""
+    name = re.compile(r"step=(0|[1-9]\d*)", re.ASCII)
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted((int(match[1]), each) for each in entries if (match := name.fullmatch(each.name)))
 
 
 def read_failures(path: Path) -> tuple[Failure, ...]:
@@ -217,6 +255,11 @@ def _run_record(specification: Mapping[str, Any], run_hash: str) -> dict[str, An
 def _refuse(path: Path, found: Mapping[str, Any] | None, specification: Mapping[str, Any]) -> None:
     theirs = (found or {}).get("specification", {})
     differing = [key for key in specification if theirs.get(key) != specification[key]]
+    if not differing:
+        raise RunMismatchError(
+            f"{path / 'run.json'} was changed: its hash is not that of its specification. "
+            "Give another `out`"
+        )
     details = "; ".join(
         f"{key}: there {json.dumps(theirs.get(key))}, asked for {json.dumps(specification[key])}"
         for key in differing

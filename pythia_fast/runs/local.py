@@ -72,11 +72,12 @@ class LocalEngine:
         units = list(self._plan.units(step))
         if not all(self._folder.done(unit) for unit in units):
             return False
-        origin = self._folder.provenance(units[0])
+        origin = self._folder.origin(units[0])
         sha256 = origin["weights_sha256"]
         if origin["identity"] != self._series.identity(step):
             self._check_unchanged(step, sha256, self._series.open(step).weights_sha256)
         self._step_of_sha256.setdefault(sha256, step)
+        self._folder.forget_failure(step)  # of a process that was killed before it could
         self._progress.skip(sum(map(self._plan.tokens_of, units)))
         self._progress.checkpoint_done()
         return True
@@ -97,7 +98,7 @@ class LocalEngine:
         origin = self._origin(loaded, twin, resident.device)
         for unit in self._plan.units(loaded.step):
             if self._folder.done(unit):
-                there = self._folder.provenance(unit)["weights_sha256"]
+                there = self._folder.origin(unit)["weights_sha256"]
                 self._check_unchanged(loaded.step, there, loaded.weights_sha256)
                 self._progress.skip(self._plan.tokens_of(unit))
                 continue

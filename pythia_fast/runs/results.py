@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pythia_fast.errors import ArgumentError, MissingCheckpointError
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.runs.folder import (
     Failure,
+    numbered,
     read_failures,
+    read_origin,
     read_part,
-    read_provenance,
     read_run,
 )
 
@@ -50,11 +51,15 @@ class SweepResult:
         steps: Iterable[int] | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is not a run folder")
-        self._names = [metric["name"] for metric in run["specification"]["metrics"]]
+        try:
+            self._names = [str(metric["name"]) for metric in run["specification"]["metrics"]]
+        except (KeyError, TypeError) as error:
+            raise FormatError(self.path / "run.json", "its metrics have no names") from error
+        self._hash = run["hash"]
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
         self._steps = None if steps is None else frozenset(steps)
         self.failures: tuple[Failure, ...] = tuple(
@@ -74,8 +79,8 @@ class SweepResult:
         """
         rows = []
         for step, name, parts in self._complete():
-            origin = read_provenance(parts[0])
-            sequences = pa.concat_tables([read_part(part) for part in parts])
+            origin = self._origin(parts[0], step, name)
+            sequences = _stacked([read_part(part) for part in parts])
             numbers = summarize(self._metrics.get(name), sequences)
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
@@ -100,7 +105,7 @@ class SweepResult:
         """
         by_step: dict[int, pa.Table] = {}
         for step, _, parts in self._complete():
-            part = pa.concat_tables([read_part(path) for path in parts])
+            part = _stacked([read_part(path) for path in parts])
             part = part.replace_schema_metadata(None)
             known = by_step.get(step)
             by_step[step] = part if known is None else _side_by_side(known, part)
@@ -108,7 +113,7 @@ class SweepResult:
             table.add_column(0, "step", pa.array(np.full(len(table), step)))
             for step, table in by_step.items()
         ]
-        return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+        return _stacked(tables) if tables else pa.table({})
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""
@@ -156,16 +161,17 @@ class SweepResult:
     def _complete(self) -> list[tuple[int, str, list[Path]]]:
         """Steps × metrics all of whose shards are there, with the shards' files."""
         found = []
-        folders = (self.path / "parts").glob("step=*")
-        for step in sorted(int(folder.name.removeprefix("step=")) for folder in folders):
+        for step, folder in numbered(self.path / "parts"):
             if not self._asked(step):
                 continue
-            folder = self.path / "parts" / f"step={step}"
             for name in self._names:
                 parts = sorted(folder.glob(f"{name}-?????.parquet"))
-                if parts and len(parts) == read_provenance(parts[0])["shards"]:
+                if parts and len(parts) == self._origin(parts[0], step, name)["shards"]:
                     found.append((step, name, parts))
         return found
+
+    def _origin(self, part: Path, step: int, name: str) -> dict[str, Any]:
+        return read_origin(part, self._hash, step, name)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -180,6 +186,14 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             kind = pa.string() if name in words else pa.int64() if name in counts else pa.float64()
             columns[name] = column.cast(kind)
     return pa.table(columns)
+
+
+def _stacked(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table after the other; a column may be of integers in one and of floats in the next."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ArgumentError(f"a metric's column has values of several kinds: {error}") from error
 
 
 def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:

@@ -94,7 +94,7 @@ def sweep(
         deterministic=deterministic,
     )
     batch = _batch_tokens(batch_tokens, plan, kind)
-    path = Path(out) if out else default_folder(series, plan, cache_dir)
+    path = Path(out).expanduser() if out else default_folder(series, plan, cache_dir)
     if not resume:
         path = _fresh(path, given=out is not None)
     folder = RunFolder(path, plan.specification)

@@ -16,7 +16,14 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
 from pythia_fast.metrics import Perplexity
-from pythia_fast.runs.folder import Failure, RunFolder, read_failures, read_part
+from pythia_fast.runs.folder import (
+    Failure,
+    RunFolder,
+    numbered,
+    read_failures,
+    read_part,
+    read_run,
+)
 from pythia_fast.runs.plan import Unit
 
 Sweep = Callable[..., pythia_fast.SweepResult]
@@ -170,3 +177,57 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="make the folder"):
         RunFolder(tmp_path / "file" / "run", {})
+
+
+def test_a_run_that_another_writer_just_began_is_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunFolder(tmp_path / "run", {"model": "x"})
+    reads: list[Path] = []
+
+    def late(path: Path) -> dict | None:
+        reads.append(path)
+        return None if len(reads) == 1 else read_run(path)
+
+    monkeypatch.setattr("pythia_fast.runs.folder.read_run", late)
+    assert RunFolder(tmp_path / "run", {"model": "x"}).hash == first.hash
+
+
+@pytest.mark.parametrize("name", ["run:1", "with space", "é☃", "surrogate\udcff"])
+def test_odd_names_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Arrow would take the first for an address, if it were given the name."""
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(Path(name), {"model": "x"})
+    folder.publish(UNIT, TABLE, {"step": 8})
+    assert folder.provenance(UNIT) == {"step": 8}
+    assert folder.table(UNIT).equals(TABLE)
+
+
+@pytest.mark.parametrize("other", [{"run": "other"}, {"step": 4}, {"metric": "memorization"}, {}])
+def test_a_part_from_elsewhere_is_not_taken(folder: RunFolder, other: dict) -> None:
+    of_unit = {"run": folder.hash, "step": 8, "metric": "perplexity"} if other else {}
+    folder.publish(UNIT, TABLE, of_unit | other)
+    with pytest.raises(FormatError, match="remove it to compute it again"):
+        folder.origin(UNIT)
+
+
+@pytest.mark.parametrize("specification", ["", ', "specification": []', ', "specification": {}'])
+def test_a_run_json_without_its_specification_is_told(tmp_path: Path, specification: str) -> None:
+    (tmp_path / "run.json").write_text('{"format": 1, "hash": "0"' + specification + "}")
+    with pytest.raises(FormatError):
+        pythia_fast.SweepResult(tmp_path)
+
+
+def test_what_is_no_step_is_left_alone(folder: RunFolder) -> None:
+    for name in ("step=foo", "step=1 (copy)", "step=01", "step=8"):
+        (folder.path / "parts" / name).mkdir(parents=True)
+    assert [step for step, _ in numbered(folder.path / "parts")] == [8]
+    assert numbered(folder.path / "nothing") == []
+
+
+def test_a_home_folder_is_meant_by_a_tilde(
+    small_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert small_sweep(out="~/run", steps=[0]).path == tmp_path / "run"
+    assert len(pythia_fast.SweepResult("~/run")) == 1

@@ -143,3 +143,21 @@ def test_plot_gives_a_figure(small_sweep: Sweep, tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(MissingCheckpointError, match="not a run folder"):
         pythia_fast.SweepResult(tmp_path)
+
+
+class Changing:
+    """Integers in one step, floats or nothing in others, as lists from a user's own metric are."""
+
+    name = "changing"
+
+    def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+        value = {0: 1, 1: 1.5}.get(model.step or 0)
+        return {"changing": [value] * len(batch.rows_B)}
+
+
+def test_a_column_may_be_of_integers_in_one_step_and_of_floats_in_another(
+    small_sweep: Sweep,
+) -> None:
+    result = small_sweep(metrics=[Changing()], steps=[0, 1, 2])
+    assert result.table["value"].to_pylist() == [1.0, 1.5, None]
+    assert set(result.sequences["changing"].to_pylist()) == {1.0, 1.5, None}

@@ -252,3 +252,25 @@ def test_two_writers_of_one_run_agree(
         assert one.returncode == 0
     assert pythia_fast.SweepResult(tmp_path / "killed").table.equals(small_sweep().table)
     assert not list(tmp_path.glob("killed/**/.tmp-*"))
+
+
+def test_a_failure_that_a_killed_process_left_is_forgotten(
+    small_sweep: Sweep, tmp_path: Path
+) -> None:
+    """It was killed between a step's last part and the removal of the failure."""
+    small_sweep()
+    (tmp_path / "run/failures").mkdir()
+    (tmp_path / "run/failures/step=1.json").write_text('{"error": "E", "message": "m"}')
+    assert small_sweep().failures == ()
+
+
+def test_a_part_of_another_step_is_not_taken_for_this_one(
+    small_sweep: Sweep, tmp_path: Path
+) -> None:
+    small_sweep()
+    parts = tmp_path / "run/parts"
+    shutil.copy(parts / "step=2/perplexity-00000.parquet", parts / "step=1")
+    with pytest.raises(FormatError, match="its step is 2, not 1"):
+        _ = pythia_fast.SweepResult(tmp_path / "run").table
+    with pytest.raises(FormatError, match="its step is 2, not 1"):
+        small_sweep()
