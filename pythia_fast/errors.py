@@ -5,6 +5,7 @@ its message says what was wrong, where, and what to do.
 """
 
 from pathlib import Path
+from typing import Any
 
 
 class PythiaFastError(Exception):
@@ -68,6 +69,9 @@ class FormatError(PythiaFastError, ValueError):
         where = "" if offset is None else f" at byte {offset}"
         super().__init__(f"{self.path}{where}: {reason}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _format_error, (type(self), self.path, self.reason, self.offset)
+
 
 class TruncatedFileError(FormatError):
     """A file ends before the bytes that its own header promises."""
@@ -100,6 +104,9 @@ class TokenRangeError(PythiaFastError, ValueError):
             f"{vocab_rows} rows (ids 0 to {vocab_rows - 1}). Was another tokenizer used?"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.sequence, self.offset, self.token, self.vocab_rows)
+
 
 class NonFiniteError(PythiaFastError, ValueError):
     """The model's logits are NaN or infinite, so that no token can be chosen by them."""
@@ -115,3 +122,10 @@ class SweepError(PythiaFastError, RuntimeError):
 
 class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
     """Ctrl-C during a sweep: what was finished is kept, and the message says how to resume."""
+
+
+def _format_error(
+    kind: type[FormatError], path: Path, reason: str, offset: int | None
+) -> FormatError:
+    """For pickle, which knows no keywords: an error must reach the parent of a worker process."""
+    return kind(path, reason, offset=offset)

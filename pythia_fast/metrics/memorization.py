@@ -11,6 +11,7 @@ the second best is a near tie, within the error of the arithmetic, is decided ag
 one sequence at a time, so that a flag depends neither on the data type nor on the batch.
 """
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,11 @@ class _Continuation:
     continuation: int = 32
 
     def __post_init__(self) -> None:
+        for name in ("prompt", "continuation"):
+            try:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            except TypeError as error:
+                raise ArgumentError(f"{name} is a number of tokens, an int: {error}") from error
         if self.prompt < 1 or self.continuation < 1:
             raise ArgumentError(
                 f"prompt and continuation are at least one token, got {self.prompt} and "
@@ -79,8 +85,9 @@ class Memorization(_Continuation):
                 break
             seen_BT = ids_BT[torch.from_numpy(alive)][:, : self.prompt + length]
             scores = model.score(seen_BT, start=self.prompt - 1)
-            right = (scores.argmax == seen_BT[:, self.prompt :]).numpy(force=True)
             margin = scores.margin.numpy(force=True)
+            right = (scores.argmax == seen_BT[:, self.prompt :]).numpy(force=True)
+            right &= np.isfinite(margin)  # the arg max of NaN is no guess of the model's
             decisions.record(alive, right, margin)
             tie = margin <= model.near_tie
             passed = (right | tie).all(1)
@@ -89,8 +96,9 @@ class Memorization(_Continuation):
             rows = alive[unsure]
             unsure_BT = ids_BT[torch.from_numpy(rows)]
             scores = model.exact(unsure_BT, start=self.prompt - 1)
+            margin = scores.margin.numpy(force=True)
             right = (scores.argmax == unsure_BT[:, self.prompt :]).numpy(force=True)
-            decisions.record(rows, right, scores.margin.numpy(force=True))
+            decisions.record(rows, right & np.isfinite(margin), margin)
             decisions.redecided[rows] = True
         return decisions.columns()
 
@@ -133,8 +141,9 @@ class MemorizationScore(_Continuation):
 
         steps = greedy_steps(model, ids_BT[:, : self.prompt], self.continuation, decide=decide)
         decoded, margins = zip(*steps, strict=True)
-        right = (torch.stack(decoded, 1) == ids_BT[:, self.prompt :]).numpy(force=True)
         margin = torch.stack(margins, 1).numpy(force=True)
+        right = (torch.stack(decoded, 1) == ids_BT[:, self.prompt :]).numpy(force=True)
+        right &= np.isfinite(margin)
         decisions.record(np.arange(len(ids_BT)), right, margin)
         return {"score": right.mean(1), **decisions.columns()}
 

@@ -17,6 +17,8 @@ import torch
 from pythia_fast.errors import ArgumentError
 from pythia_fast.model import Model
 
+_PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
+
 Column: TypeAlias = torch.Tensor | npt.NDArray[Any] | pa.Array | pa.ChunkedArray
 
 
@@ -63,7 +65,10 @@ def summarize(metric: Metric | None, sequences: pa.Table) -> dict[str, float]:
         return {}
     own_rule = getattr(metric, "summarize", None)
     if own_rule is not None:
-        return dict(own_rule(sequences))
+        numbers = own_rule(sequences)
+        if metric is None or not isinstance(numbers, Mapping):
+            raise ArgumentError(f"`summarize` gives a dict of names to numbers, not {numbers!r}")
+        return dict(numbers)
     means = {}
     for field in sequences.schema:
         if field.name == "sequence" or not _is_number(field.type):
@@ -89,12 +94,13 @@ def identity(metric: Metric) -> dict[str, Any]:
     ArgumentError if a setting is no plain value: then the metric needs a `settings` of its own.
     """
     if hasattr(metric, "settings"):
-        settings = dict(metric.settings)
+        settings = metric.settings
+        if not isinstance(settings, Mapping):
+            raise ArgumentError(f"`settings` of the metric {metric.name!r} is a dict: {settings!r}")
     else:
-        fields = getattr(metric, "__dataclass_fields__", None) or getattr(metric, "__dict__", {})
-        settings = {field: getattr(metric, field) for field in fields}
-    settings.pop("name", None)
+        settings = {field: getattr(metric, field) for field in _attributes(metric)}
     try:
+        settings = {key: value for key, value in settings.items() if key != "name"}
         settings = json.loads(json.dumps(settings, sort_keys=True))
     except (TypeError, ValueError) as error:
         raise ArgumentError(
@@ -107,6 +113,22 @@ def identity(metric: Metric) -> dict[str, Any]:
         "type": f"{kind.__module__}:{kind.__qualname__}",
         "settings": settings,
     }
+
+
+def _attributes(metric: Metric) -> list[str]:
+    """The attributes that make a metric: its own, in slots or not, and those of its classes.
+
+    Of a class those that are plain values, so that `k = 5` in its body counts as if `__init__` had
+    set it.
+    """
+    names = dict.fromkeys(getattr(metric, "__dict__", {}))
+    for kind in type(metric).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        names |= dict.fromkeys((slots,) if isinstance(slots, str) else slots)
+        for name, value in kind.__dict__.items():
+            if not name.startswith("_") and isinstance(value, _PLAIN):
+                names[name] = None
+    return [name for name in names if hasattr(metric, name)]
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -1,6 +1,6 @@
 """A metric over some rows of a dataset, batch by batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,12 @@ def measure(
         advance(int(lengths[cut].sum()))
     if not tables:
         return pa.table({"sequence": pa.array([], pa.int64())})
-    return pa.concat_tables(tables)
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ArgumentError(
+            f"the metric {metric.name!r} gave values of several kinds: {error}"
+        ) from error
 
 
 def _gather(
@@ -72,11 +77,22 @@ def _gather(
 
 
 def _table(metric: Metric, batch: Batch, columns: Any) -> pa.Table:
+    if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in columns):
+        raise ArgumentError(
+            f"the metric {metric.name!r} gave {repr(columns)[:200]}, not a dict of named columns "
+            "with one value for each sequence"
+        )
     arrays: dict[str, pa.Array] = {"sequence": pa.array(batch.rows_B)}
     for name, column in columns.items():
         if name in RESERVED:
             raise ArgumentError(f"the metric {metric.name!r} may not name a column {name!r}")
-        array = _arrow(column)
+        try:
+            array = _arrow(column)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise ArgumentError(
+                f"the metric {metric.name!r} gave a column {name!r} that is not one value for each "
+                f"of {len(batch.rows_B)} sequences: {error}"
+            ) from error
         if len(array) != len(batch.rows_B):
             raise ArgumentError(
                 f"the metric {metric.name!r} gave {len(array)} values of {name!r} for "

@@ -81,7 +81,7 @@ class SweepResult:
         for step, name, parts in self._complete():
             origin = self._origin(parts[0], step, name)
             sequences = _stacked([read_part(part) for part in parts])
-            numbers = summarize(self._metrics.get(name), sequences)
+            numbers = _checked(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
             finite = finite and (value is None or math.isfinite(value))
@@ -186,6 +186,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
             kind = pa.string() if name in words else pa.int64() if name in counts else pa.float64()
             columns[name] = column.cast(kind)
     return pa.table(columns)
+
+
+def _checked(metric: str, numbers: dict[str, float]) -> dict[str, float]:
+    for name, value in numbers.items():
+        if name in RESERVED:
+            raise ArgumentError(f"the metric {metric!r} may not name a number {name!r}")
+        if value is not None and not isinstance(value, (int, float, np.number, np.bool_)):
+            raise ArgumentError(f"the metric {metric!r} gave {value!r} as {name!r}, no number")
+    return numbers
 
 
 def _stacked(tables: Sequence[pa.Table]) -> pa.Table:

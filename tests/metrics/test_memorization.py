@@ -160,6 +160,29 @@ def test_nan_weights_are_counted_not_memorized(tiny_series: Path, mixed: torch.T
         assert (columns["nonfinite"] > 0).all()
 
 
+def test_token_0_is_not_memorized_by_nan_weights(tiny_series: Path) -> None:
+    """The arg max of NaN is id 0, which texts of Pythia are full of."""
+    model = pythia_fast.load(tiny_series, 16)
+    model.weights.flat.fill_(float("nan"))
+    zeros = torch.zeros(3, PROMPT + CONTINUATION, dtype=torch.int64)
+    for metric in (Memorization(), MemorizationScore()):
+        columns = metric(model, batch_of(zeros))
+        assert not columns["memorized"].any()
+        assert not np.asarray(columns.get("score", 0)).any()
+
+
+@pytest.mark.parametrize("lengths", [{"prompt": "32"}, {"prompt": 32.0}, {"continuation": None}])
+def test_lengths_are_ints(lengths: dict[str, object]) -> None:
+    with pytest.raises(ArgumentError, match="an int"):
+        Memorization(**lengths)
+
+
+def test_lengths_may_be_numpys() -> None:
+    metric = Memorization(prompt=np.int64(8))
+    assert metric == Memorization(prompt=8)
+    assert type(metric.prompt) is int
+
+
 @pytest.mark.parametrize("lengths", [{"prompt": 0}, {"continuation": 0}, {"prompt": -1}])
 def test_lengths_are_checked(lengths: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match="at least one token"):

@@ -51,6 +51,44 @@ def test_settings_are_part_of_the_identity() -> None:
     assert identity(own)["settings"] == {"layer": 3}
 
 
+def test_plain_values_of_the_class_are_settings_too() -> None:
+    """`k = 5` in the class is how most people write it; another k is another metric."""
+
+    class TopK(Length):
+        k = 5
+
+    assert identity(TopK())["settings"] == {"k": 5}
+    own = TopK()
+    own.k = 1
+    assert identity(own)["settings"] == {"k": 1}
+
+
+def test_slots_are_settings_too() -> None:
+    class Slotted:
+        name = "slotted"
+        __slots__ = ("k", "unset")
+
+        def __init__(self, k: int) -> None:
+            self.k = k
+
+    assert identity(Slotted(3))["settings"] == {"k": 3}
+
+
+@pytest.mark.parametrize("settings", [None, [1], 3])
+def test_settings_that_are_no_dict_are_refused(settings: object) -> None:
+    own = Length()
+    own.settings = settings
+    with pytest.raises(ArgumentError, match="is a dict"):
+        identity(own)
+
+
+def test_a_summary_that_is_no_dict_is_refused() -> None:
+    own = Length()
+    own.summarize = lambda sequences: None
+    with pytest.raises(ArgumentError, match="a dict of names to numbers"):
+        summarize(own, pa.table({"sequence": [1]}))
+
+
 def test_a_setting_that_is_no_plain_value_is_refused() -> None:
     own = Length()
     own.probe = object()
