@@ -18,7 +18,7 @@ from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch,
 from pythia_fast.series import CheckpointSeries
 
 BYTES_PER_ROW = 128
-"""What a row of results takes at most, for the check of free space before the start."""
+"""What a row of results takes, lists aside, for the check of free space before the start."""
 
 OnError = Literal["raise", "skip"]
 
@@ -32,13 +32,14 @@ class LocalEngine:
         self._series, self._plan, self._folder = series, plan, folder
         self._progress = progress
         self._step_of_sha256: dict[str, int] = {}
+        self._finished = 0
 
     def run(
         self, device: torch.device, dtype: torch.dtype, batch_tokens: int, on_error: OnError
     ) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
         steps = self._plan.steps
-        todo = [step for step in steps if not self._is_done(step)]
+        todo = [step for step in steps if not self._is_done_or_failed(step, on_error)]
         if not todo:
             self._progress.say(f"nothing left to compute: all is in {self._folder.path}")
             return
@@ -46,7 +47,6 @@ class LocalEngine:
         self._folder.check_space(rows * BYTES_PER_ROW)
         arenas = make_arenas(self._plan.spec.architecture, len(todo), dtype, device)
         resident = Model(arenas[0], self._plan.spec)
-        finished = len(steps) - len(todo)
         try:
             with (
                 ThreadPoolExecutor(1, "pythia_fast-write") as writer,
@@ -60,24 +60,37 @@ class LocalEngine:
                     except Exception as error:
                         self._fail(loaded.step, error, on_error)
                     else:
-                        finished += 1
+                        self._finished += 1
         except KeyboardInterrupt:
             raise SweepInterruptedError(
-                f"interrupted: {finished} of {len(steps)} steps are finished and kept in "
+                f"interrupted: {self._finished} of {len(steps)} steps are finished and kept in "
                 f"{self._folder.path}; the same call goes on from there"
             ) from None
+
+    def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
+        """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
+        try:
+            return self._is_done(step)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            self._fail(step, error, on_error)
+            return True
 
     def _is_done(self, step: int) -> bool:
         """Whether all units of a step are there, of the weights that the series still has."""
         units = list(self._plan.units(step))
         if not all(self._folder.done(unit) for unit in units):
             return False
-        origin = self._folder.origin(units[0])
-        sha256 = origin["weights_sha256"]
-        if origin["identity"] != self._series.identity(step):
+        origins = [self._folder.origin(unit) for unit in units]
+        sha256 = origins[0]["weights_sha256"]
+        for origin in origins[1:]:
+            self._check_unchanged(step, origin["weights_sha256"], sha256)
+        if origins[-1]["identity"] != self._series.identity(step):
             self._check_unchanged(step, sha256, self._series.open(step).weights_sha256)
         self._step_of_sha256.setdefault(sha256, step)
         self._folder.forget_failure(step)  # of a process that was killed before it could
+        self._finished += 1
         self._progress.skip(sum(map(self._plan.tokens_of, units)))
         self._progress.checkpoint_done()
         return True

@@ -53,10 +53,11 @@ def measure(
                 raise
             middle = (cut.start + cut.stop) // 2
             todo += [slice(middle, cut.stop), slice(cut.start, middle)]
-            torch.cuda.empty_cache()
+        else:
+            tables.append(table)
+            advance(int(lengths[cut].sum()))
             continue
-        tables.append(table)
-        advance(int(lengths[cut].sum()))
+        torch.cuda.empty_cache()  # behind the except: until there the error holds the tensors
     if not tables:
         return pa.table({"sequence": pa.array([], pa.int64())})
     try:

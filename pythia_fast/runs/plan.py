@@ -91,8 +91,9 @@ class Plan:
     @cached_property
     def specification(self) -> dict[str, Any]:
         """All that determines the values of the units, as plain JSON; the steps do not."""
-        rows = None if isinstance(self.sequences, str) else self.rows(self.steps[0])
-        chosen: Any = self.sequences if rows is None else [len(rows), *rows[:1].tolist()]
+        by_step = isinstance(self.sequences, str)
+        rows = None if by_step else self.rows(self.steps[0])
+        chosen = self.sequences if by_step else self._span()
         return {
             "model": self.spec.name,
             "architecture": dataclasses.asdict(self.spec.architecture),
@@ -103,6 +104,13 @@ class Plan:
             "deterministic": self.deterministic,
             "shard_sequences": SHARD_SEQUENCES,
         }
+
+    def _span(self) -> dict[str, int]:
+        """The chosen rows, named the same way whether a number or a slice chose them."""
+        chosen = slice(self.sequences) if isinstance(self.sequences, int) else self.sequences
+        every = range(len(self.dataset))
+        span = every[chosen] if isinstance(chosen, slice) else every
+        return {"first": span.start, "count": len(span), "stride": span.step}
 
     def _seen(self, step: int) -> int:
         """The sequences of its corpus that a checkpoint of the suite has seen."""

@@ -170,10 +170,11 @@ def make_arenas(
     architecture: Architecture, steps: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Weights, ...]:
     """One arena for one step; two for more, if they fit into the memory that is free."""
+    free = free_bytes(device)
     first = Weights(architecture, dtype=dtype, device=device)
     if steps < 2:
         return (first,)
-    needed, free = first.flat.nbytes * 2, free_bytes(device)
+    needed = first.flat.nbytes * 2
     if needed > MEMORY_SHARE * free:
         _log.warning(
             "two checkpoints of %.1f GB do not fit into %.1f GB of free memory: loading and "

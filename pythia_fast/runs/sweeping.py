@@ -13,7 +13,7 @@ from pythia_fast.metrics import Metric, resolve
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.measure import auto_batch_tokens
-from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
+from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.streaming import resolve_device, resolve_dtype
@@ -83,13 +83,15 @@ def sweep(
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     target = resolve_device(device)
     kind = resolve_dtype(dtype, target)
+    chosen = sequences_argument(sequences)
+    _check_batch_tokens(batch_tokens)
     series = open_series(model, cache_dir=cache_dir)
     plan = Plan(
         spec=series.spec,
         steps=parse_steps(steps, series.steps),
         metrics=resolve(metrics),
-        dataset=_dataset(tokens, sequences, series, cache_dir),
-        sequences=sequences_argument(sequences),
+        dataset=_dataset(tokens, chosen, series, cache_dir),
+        sequences=chosen,
         dtype=str(kind).removeprefix("torch."),
         deterministic=deterministic,
     )
@@ -113,7 +115,7 @@ def default_folder(
 
 def _dataset(
     tokens: TokenDataset | TokenSource | None,
-    sequences: object,
+    sequences: Sequences,
     series: CheckpointSeries,
     cache_dir: str | Path | None,
 ) -> TokenDataset:
@@ -139,11 +141,16 @@ def _fresh(path: Path, *, given: bool) -> Path:
     return path
 
 
-def _batch_tokens(batch_tokens: object, plan: Plan, dtype: torch.dtype) -> int:
+def _check_batch_tokens(batch_tokens: object) -> None:
+    if batch_tokens == "auto":
+        return
+    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
+        raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
+
+
+def _batch_tokens(batch_tokens: int | Literal["auto"], plan: Plan, dtype: torch.dtype) -> int:
     if plan.deterministic:
         return 1  # less than any sequence: each makes a batch of its own
     if batch_tokens == "auto":
         return auto_batch_tokens(plan.spec.architecture, dtype)
-    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
-        raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
     return batch_tokens

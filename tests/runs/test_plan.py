@@ -94,3 +94,14 @@ def test_the_specification_does_not_depend_on_where_or_which_steps(tiny: Archite
     one, other = plan(5, tiny, steps=(0,)), plan(5, tiny)
     assert fingerprint(one.specification) == fingerprint(other.specification)
     assert fingerprint(plan(4, tiny).specification) != fingerprint(one.specification)
+
+
+def test_rows_are_named_by_what_they_are(tiny: Architecture) -> None:
+    """Equal tokens in other rows are another selection; a number and its slice are the same."""
+
+    def chosen(sequences: object) -> dict:
+        return plan(6, tiny, sequences=sequences).specification
+
+    assert chosen(3) == chosen(slice(3)) == chosen(slice(0, 3, 1))
+    assert chosen(slice(0, 6, 2)) != chosen(slice(0, 3))
+    assert chosen(slice(2, 5)) != chosen(slice(0, 3))

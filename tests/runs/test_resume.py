@@ -272,5 +272,14 @@ def test_a_part_of_another_step_is_not_taken_for_this_one(
     shutil.copy(parts / "step=2/perplexity-00000.parquet", parts / "step=1")
     with pytest.raises(FormatError, match="its step is 2, not 1"):
         _ = pythia_fast.SweepResult(tmp_path / "run").table
-    with pytest.raises(FormatError, match="its step is 2, not 1"):
+    with pytest.raises(SweepError, match="its step is 2, not 1"):
         small_sweep()
+
+
+def test_a_damaged_finished_step_is_skipped_like_any_failure(small_sweep: Sweep) -> None:
+    path = small_sweep().path / "parts/step=2/perplexity-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(SweepError, match="step 2 failed"):
+        small_sweep()
+    path.unlink()
+    assert len(small_sweep(on_error="skip").table) == 6

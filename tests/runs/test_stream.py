@@ -1,5 +1,6 @@
 """One resident model: the same object and memory, other weights."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from transformers import GPTNeoXForCausalLM
 import pythia_fast
 from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepError
 from pythia_fast.runs import streaming
+from pythia_fast.series import Checkpoint, LocalSeries
 
 STEPS = [0, 1, 2, 4, 8, 16]
 
@@ -111,3 +113,21 @@ def test_results_equal_whatever_is_loaded_meanwhile(
     for step in STEPS:
         alone = pythia_fast.load(tiny_series, step).nll(tiny_ids).numpy()
         np.testing.assert_array_equal(streamed[step], alone)
+
+
+def test_the_next_step_is_loaded_while_this_one_is_used(
+    tiny_series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = {step: threading.Event() for step in STEPS}
+
+    class Watched(LocalSeries):
+        def open(self, step: int) -> Checkpoint:
+            opened[step].set()
+            return super().open(step)
+
+    monkeypatch.setattr(streaming, "open_series", lambda model, cache_dir: Watched(model))
+    for step, _ in pythia_fast.stream(tiny_series):
+        following = STEPS[STEPS.index(step) + 1 :]
+        if following:
+            assert opened[following[0]].wait(timeout=30)
+        assert not any(opened[later].is_set() for later in following[1:])

@@ -169,6 +169,7 @@ def test_resume_false_wants_a_new_folder(small_sweep: Sweep) -> None:
         ({"sequences": True}, ArgumentError),
         ({"batch_tokens": 0}, ArgumentError),
         ({"batch_tokens": "many"}, ArgumentError),
+        ({"batch_tokens": -1, "deterministic": True}, ArgumentError),
         ({"dtype": "int8"}, ArgumentError),
         ({"device": "tpu9"}, ArgumentError),
         ({"on_error": "ignore"}, ArgumentError),
