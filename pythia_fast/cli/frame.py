@@ -42,7 +42,8 @@ class Group(Command, click.Group):
         """Run the command. BrokenPipeError means that the reader has seen enough: no error."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where the shell has closed it
+                sys.stdout.flush()
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for the flush at exit
             ctx.exit(0)

@@ -42,7 +42,9 @@ END_OF_TEXT = "<|endoftext|>"
 @click.option(
     "--top-k", type=click.IntRange(min=1), help="Draw from so many likeliest tokens only."
 )
-@click.option("--seed", type=int, help="The same seed draws the same tokens.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), help="The same seed draws the same tokens."
+)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
@@ -73,6 +75,10 @@ def generate(
     series = open_series(model, cache_dir=cache_dir)
     chosen = series.steps[-1] if step is None else step
     text = load_tokenizer(tokenizer or find_tokenizer(series, chosen))
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(f"the prompt is no valid text: {error}") from error
     ids = text.encode(prompt, add_special_tokens=False).ids
     if not ids:
         raise ArgumentError("the prompt gives no tokens: write at least one character")

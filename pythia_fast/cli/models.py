@@ -1,7 +1,5 @@
 """`pythia-fast models`."""
 
-from pathlib import Path
-
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
@@ -32,7 +30,9 @@ def models(model: str | None, as_json: bool) -> None:
         else:
             click.echo(suite.table(every))
         return
-    if Path(model).expanduser().is_dir():
+    from pythia_fast.series.sources import existing_folder
+
+    if existing_folder(model) is not None:
         from pythia_fast.series import open_series
 
         spec = open_series(model).spec

@@ -173,7 +173,8 @@ def _texts(path: Path, tokenizer: Path) -> "TokenDataset":
     from pythia_fast.tokens import TokenDataset
 
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines(), to which a form feed and other separators inside a text are ends too.
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except OSError as error:
         raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

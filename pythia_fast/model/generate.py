@@ -66,6 +66,8 @@ def generate(
         raise ArgumentError(f"top_k is 1 to {vocab_rows}, got {top_k}")
     if stop_token is not None and not 0 <= stop_token < vocab_rows:
         raise ArgumentError(f"stop_token is an id, 0 to {vocab_rows - 1}, got {stop_token}")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise ArgumentError(f"seed is a number of 64 bits, got {seed}")
     generator = torch.Generator(ids_BT.device)
     if seed is None:
         generator.seed()

@@ -18,7 +18,7 @@ class Progress:
         self._shown = shown
         self._started = self._last_line = time.monotonic()
         self._bar: tqdm[None] | None = None
-        if shown and sys.stderr.isatty():
+        if shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(
                 total=tokens,
                 unit="tok",

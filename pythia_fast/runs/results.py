@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.runs.folder import (
@@ -51,7 +52,7 @@ class SweepResult:
         steps: Iterable[int] | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is not a run folder")

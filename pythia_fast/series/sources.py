@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from pythia_fast.errors import UnknownModelError
+from pythia_fast.cache import expanded
+from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.local import LocalSeries
@@ -49,20 +50,35 @@ def open_series(model: str | Path, *, cache_dir: str | Path | None = None) -> Ch
     "~"), otherwise first a model. `cache_dir` is where the Hub's files go, None for its usual
     cache. UnknownModelError if it is neither.
     """
-    folder = Path(model).expanduser()
+    folder = existing_folder(model)
     if isinstance(model, Path):
-        if not folder.is_dir():
+        if folder is None:
             raise UnknownModelError(f"there is no folder {model}; a model's name is given as a str")
         return LocalSeries(folder)
     looks_like_path = os.sep in model or model.startswith((".", "~"))
-    if looks_like_path and folder.is_dir():
+    if looks_like_path and folder is not None:
         return LocalSeries(folder)
     try:
         found = spec(model)
     except UnknownModelError as error:
-        if folder.is_dir():
+        if folder is not None:
             return LocalSeries(folder)
         if looks_like_path:
             raise UnknownModelError(f"{model!r} is no folder here, and {error}") from error
         raise
     return HubSeries(found, cache_dir=cache_dir)
+
+
+def existing_folder(model: str | Path) -> Path | None:
+    """The folder that `model` is the path of, or None. ArgumentError if it is no text or path.
+
+    None as well for what cannot be a path here: another user's home that is not there, or a name
+    too long for the file system, such as a prompt in the model's place.
+    """
+    if not isinstance(model, (str, Path)):
+        raise ArgumentError(f"a model is a name or the path of a folder, not {model!r}")
+    try:
+        folder = expanded(model)
+        return folder if folder.is_dir() else None
+    except (ArgumentError, OSError, ValueError):
+        return None

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import ArgumentError, MissingTokensError
+from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
 
 TEXTS_A_BATCH = 1024
 
@@ -37,7 +38,7 @@ def describe(source: object, store: TokenStore) -> str:
 
 def pair(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     """The .idx and the .bin that `path` stands for: a prefix, or one of the two."""
-    text = os.fspath(path)
+    text = str(expanded(path))
     prefix = text[:-4] if text.endswith((".idx", ".bin")) else text
     return Path(prefix + ".idx"), Path(prefix + ".bin")
 
@@ -48,7 +49,10 @@ def open_pair(path: str | os.PathLike[str]) -> TokenStore:
     What was opened is what was checked and is read.
     """
     index, bin_ = pair(path)
-    missing = [str(file) for file in (index, bin_) if not file.exists()]
+    try:
+        missing = [str(file) for file in (index, bin_) if not file.exists()]
+    except OSError as error:  # a text in place of a path
+        raise ReadError(error.errno, f"cannot look for {index}: {error.strerror}") from error
     if missing:
         raise MissingTokensError(
             f"no token data at {os.fspath(path)!r}: looked for {index} and {bin_}, and "
@@ -116,7 +120,7 @@ def load_tokenizer(source: object) -> Tokenizer:
             "texts need tokenizer=, the path of a tokenizer.json or a tokenizers.Tokenizer, got "
             f"{type(source).__name__}"
         )
-    path = Path(source)
+    path = expanded(source)
     if not path.is_file():
         raise MissingTokensError(f"no tokenizer at {path}: looked for a tokenizer.json there")
     try:

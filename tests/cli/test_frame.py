@@ -161,3 +161,13 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, 
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["rows"]) == 6
     assert kept < set(out.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream_is_no_error(suite, tokens, tmp_path, closed):
+    """Python then has None in its place; daemons are started so."""
+    command = [sys.executable, "-m", "pythia_fast", "sweep", suite, "--tokens", tokens]
+    words = [*map(str, command), "--steps", "0", "--out", str(tmp_path / "run")]
+    shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *words]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

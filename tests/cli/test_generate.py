@@ -105,3 +105,11 @@ def test_a_hub_that_is_not_there_is_bad_input(tmp_path):
     )  # fmt: skip
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_prompt_that_is_no_text_is_bad_input(run, suite):
+    assert "no valid text" in run("generate", suite, "\udcff", exit_code=3).stderr
+
+
+def test_a_seed_of_too_many_digits_is_wrong_usage(run, suite):
+    run("generate", suite, "Hello", "--seed", 10**30, exit_code=2)

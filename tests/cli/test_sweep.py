@@ -126,3 +126,12 @@ def test_the_same_weights_twice_are_said(run, suite, tokens, tmp_path):
 
 def test_the_fixture_has_room_for_ascii(tiny):
     assert byte_tokenizer().encode("~").ids[0] < Weights(tiny).embed_VD.shape[0]
+
+
+def test_only_the_end_of_a_line_ends_a_sequence(run, suite, tmp_path):
+    """A form feed or another separator inside a line belongs to its text."""
+    (tmp_path / "texts").write_bytes(b"\xef\xbb\xbfone\x0ctwo\x1cthree\r\n\nfour\n")
+    options = ("--tokens", tmp_path / "texts", "--tokenizer", suite / "tokenizer.json", "--json")
+    rows = json.loads(run("sweep", suite, "--steps", 0, "-q", *options).stdout)["rows"]
+    assert rows[0]["sequences"] == 2
+    assert rows[0]["tokens"] == len("one two three") - 1 + len("four") - 1

@@ -56,3 +56,16 @@ def test_neither(home: Path) -> None:
 def test_a_local_spec_has_no_repository(tiny: Architecture) -> None:
     with pytest.raises(ArgumentError, match="no model of the Hub"):
         HubSeries(ModelSpec.local("mine", tiny, (0,)))
+
+
+@pytest.mark.parametrize("model", ["~nobody-here/x", "Hello, I am " * 40, "a\0b"])
+def test_what_cannot_be_a_path_is_no_model(home: Path, model: str) -> None:
+    """A prompt in the model's place is longer than a file's name may be."""
+    with pytest.raises(UnknownModelError):
+        open_series(model)
+
+
+@pytest.mark.parametrize("model", [None, 5, b"70m"])
+def test_a_model_is_text_or_a_path(model: object) -> None:
+    with pytest.raises(ArgumentError, match="a name or the path"):
+        open_series(model)
