@@ -169,7 +169,13 @@ def batches(lengths: npt.NDArray[np.int64], batch_tokens: int) -> Iterator[slice
 def sequences_argument(sequences: object) -> Sequences:
     """Check the argument `sequences`. ArgumentError if it is none of what `sweep` takes."""
     if isinstance(sequences, slice):
+        try:
+            sequences.indices(0)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"sequences={sequences!r} is no slice of rows: {error}") from error
         return sequences
+    if isinstance(sequences, np.integer):
+        sequences = int(sequences)
     if isinstance(sequences, str) and sequences in ("seen", "unseen"):
         return "seen" if sequences == "seen" else "unseen"
     if isinstance(sequences, int) and not isinstance(sequences, bool) and sequences > 0:

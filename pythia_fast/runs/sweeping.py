@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from pythia_fast.cache import cache_folder
+from pythia_fast.cache import cache_folder, expanded
 from pythia_fast.errors import ArgumentError, RunMismatchError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.runs.folder import RunFolder
@@ -96,7 +96,7 @@ def sweep(
         deterministic=deterministic,
     )
     batch = _batch_tokens(batch_tokens, plan, kind)
-    path = Path(out).expanduser() if out else default_folder(series, plan, cache_dir)
+    path = expanded(out) if out else default_folder(series, plan, cache_dir)
     if not resume:
         path = _fresh(path, given=out is not None)
     folder = RunFolder(path, plan.specification)

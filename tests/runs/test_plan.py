@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pythia_fast
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.metrics import Memorization, Perplexity
-from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint
+from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint, sequences_argument
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.tokens import TokenDataset
 
@@ -105,3 +105,13 @@ def test_rows_are_named_by_what_they_are(tiny: Architecture) -> None:
     assert chosen(3) == chosen(slice(3)) == chosen(slice(0, 3, 1))
     assert chosen(slice(0, 6, 2)) != chosen(slice(0, 3))
     assert chosen(slice(2, 5)) != chosen(slice(0, 3))
+
+
+@pytest.mark.parametrize("rows", [slice("a", 3), slice(0, 10, 0), slice(1.5, 3)], ids=str)
+def test_a_slice_that_is_none_is_refused(rows: slice) -> None:
+    with pytest.raises(ArgumentError, match="no slice of rows"):
+        sequences_argument(rows)
+
+
+def test_a_number_may_be_numpys() -> None:
+    assert sequences_argument(np.int64(4)) == 4
