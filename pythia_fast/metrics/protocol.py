@@ -3,6 +3,8 @@
 B sequences in a batch, T tokens in the longest of them.
 """
 
+import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,8 +91,10 @@ def min_tokens(metric: Metric) -> int:
 
 
 def identity(metric: Metric) -> dict[str, Any]:
-    """What determines a metric's values, as plain JSON: its name, its type and its settings.
+    """What determines a metric's values, as plain JSON: name, type, settings and its class's code.
 
+    The code of built-in metrics goes with the package's version, which every part carries. Where
+    Python cannot show a class's source (in `python -c`, say), a change of it is not seen.
     ArgumentError if a setting is no plain value: then the metric needs a `settings` of its own.
     """
     if hasattr(metric, "settings"):
@@ -112,7 +116,17 @@ def identity(metric: Metric) -> dict[str, Any]:
         "name": metric.name,
         "type": f"{kind.__module__}:{kind.__qualname__}",
         "settings": settings,
+        "code": _code_sha256(kind),
     }
+
+
+def _code_sha256(kind: type) -> str | None:
+    if kind.__module__.startswith("pythia_fast."):
+        return None
+    try:
+        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
 
 
 def _attributes(metric: Metric) -> list[str]:

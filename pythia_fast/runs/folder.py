@@ -90,6 +90,13 @@ class RunFolder:
         """`provenance`, but FormatError if the part is not this unit's."""
         return read_origin(self._inside(unit.path), self.hash, unit.step, unit.metric.name)
 
+    def first_origin(self) -> dict[str, Any] | None:
+        """The provenance of some finished unit, the same one each time; None if there is none."""
+        for _, folder in numbered(self.path / "parts"):
+            for part in sorted(folder.glob("*.parquet")):
+                return read_provenance(part)
+        return None
+
     def table(self, unit: Unit) -> pa.Table:
         """A finished unit's rows."""
         return read_part(self._inside(unit.path))

@@ -39,6 +39,7 @@ class LocalEngine:
     ) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
         steps = self._plan.steps
+        self._check_source()
         todo = [step for step in steps if not self._is_done_or_failed(step, on_error)]
         if not todo:
             self._progress.say(f"nothing left to compute: all is in {self._folder.path}")
@@ -66,6 +67,21 @@ class LocalEngine:
                 f"interrupted: {self._finished} of {len(steps)} steps are finished and kept in "
                 f"{self._folder.path}; the same call goes on from there"
             ) from None
+
+    def _check_source(self) -> None:
+        """RunMismatchError if the folder's results are of another folder of the same name."""
+        origin = self._folder.first_origin()
+        if self._plan.spec.repo is not None or origin is None:
+            return
+        if origin.get("source") == self._series.source:
+            return
+        step = origin["step"]
+        moved = step in self._series.steps
+        if not moved or self._series.open(step).weights_sha256 != origin["weights_sha256"]:
+            raise RunMismatchError(
+                f"{self._folder.path} holds results of {origin.get('source')}, which is another "
+                f"series than {self._series.source}. Give another `out`"
+            )
 
     def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
         """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
@@ -142,8 +158,9 @@ class LocalEngine:
             "run": self._folder.hash,
             "model": self._plan.spec.name,
             "step": loaded.step,
+            "source": self._series.source,
             "commit": loaded.checkpoint.commit,
-            "identity": self._series.identity(loaded.step),
+            "identity": loaded.identity,
             "weights_sha256": loaded.weights_sha256,
             "weights_nonfinite": sum(loaded.report.nonfinite.values()),
             "duplicate_of": twin,

@@ -5,6 +5,7 @@ into the other. Where only one fits, loading and computing take turns. Memory is
 by two checkpoints in the resident data type, however long the series.
 """
 
+import errno
 import itertools
 import logging
 import os
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, ReadError
 from pythia_fast.model import LoadReport, Model, Weights
 from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
@@ -42,6 +43,7 @@ class Loaded:
     checkpoint: Checkpoint
     report: LoadReport
     weights_sha256: str
+    identity: str
     load_s: float
     hash_s: float
     wait_s: float = 0.0
@@ -236,12 +238,18 @@ def _load(
 ) -> Loaded | NotLoaded:
     try:
         started = time.perf_counter()
+        identity = series.identity(step)
         checkpoint = series.open(step)
         report = weights.load(checkpoint)
         loaded = time.perf_counter()
         sha256 = checkpoint.weights_sha256 if hashed else ""
+        if series.identity(step) != identity:
+            raise ReadError(
+                errno.ESTALE,
+                f"step {step} of {series.name} has changed while it was read: try again",
+            )
         return Loaded(
-            *(step, weights, checkpoint, report, sha256),
+            *(step, weights, checkpoint, report, sha256, identity),
             load_s=loaded - started,
             hash_s=time.perf_counter() - loaded,
         )

@@ -1,9 +1,10 @@
 """The sweep: every metric over every sequence at every checkpoint, resumable at any point."""
 
+import operator
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 
@@ -144,7 +145,11 @@ def _fresh(path: Path, *, given: bool) -> Path:
 def _check_batch_tokens(batch_tokens: object) -> None:
     if batch_tokens == "auto":
         return
-    if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int) or batch_tokens < 1:
+    if (
+        not isinstance(batch_tokens, SupportsIndex)
+        or isinstance(batch_tokens, bool)
+        or operator.index(batch_tokens) < 1
+    ):
         raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
 
 
@@ -153,4 +158,4 @@ def _batch_tokens(batch_tokens: int | Literal["auto"], plan: Plan, dtype: torch.
         return 1  # less than any sequence: each makes a batch of its own
     if batch_tokens == "auto":
         return auto_batch_tokens(plan.spec.architecture, dtype)
-    return batch_tokens
+    return operator.index(batch_tokens)

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -28,8 +29,10 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> 
 
 def write_torch_zip(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write `tensors` as `torch.save` does; an existing file is replaced in one step."""
-    with _replacing(Path(path)) as file:
-        torch.save(_dense(tensors), file)
+    # In a thread, which no Ctrl-C reaches: torch's writer, interrupted half-way, ends the process
+    # when it finds its file closed.
+    with _replacing(Path(path)) as file, ThreadPoolExecutor(1, "pythia_fast-save") as pool:
+        pool.submit(torch.save, _dense(tensors), file).result()
 
 
 def write_checkpoint(

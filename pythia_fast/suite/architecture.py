@@ -3,6 +3,7 @@
 L layers, D width, H heads, K = D / H head width, F = 4D feed-forward width, V vocabulary rows.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class Architecture:
         if min(*sizes, self.layers) < 1 or max(sizes) > MOST or self.layers > MOST_LAYERS:
             raise ArgumentError(
                 f"layers are 1 to {MOST_LAYERS}, other sizes 1 to {MOST}, got {self}"
+            )
+        if not (0 < self.layer_norm_eps < 1 and 1 <= self.rotary_base < math.inf):
+            raise ArgumentError(
+                "layer_norm_eps lies between 0 and 1 and rotary_base is at least 1, got "
+                f"{self.layer_norm_eps} and {self.rotary_base}"
             )
         if self.width % self.heads:
             raise ArgumentError(f"width {self.width} is no multiple of {self.heads} heads")

@@ -1,6 +1,7 @@
 """Names, settings and summaries of metrics, a user's own among them."""
 
 import dataclasses
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -111,3 +112,18 @@ def test_an_explicit_settings_property_wins() -> None:
 def test_the_default_summary_is_the_mean_of_each_number() -> None:
     table = pa.table({"sequence": [5, 6], "a": [1, 2], "b": [True, False], "word": ["x", "y"]})
     assert summarize(Length(), table) == {"a": 1.5, "b": 0.5}
+
+
+def test_other_code_is_another_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual loop in a notebook: the class is changed, its name and settings are not."""
+    codes = []
+    for number in (1, 2):
+        (tmp_path / f"own_{number}.py").write_text(
+            f"class Own:\n    name = 'own'\n    def __call__(self, model, batch):\n"
+            f"        return {{'x': batch.lengths_B * {number}}}\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        codes.append(identity(__import__(f"own_{number}").Own())["code"])
+    assert len(set(codes)) == 2
+    assert None not in codes
+    assert identity(Perplexity())["code"] is None

@@ -21,6 +21,7 @@ from pythia_fast.errors import (
     SweepError,
     SweepInterruptedError,
 )
+from pythia_fast.model import Weights
 from pythia_fast.series.write import write_checkpoint
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import random_state_dict
@@ -283,3 +284,31 @@ def test_a_damaged_finished_step_is_skipped_like_any_failure(small_sweep: Sweep)
         small_sweep()
     path.unlink()
     assert len(small_sweep(on_error="skip").table) == 6
+
+
+def test_another_series_of_the_same_name_is_refused(
+    small_sweep: Sweep, tiny_series: Path, tiny: Architecture, tmp_path: Path
+) -> None:
+    """Two seeds, both in folders called "tiny", with different steps in each."""
+    small_sweep(steps=[0])
+    other = tmp_path / "seed2" / "tiny"
+    write_checkpoint(other / "step32", random_state_dict(tiny, step=32, seed=2), tiny)
+    with pytest.raises(RunMismatchError, match="another series"):
+        small_sweep(model=other)
+    moved = Path(shutil.copytree(tiny_series, tmp_path / "moved" / "tiny"))
+    assert small_sweep(model=moved, steps=[0, 1]).table["step"].to_pylist() == [0, 1]
+
+
+def test_a_step_that_changes_while_it_is_read_is_told(
+    small_sweep: Sweep, own_series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Weights.load
+
+    def touching(self: object, checkpoint: object) -> object:
+        report = load(self, checkpoint)
+        os.utime(own_series / WEIGHTS, (1, 1))
+        return report
+
+    monkeypatch.setattr(Weights, "load", touching)
+    with pytest.raises(SweepError, match="changed while it was read"):
+        small_sweep(model=own_series, steps=[4])

@@ -105,6 +105,8 @@ def test_without_use_parallel_residual_the_default_holds():
         ({"num_hidden_layers": 10**12}, "layers are 1 to"),
         ({"vocab_size": 10**12}, "other sizes 1 to"),
         ({"hidden_act": []}, "unhashable"),
+        ({"layer_norm_eps": -1e-5}, "layer_norm_eps lies between"),
+        ({"rotary_emb_base": 0}, "rotary_base is at least 1"),
         ({"rope_scaling": 3}, "no attribute"),
         ({"vocab_size": None}, "int"),
         ({"rotary_pct": 1.5}, "at most the head's 64"),
