@@ -221,9 +221,10 @@ def read_origin(path: Path, run_hash: str, step: int, metric: str) -> dict[str, 
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
-    """What lies in `folder` as step=N, by N; anything else that lies there is not ours."""
+    """What lies in `folder` as step=N, by N; symbolic links and anything else are not ours."""
     name = re.compile(r"step=(0|[1-9]\d*)", re.ASCII)
-    entries = folder.iterdir() if folder.is_dir() else ()
+    own = folder.is_dir() and not folder.is_symlink()
+    entries = [each for each in folder.iterdir() if not each.is_symlink()] if own else []
     return sorted((int(match[1]), each) for each in entries if (match := name.fullmatch(each.name)))
 
 

@@ -166,7 +166,8 @@ class SweepResult:
             if not self._asked(step):
                 continue
             for name in self._names:
-                parts = sorted(folder.glob(f"{name}-?????.parquet"))
+                files = folder.glob(f"{name}-?????.parquet")
+                parts = sorted(part for part in files if not part.is_symlink())
                 if parts and len(parts) == self._origin(parts[0], step, name)["shards"]:
                     found.append((step, name, parts))
         return found

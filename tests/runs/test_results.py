@@ -196,3 +196,16 @@ def test_a_summary_may_not_stand_in_for_the_tables_own_columns(
     result = small_sweep(metrics=[Odd({"a": np.zeros(24)}, numbers)], steps=[0])
     with pytest.raises(ArgumentError, match="the metric 'odd'"):
         _ = result.table
+
+
+@pytest.mark.parametrize(
+    "place", ["parts", "parts/step=1", "parts/step=1/perplexity-00000.parquet"]
+)
+def test_symbolic_links_in_the_folder_are_not_followed(
+    small_sweep: Sweep, tmp_path: Path, place: str
+) -> None:
+    run = small_sweep(steps=[0, 1]).path
+    (run / place).rename(tmp_path / "elsewhere")
+    (run / place).symlink_to(tmp_path / "elsewhere")
+    expected = [] if place == "parts" else [0]
+    assert pythia_fast.SweepResult(run).table["step"].to_pylist() == expected
