@@ -70,10 +70,10 @@ class LocalEngine:
 
     def _check_source(self) -> None:
         """RunMismatchError if the folder's results are of another folder of the same name."""
-        origin = self._folder.first_origin()
-        if self._plan.spec.repo is not None or origin is None:
+        if self._plan.spec.repo is not None:
             return
-        if origin.get("source") == self._series.source:
+        origin = self._folder.first_origin()
+        if origin is None or origin.get("source") == self._series.source:
             return
         step = origin["step"]
         moved = step in self._series.steps
@@ -154,6 +154,7 @@ class LocalEngine:
         self._progress.checkpoint_done()
 
     def _origin(self, loaded: Loaded, twin: int | None, device: torch.device) -> dict[str, Any]:
+        installed = versions()
         return {
             "run": self._folder.hash,
             "model": self._plan.spec.name,
@@ -167,8 +168,8 @@ class LocalEngine:
             "dtype": self._plan.dtype,
             "device": device_name(device),
             "tokens_fingerprint": self._plan.specification["tokens"],
-            "version": versions()["pythia-fast"],
-            "versions": versions(),
+            "version": installed["pythia-fast"],
+            "versions": installed,
             "load_s": loaded.load_s,
             "hash_s": loaded.hash_s,
             "wait_s": loaded.wait_s,

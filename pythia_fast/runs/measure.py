@@ -13,7 +13,7 @@ from pythia_fast.metrics import Batch, Metric, looked_at
 from pythia_fast.metrics.protocol import Column
 from pythia_fast.model import Model
 from pythia_fast.runs.plan import Rows, batches
-from pythia_fast.runs.results import RESERVED
+from pythia_fast.runs.results import RESERVED, stacked
 from pythia_fast.suite import Architecture
 from pythia_fast.tokens import TokenDataset
 
@@ -60,12 +60,7 @@ def measure(
         torch.cuda.empty_cache()  # behind the except: until there the error holds the tensors
     if not tables:
         return pa.table({"sequence": pa.array([], pa.int64())})
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise ArgumentError(
-            f"the metric {metric.name!r} gave values of several kinds: {error}"
-        ) from error
+    return stacked(tables, metric.name)
 
 
 def _gather(

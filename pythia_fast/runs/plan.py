@@ -61,13 +61,8 @@ class Plan:
 
     def rows(self, step: int) -> Rows:
         """The dataset's rows that are looked at in `step`, in order."""
-        count = len(self.dataset)
-        if isinstance(self.sequences, int):
-            return np.arange(min(self.sequences, count))
-        if isinstance(self.sequences, slice):
-            return np.arange(count)[self.sequences]
-        seen = min(self._seen(step), count)
-        return np.arange(seen) if self.sequences == "seen" else np.arange(seen, count)
+        chosen = self._chosen(step)
+        return np.arange(chosen.start, chosen.stop, chosen.step)
 
     def units(self, step: int) -> Iterator[Unit]:
         """The units of `step`; a step without rows has one empty unit for each metric."""
@@ -91,26 +86,31 @@ class Plan:
     @cached_property
     def specification(self) -> dict[str, Any]:
         """All that determines the values of the units, as plain JSON; the steps do not."""
-        by_step = isinstance(self.sequences, str)
-        rows = None if by_step else self.rows(self.steps[0])
-        chosen = self.sequences if by_step else self._span()
+        rows: Rows | None = None
+        sequences: Any = self.sequences
+        if not isinstance(sequences, str):
+            rows, chosen = self.rows(self.steps[0]), self._chosen(self.steps[0])
+            sequences = {"first": chosen.start, "count": len(chosen), "stride": chosen.step}
         return {
             "model": self.spec.name,
             "architecture": dataclasses.asdict(self.spec.architecture),
             "metrics": [identity(metric) for metric in self.metrics],
             "tokens": self.dataset.fingerprint(rows),
-            "sequences": chosen,
+            "sequences": sequences,
             "dtype": self.dtype,
             "deterministic": self.deterministic,
             "shard_sequences": SHARD_SEQUENCES,
         }
 
-    def _span(self) -> dict[str, int]:
-        """The chosen rows, named the same way whether a number or a slice chose them."""
-        chosen = slice(self.sequences) if isinstance(self.sequences, int) else self.sequences
+    def _chosen(self, step: int) -> range:
+        """The rows of `step` as a range, the same one for a number and for its slice."""
         every = range(len(self.dataset))
-        span = every[chosen] if isinstance(chosen, slice) else every
-        return {"first": span.start, "count": len(span), "stride": span.step}
+        if isinstance(self.sequences, int):
+            return every[: self.sequences]
+        if isinstance(self.sequences, slice):
+            return every[self.sequences]
+        seen = self._seen(step)
+        return every[:seen] if self.sequences == "seen" else every[seen:]
 
     def _seen(self, step: int) -> int:
         """The sequences of its corpus that a checkpoint of the suite has seen."""

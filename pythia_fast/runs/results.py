@@ -1,6 +1,7 @@
 """What a sweep found, read from its run folder."""
 
 import html
+import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -81,7 +82,7 @@ class SweepResult:
         rows = []
         for step, name, parts in self._complete():
             origin = self._origin(parts[0], step, name)
-            sequences = _stacked([read_part(part) for part in parts])
+            sequences = stacked([read_part(part) for part in parts], name)
             numbers = _checked(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
@@ -105,8 +106,8 @@ class SweepResult:
         have is the first one's.
         """
         by_step: dict[int, pa.Table] = {}
-        for step, _, parts in self._complete():
-            part = _stacked([read_part(path) for path in parts])
+        for step, name, parts in self._complete():
+            part = stacked([read_part(path) for path in parts], name)
             part = part.replace_schema_metadata(None)
             known = by_step.get(step)
             by_step[step] = part if known is None else _side_by_side(known, part)
@@ -114,7 +115,7 @@ class SweepResult:
             table.add_column(0, "step", pa.array(np.full(len(table), step)))
             for step, table in by_step.items()
         ]
-        return _stacked(tables) if tables else pa.table({})
+        return stacked(tables) if tables else pa.table({})
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""
@@ -199,12 +200,16 @@ def _checked(metric: str, numbers: dict[str, float]) -> dict[str, float]:
     return numbers
 
 
-def _stacked(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table after the other; a column may be of integers in one and of floats in the next."""
+def stacked(tables: Sequence[pa.Table], metric: str = "") -> pa.Table:
+    """One table after the other; a column may be of integers in one and of floats in the next.
+
+    ArgumentError, which names the `metric` if it is known, for kinds that do not go together.
+    """
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise ArgumentError(f"a metric's column has values of several kinds: {error}") from error
+        whose = f"the metric {metric!r}" if metric else "a metric"
+        raise ArgumentError(f"{whose} gave values of several kinds: {error}") from error
 
 
 def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
@@ -219,8 +224,6 @@ def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
 
 
 def _needs(package: str) -> Any:
-    import importlib
-
     try:
         return importlib.import_module(package)
     except ImportError as error:
