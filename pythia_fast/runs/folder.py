@@ -181,7 +181,7 @@ def read_run(path: Path) -> dict[str, Any] | None:
 def read_part(path: Path) -> pa.Table:
     """The rows of a part, page checksums verified. FormatError if it is damaged."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return pq.read_table(file, page_checksum_verification=True)
     except OSError as error:
         raise FormatError(path, f"damaged: {error}; remove it to compute it again") from error
@@ -189,10 +189,19 @@ def read_part(path: Path) -> pa.Table:
         raise FormatError(path, f"no Parquet: {error}; remove it to compute it again") from error
 
 
+def _opened(path: Path) -> pa.OSFile:
+    """A part as Arrow's own file.
+
+    Not by its name, which Arrow may take for an address. Nor as Python's file, which Arrow's
+    threads may still hold when the interpreter ends: that aborts the process.
+    """
+    return pa.OSFile(os.fsencode(path.absolute()))
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """What a part says of where it came from. FormatError if it does not say."""
     try:
-        with path.open("rb") as file:  # not by its name, which Arrow may take for an address
+        with _opened(path) as file:
             metadata = pq.read_schema(file).metadata or {}
         provenance = json.loads(metadata[_METADATA])
     except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError) as error:
