@@ -1,4 +1,4 @@
-"""Types of the compiled module (csrc/bindings.cpp); import its names from `pythia_fast.core`."""
+"""Types of the compiled module (csrc/bindings*.cpp); import its names from `pythia_fast.core`."""
 
 from collections.abc import Sequence
 from os import PathLike

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <string_view>
 
+#include "isa.h"
+
 namespace pythia_fast {
 
 enum class FloatType { f16, bf16, f32, f64 };
@@ -17,14 +19,9 @@ std::size_t item_size(FloatType type);
 // Another thread may look at the results after `finish_stores` by this one.
 using Convert = std::size_t (*)(const std::byte* source, std::byte* destination, std::size_t count);
 
-// What the processor can do. Both levels give the same bits.
-enum class Level { portable, avx2 };
-Level best_level();
-bool supported(Level level);
-
 // Orders streamed stores, which come late, before whatever this thread does next.
 void finish_stores();
 
-Convert converter(FloatType source, FloatType destination, Level level);
+Convert converter(FloatType source, FloatType destination, Isa isa);
 
 }  // namespace pythia_fast

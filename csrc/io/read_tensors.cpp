@@ -71,8 +71,8 @@ std::byte* place(const Read& read, std::byte* base, std::uint64_t begin) {
   return base + begin / read.columns * read.destination_row_bytes + begin % read.columns * item;
 }
 
-std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, Level level) {
-  const Convert convert = converter(read.type, read.destination_type, level);
+std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, Isa isa) {
+  const Convert convert = converter(read.type, read.destination_type, isa);
   const std::size_t item = item_size(read.type);
   const std::size_t bytes = static_cast<std::size_t>(piece.end - piece.begin) * item;
   thread_local std::vector<std::byte> scratch;  // from operator new: aligned for any of the types
@@ -96,7 +96,7 @@ std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, 
 
 std::vector<std::uint64_t> read_tensors(std::span<const Read> reads,
                                         std::span<std::byte> destination, std::size_t threads,
-                                        Level level) {
+                                        Isa isa) {
   std::vector<Piece> pieces;
   for (std::size_t i = 0; i < reads.size(); ++i) {
     check(reads[i], i, destination);
@@ -109,7 +109,7 @@ std::vector<std::uint64_t> read_tensors(std::span<const Read> reads,
   std::vector<std::atomic<std::uint64_t>> found(reads.size());
   share(pieces.size(), threads, [&](std::size_t index) {
     const Piece& piece = pieces[index];
-    found[piece.read] += run(reads[piece.read], piece, destination.data(), level);
+    found[piece.read] += run(reads[piece.read], piece, destination.data(), isa);
   });
   return {found.begin(), found.end()};
 }

@@ -9,6 +9,7 @@
 
 #include "io/convert.h"
 #include "io/file.h"
+#include "isa.h"
 
 namespace pythia_fast {
 
@@ -30,6 +31,6 @@ struct Read {
 // leaves in `destination` is undefined. The destinations of two reads must not overlap.
 std::vector<std::uint64_t> read_tensors(std::span<const Read> reads,
                                         std::span<std::byte> destination, std::size_t threads,
-                                        Level level);
+                                        Isa isa);
 
 }  // namespace pythia_fast

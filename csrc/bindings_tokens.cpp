@@ -1,0 +1,117 @@
+// Rows of token ids.
+#include <filesystem>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "io/errors.h"
+#include "tokens/token_store.h"
+
+namespace pythia_fast {
+namespace {
+
+constexpr int row_flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT;
+
+// A one-dimensional contiguous int64 buffer.
+std::span<std::int64_t> int64_vector(const Buffer& buffer, const char* name) {
+  if (buffer.view().ndim != 1 || id_type(buffer.view(), name) != IdType::i64) {
+    throw ArgumentError(std::string(name) + " must be a vector of int64");
+  }
+  return {static_cast<std::int64_t*>(buffer.view().buf),
+          static_cast<std::size_t>(buffer.view().shape[0])};
+}
+
+std::shared_ptr<TokenStore> open_store(const std::filesystem::path& index,
+                                       const std::filesystem::path& bin) {
+  const py::gil_scoped_release unlocked;
+  return std::make_shared<TokenStore>(index.native(), bin.native());
+}
+
+std::shared_ptr<TokenStore> store_in_memory(const py::object& ids, const py::object& bounds) {
+  auto owner = std::make_shared<Buffer>(ids, row_flags, "ids");
+  const IdType type = id_type(owner->view(), "ids");
+  const Buffer bounds_buffer(bounds, row_flags, "bounds");
+  const auto values = int64_vector(bounds_buffer, "bounds");
+  return std::make_shared<TokenStore>(owner->bytes(), type,
+                                      std::vector<std::int64_t>(values.begin(), values.end()),
+                                      std::move(owner));
+}
+
+void store_lengths(const TokenStore& store, const py::object& rows, const py::object& result) {
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const Buffer result_buffer(result, row_flags | PyBUF_WRITABLE, "out");
+  const auto from = int64_vector(rows_buffer, "rows");
+  const auto to = int64_vector(result_buffer, "out");
+  const py::gil_scoped_release unlocked;
+  store.lengths(from, to);
+}
+
+void store_gather(const TokenStore& store, const py::object& rows, const py::object& start,
+                  const py::object& stop, const py::object& result, const py::object& threads) {
+  const Columns columns{count(start, "start"), count(stop, "stop")};
+  const std::size_t workers = thread_count(threads);
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const auto selected = int64_vector(rows_buffer, "rows");
+  const Buffer result_buffer(result, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE, "out");
+  const Py_buffer& view = result_buffer.view();
+  const IdType type = id_type(view, "out");
+  const auto item = static_cast<py::ssize_t>(item_size(type));
+  if (view.ndim != 2 || (view.shape[1] > 1 && view.strides[1] != item)) {
+    throw ArgumentError("out must be a matrix whose rows are contiguous");
+  }
+  if (reinterpret_cast<std::uintptr_t>(view.buf) % item_size(type) != 0 ||
+      view.strides[0] % item != 0) {
+    throw ArgumentError("out is not aligned to its dtype");
+  }
+  const Matrix matrix{static_cast<std::byte*>(view.buf), type,
+                      static_cast<std::uint64_t>(view.shape[0]),
+                      static_cast<std::uint64_t>(view.shape[1]), view.strides[0]};
+  const py::gil_scoped_release unlocked;
+  store.gather(selected, columns, matrix, workers);
+}
+
+py::object store_find_outside(const TokenStore& store, const py::object& rows,
+                              const py::object& limit_object, const py::object& threads) {
+  const std::uint64_t limit = count(limit_object, "limit");
+  const std::size_t workers = thread_count(threads);
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const auto selected = int64_vector(rows_buffer, "rows");
+  std::optional<Outside> found;
+  {
+    const py::gil_scoped_release unlocked;
+    found = store.find_outside(selected, limit, workers);
+  }
+  if (!found) return py::none();
+  return py::make_tuple(found->position, found->offset, found->id);
+}
+
+}  // namespace
+
+void bind_tokens(py::module_& m) {
+  py::class_<TokenStore, std::shared_ptr<TokenStore>>(
+      m, "TokenStore", R"(Rows of token ids, read-only: an .idx/.bin pair, mapped, or memory.
+
+Row numbers are vectors of int64 in [0, len); anything else is RowIndexError.)")
+      .def(py::init(&open_store), py::arg("index"), py::arg("bin"))
+      .def_static(
+          "in_memory", &store_in_memory, py::arg("ids"), py::arg("bounds"),
+          "Row i is ids[bounds[i]:bounds[i + 1]] of a flat buffer, which is kept, not copied.")
+      .def("__len__", &TokenStore::rows)
+      .def_property_readonly("dtype", [](const TokenStore& store) { return name(store.type()); })
+      .def_property_readonly("documents", &TokenStore::documents)
+      .def("lengths", &store_lengths, py::arg("rows"), py::arg("out"),
+           "Write the number of tokens of each row into `out`.")
+      .def("gather", &store_gather, py::arg("rows"), py::arg("start"), py::arg("stop"),
+           py::arg("out"), py::arg("threads"),
+           R"(Copy tokens [start, stop) of each row into the rows of `out`, padded right with 0.
+
+`out` holds int64, int32 or uint16. ArgumentError where a row does not fit its width or an id does
+not fit its dtype; TruncatedFileError if a file has shrunk since it was opened.)")
+      .def(
+          "find_outside", &store_find_outside, py::arg("rows"), py::arg("limit"),
+          py::arg("threads"),
+          R"(The first id outside [0, limit): (position in `rows`, offset in the row, id), or None.)");
+}
+
+}  // namespace pythia_fast
