@@ -9,7 +9,6 @@ Everything here is imported on first use, so that `import pythia_fast` itself is
 """
 
 import importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from pythia_fast.runs import SweepResult, load, stream, sweep
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
     from pythia_fast.tokens import TokenDataset
+
+    __version__: str
 
 _HOME = {
     "Architecture": "suite",
@@ -60,16 +61,20 @@ __all__ = [
     "sweep",
 ]
 
-__version__ = _version("pythia-fast")
-
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    value: object
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("pythia-fast")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"pythia_fast.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module 'pythia_fast' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"pythia_fast.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

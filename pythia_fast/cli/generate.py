@@ -8,7 +8,8 @@ import click
 from pythia_fast.cli.frame import Command, common, print_json
 
 if TYPE_CHECKING:
-    from pythia_fast.series import CheckpointSeries, HubSeries
+    from pythia_fast.series import CheckpointSeries
+    from pythia_fast.series.hub import HubSeries
 
 TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
@@ -68,12 +69,12 @@ def generate(
 ) -> None:
     """Let a checkpoint of MODEL go on from PROMPT."""
     from pythia_fast.errors import ArgumentError
-    from pythia_fast.runs import load
     from pythia_fast.series import open_series
+    from pythia_fast.suite import parse_steps
     from pythia_fast.tokens import load_tokenizer
 
     series = open_series(model, cache_dir=cache_dir)
-    chosen = series.steps[-1] if step is None else step
+    (chosen,) = parse_steps("last" if step is None else step, series.steps)
     text = load_tokenizer(tokenizer or find_tokenizer(series, chosen))
     try:
         prompt.encode()
@@ -82,6 +83,8 @@ def generate(
     ids = text.encode(prompt, add_special_tokens=False).ids
     if not ids:
         raise ArgumentError("the prompt gives no tokens: write at least one character")
+    from pythia_fast.runs import load  # not before all that can be checked without torch
+
     resident = load(model, chosen, device=device, cache_dir=cache_dir)
     stop = text.token_to_id(END_OF_TEXT)
     known = stop is not None and stop < resident.architecture.vocab_rows
@@ -115,7 +118,7 @@ def find_tokenizer(series: "CheckpointSeries", step: int) -> Path:
     MissingTokensError if a folder has none, and the errors of `hub_tokenizer`.
     """
     from pythia_fast.errors import MissingTokensError
-    from pythia_fast.series import HubSeries
+    from pythia_fast.series.hub import HubSeries
 
     if isinstance(series, HubSeries):
         return hub_tokenizer(series, step)

@@ -136,9 +136,14 @@ def sweep(
     """
     if tokenizer is not None and tokens is None:
         raise click.UsageError("--tokenizer is for a text file, which --tokens names")
+    from pythia_fast.series import open_series
+    from pythia_fast.suite import parse_steps
+
+    # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
+    parse_steps(steps, open_series(model, cache_dir=cache_dir).steps)
+    data = _dataset(tokens, tokenizer)
     from pythia_fast import runs
 
-    data = tokens if tokenizer is None or tokens is None else _texts(tokens, tokenizer)
     result = runs.sweep(
         model,
         steps,
@@ -167,11 +172,15 @@ def sweep(
         raise click.exceptions.Exit(INCOMPLETE)
 
 
-def _texts(path: Path, tokenizer: Path) -> "TokenDataset":
-    """A text file as sequences: its lines, without the empty ones."""
+def _dataset(path: Path | None, tokenizer: Path | None) -> "TokenDataset | None":
+    """What --tokens names: a file pair, or with --tokenizer a text, each line a sequence."""
+    if path is None:
+        return None
     from pythia_fast.errors import ArgumentError, ReadError
     from pythia_fast.tokens import TokenDataset
 
+    if tokenizer is None:
+        return TokenDataset(path)
     try:
         # Not splitlines(), to which a form feed and other separators inside a text are ends too.
         lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]

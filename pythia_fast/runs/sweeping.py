@@ -21,7 +21,6 @@ from pythia_fast.runs.streaming import resolve_device, resolve_dtype
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
-from pythia_fast.tokens.pile import first_rows
 
 
 def sweep(
@@ -131,6 +130,8 @@ def _dataset(
         raise ArgumentError(
             f"sequences={sequences!r} needs `tokens`: without, the first so many are read"
         )
+    from pythia_fast.tokens.pile import first_rows  # here: it imports huggingface_hub
+
     return TokenDataset(first_rows(series.spec.corpus, sequences, cache_dir=cache_dir))
 
 

@@ -1,7 +1,10 @@
-"""From files to named tensor ranges: formats, folders, the Hub. Everything read is checked."""
+"""From files to named tensor ranges: formats, folders, the Hub. Everything read is checked.
+
+Neither torch nor huggingface_hub is imported before it is needed: the Hub's series is taken from
+`series.hub`.
+"""
 
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile
-from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.safetensors import read_safetensors
 from pythia_fast.series.sources import CheckpointSeries, open_series
@@ -13,7 +16,6 @@ __all__ = [
     "Checkpoint",
     "CheckpointFile",
     "CheckpointSeries",
-    "HubSeries",
     "LocalSeries",
     "TensorRange",
     "open_series",

@@ -7,7 +7,6 @@ from typing import Protocol
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.series.checkpoint import Checkpoint
-from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import spec
@@ -66,6 +65,8 @@ def open_series(model: str | Path, *, cache_dir: str | Path | None = None) -> Ch
         if looks_like_path:
             raise UnknownModelError(f"{model!r} is no folder here, and {error}") from error
         raise
+    from pythia_fast.series.hub import HubSeries  # here: huggingface_hub takes long to import
+
     return HubSeries(found, cache_dir=cache_dir)
 
 

@@ -7,28 +7,32 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from pythia_fast.errors import ArgumentError, WriteError
 from pythia_fast.series.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES
 from pythia_fast.suite.architecture import Architecture
+
+if TYPE_CHECKING:
+    import torch
 
 CheckpointFormat = Literal["safetensors", "torch"]
 
 _NAMES: Mapping[str, str] = {"torch": "pytorch_model.bin", "safetensors": "model.safetensors"}
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_safetensors(path: str | Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
     """Write `tensors` as one safetensors file; an existing file is replaced in one step."""
+    from safetensors.torch import save_file
+
     with _replacing(Path(path)) as file:
         save_file(_dense(tensors), file.name, metadata={"format": "pt"})
 
 
-def write_torch_zip(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_torch_zip(path: str | Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
     """Write `tensors` as `torch.save` does; an existing file is replaced in one step."""
+    import torch
+
     # In a thread, which no Ctrl-C reaches: torch's writer, interrupted half-way, ends the process
     # when it finds its file closed.
     with _replacing(Path(path)) as file, ThreadPoolExecutor(1, "pythia_fast-save") as pool:
@@ -37,7 +41,7 @@ def write_torch_zip(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> No
 
 def write_checkpoint(
     folder: str | Path,
-    state_dict: Mapping[str, torch.Tensor],
+    state_dict: Mapping[str, "torch.Tensor"],
     architecture: Architecture,
     *,
     format: CheckpointFormat = "safetensors",
@@ -79,7 +83,7 @@ def write_checkpoint(
     _write_json(folder / (whole.name + INDEX_SUFFIX), index)
 
 
-def _cut(state_dict: Mapping[str, torch.Tensor], limit_bytes: int | None) -> list[list[str]]:
+def _cut(state_dict: Mapping[str, "torch.Tensor"], limit_bytes: int | None) -> list[list[str]]:
     """The tensors' names, in order, in groups of at most `limit_bytes`."""
     shards: list[list[str]] = [[]]
     filled_bytes = 0
@@ -92,7 +96,7 @@ def _cut(state_dict: Mapping[str, torch.Tensor], limit_bytes: int | None) -> lis
     return shards
 
 
-def _dense(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _dense(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     """The tensors on the CPU, each alone in its storage: views of an arena would drag it along."""
     dense = {}
     taken: set[int] = set()

@@ -18,7 +18,8 @@ from pythia_fast.errors import (
     UnknownStepError,
     WeightsError,
 )
-from pythia_fast.series import HubSeries, LocalSeries
+from pythia_fast.series import LocalSeries
+from pythia_fast.series.hub import HubSeries
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import HubServer, make_series
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.errors import ArgumentError, MissingCheckpointError, UnknownModelError
-from pythia_fast.series import HubSeries, LocalSeries, open_series
+from pythia_fast.series import LocalSeries, open_series
+from pythia_fast.series.hub import HubSeries
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.testing import make_series
 
