@@ -80,8 +80,7 @@ class SweepResult:
         `version`. Steps of which a shard is missing are left out.
         """
         rows = []
-        for step, name, parts in self._complete():
-            origin = self._origin(parts[0], step, name)
+        for step, name, origin, parts in self._complete():
             sequences = stacked([read_part(part) for part in parts], name)
             numbers = _checked(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
@@ -106,7 +105,7 @@ class SweepResult:
         have is the first one's.
         """
         by_step: dict[int, pa.Table] = {}
-        for step, name, parts in self._complete():
+        for step, name, _, parts in self._complete():
             part = stacked([read_part(path) for path in parts], name)
             part = part.replace_schema_metadata(None)
             known = by_step.get(step)
@@ -142,7 +141,7 @@ class SweepResult:
         return len(self.table)
 
     def __repr__(self) -> str:
-        steps = sorted({step for step, _, _ in self._complete()})
+        steps = sorted({step for step, *_ in self._complete()})
         span = f"{len(steps)} steps, {steps[0]} to {steps[-1]}" if steps else "no steps"
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
@@ -160,8 +159,8 @@ class SweepResult:
     def _asked(self, step: int) -> bool:
         return self._steps is None or step in self._steps
 
-    def _complete(self) -> list[tuple[int, str, list[Path]]]:
-        """Steps × metrics all of whose shards are there, with the shards' files."""
+    def _complete(self) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
+        """Steps × metrics all of whose shards are there: their origin and their files."""
         found = []
         for step, folder in numbered(self.path / "parts"):
             if not self._asked(step):
@@ -169,12 +168,12 @@ class SweepResult:
             for name in self._names:
                 files = folder.glob(f"{name}-?????.parquet")
                 parts = sorted(part for part in files if not part.is_symlink())
-                if parts and len(parts) == self._origin(parts[0], step, name)["shards"]:
-                    found.append((step, name, parts))
+                if not parts:
+                    continue
+                origin = read_origin(parts[0], self._hash, step, name)
+                if len(parts) == origin["shards"]:
+                    found.append((step, name, origin, parts))
         return found
-
-    def _origin(self, part: Path, step: int, name: str) -> dict[str, Any]:
-        return read_origin(part, self._hash, step, name)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
