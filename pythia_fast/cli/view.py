@@ -116,7 +116,7 @@ def statistics(dataset: "TokenDataset", rows: range) -> dict[str, Any]:
     lowest: int | None = None
     highest: int | None = None
     for block in _blocks(rows):
-        lengths = dataset.lengths[block.start : block.stop]
+        lengths = dataset.lengths_of(slice(block.start, block.stop))
         tokens += int(lengths.sum())
         longest = max(longest, int(lengths.max()))
         shortest = int(lengths.min()) if shortest is None else min(shortest, int(lengths.min()))

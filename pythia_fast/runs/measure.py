@@ -40,7 +40,7 @@ def measure(
 
     Where a batch does not fit into memory it is halved, and so on down to a single sequence.
     """
-    lengths = looked_at(metric, dataset.lengths[rows])
+    lengths = looked_at(metric, dataset.lengths_of(rows))
     tables = []
     todo = list(batches(lengths, batch_tokens))[::-1]
     while todo:

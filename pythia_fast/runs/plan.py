@@ -74,7 +74,7 @@ class Plan:
 
     def tokens_of(self, unit: Unit) -> int:
         """How many tokens the unit's metric looks at."""
-        return int(looked_at(unit.metric, self.dataset.lengths[unit.rows]).sum())
+        return int(looked_at(unit.metric, self.dataset.lengths_of(unit.rows)).sum())
 
     @cached_property
     def tokens(self) -> int:
@@ -127,7 +127,7 @@ class Plan:
             raise ArgumentError(
                 f"sequences={self.sequences!r} selects none of the {len(self.dataset)} sequences"
             )
-        lengths = self.dataset.lengths[rows]
+        lengths = self.dataset.lengths_of(rows)
         for metric in self.metrics:
             short = np.flatnonzero(lengths < min_tokens(metric))
             if len(short):

@@ -70,6 +70,13 @@ class TokenDataset:
             self._lengths = lengths
         return self._lengths
 
+    def lengths_of(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """Tokens of each of n rows: [n] int64. Of the others, maybe millions, nothing is asked.
+
+        RowIndexError for a row that is not there.
+        """
+        return self._lengths_of(self._index(rows))
+
     def gather(
         self,
         rows: Rows,

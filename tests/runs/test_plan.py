@@ -49,6 +49,25 @@ def test_units_cover_every_row_once(tiny: Architecture) -> None:
         assert {unit.shards for unit in units} == {3}
 
 
+def test_of_rows_that_are_not_asked_for_nothing_is_looked_up(
+    tiny: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole Pile has 146 million rows."""
+    looked_up: list[int] = []
+    lengths_of = TokenDataset.lengths_of
+
+    def counted(data: TokenDataset, rows: np.ndarray) -> np.ndarray:
+        looked_up.append(len(rows))
+        return lengths_of(data, rows)
+
+    monkeypatch.setattr(TokenDataset, "lengths_of", counted)
+    monkeypatch.delattr(TokenDataset, "lengths")
+    few = plan(100_000, tiny, sequences=8)
+    assert few.tokens == 2 * 2 * 8 * 8
+    assert few.specification["sequences"] == {"first": 0, "count": 8, "stride": 1}
+    assert max(looked_up) == 8
+
+
 def test_tokens_are_those_that_each_metric_looks_at(tiny: Architecture) -> None:
     assert plan(10, tiny, metrics=(Perplexity(),)).tokens == 2 * 10 * 8
     assert plan(10, tiny, metrics=(Memorization(2, 1),)).tokens == 2 * 10 * 3

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from pythia_fast.errors import ArgumentError, MissingTokensError, TokenRangeError
+from pythia_fast.errors import ArgumentError, MissingTokensError, RowIndexError, TokenRangeError
 from pythia_fast.tokens import TokenDataset, dataset, load_tokenizer, write_tokens
 
 INTEGERS = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", ">i4", ">u2"]
@@ -77,6 +77,16 @@ def test_lengths_are_read_only():
     assert data.lengths.dtype == np.int64
     with pytest.raises(ValueError, match="read-only"):
         data.lengths[0] = 5
+
+
+def test_lengths_of_some_rows(token_files, tmp_path):
+    data = TokenDataset(token_files(tmp_path / "data", [[1] * n for n in (3, 0, 5, 2)]))
+    assert data.lengths_of(slice(1, 3)).tolist() == [0, 5]
+    assert data.lengths_of([-1, 0, 0]).tolist() == [2, 3, 3]
+    assert data.lengths_of([]).tolist() == []
+    assert data.lengths_of([0]).dtype == np.int64
+    with pytest.raises(RowIndexError, match="row 4 of data with 4 rows"):
+        data.lengths_of([4])
 
 
 class TestTexts:
