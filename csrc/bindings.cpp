@@ -110,6 +110,7 @@ IdType id_type(const Py_buffer& view, const char* name) {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled part of pythia_fast; import it through pythia_fast.core.";
   pybind11::register_local_exception_translator(&pythia_fast::translate);
+  pythia_fast::bind_cpu(m);
   pythia_fast::bind_io(m);
   pythia_fast::bind_tokens(m);
 }

@@ -19,7 +19,8 @@ namespace pythia_fast {
 
 namespace py = pybind11;
 
-// One a file: bindings_io.cpp, bindings_tokens.cpp.
+// One a file: bindings_cpu.cpp, bindings_io.cpp, bindings_tokens.cpp.
+void bind_cpu(py::module_& m);
 void bind_io(py::module_& m);
 void bind_tokens(py::module_& m);
 

@@ -6,7 +6,14 @@ All other modules import from here, never from `pythia_fast._core`.
 from pythia_fast.errors import CoreNotBuiltError
 
 try:
-    from pythia_fast._core import File, Read, TokenStore, instruction_sets, read_tensors
+    from pythia_fast._core import (
+        CpuEngine,
+        File,
+        Read,
+        TokenStore,
+        instruction_sets,
+        read_tensors,
+    )
 except ImportError as error:
     raise CoreNotBuiltError(
         f"the compiled module pythia_fast._core cannot be imported ({error}). "
@@ -14,4 +21,4 @@ except ImportError as error:
         "g++ 12 or clang 14), or install the package with `pip install .`"
     ) from error
 
-__all__ = ["File", "Read", "TokenStore", "instruction_sets", "read_tensors"]
+__all__ = ["CpuEngine", "File", "Read", "TokenStore", "instruction_sets", "read_tensors"]

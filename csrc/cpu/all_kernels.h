@@ -1,0 +1,32 @@
+// The table of one arithmetic's kernels. Included once by each kernels_<isa>.cpp.
+#pragma once
+
+#include "cpu/attention.h"
+#include "cpu/cross_entropy.h"
+#include "cpu/embed.h"
+#include "cpu/heads.h"
+#include "cpu/mlp.h"
+#include "cpu/norm.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+template <typename M>
+constexpr std::size_t scratch_bytes = sizeof(ProductScratch<M>) >
+                                              sizeof(typename Attention<M>::Scratch)
+                                          ? sizeof(ProductScratch<M>)
+                                          : sizeof(typename Attention<M>::Scratch);
+
+template <typename M>
+constexpr Kernels table{embed<M>,
+                        norm<M>,
+                        heads<M>,
+                        attention<M>,
+                        mlp<M>,
+                        residual<M>,
+                        cross_entropy<M>,
+                        unpack,
+                        sizeof(typename M::Element),
+                        static_cast<std::size_t>(M::planes),
+                        scratch_bytes<M>};
+
+}  // namespace pythia_fast::cpu::PF_ISA

@@ -1,0 +1,154 @@
+// Causal attention of 32 queries at a time, with online softmax (arXiv:2112.05682,
+// arXiv:2205.14135).
+//
+// Scores are computed as keys x queries, so that lanes are queries: maximum and sum run down the
+// rows, and two rows of probabilities are a pair that the product with the values reads as it is.
+// Keys are taken some blocks of 32 at a time, whose scores fit into L1.
+#pragma once
+
+#include "cpu/heads.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+constexpr int chunk_blocks = 8;  // of 32 keys: 32 KB of scores
+
+template <typename M>
+constexpr int softmax_degree = 5;
+#if defined(__AMX_BF16__)
+template <>
+constexpr int softmax_degree<Bf16> = 3;  // probabilities are rounded to bfloat16 next
+#endif
+
+template <typename M>
+class Attention {
+  using Element = typename M::Element;
+
+ public:
+  struct Scratch {
+    alignas(64) float scores[chunk_blocks * block_size];
+    alignas(64) Element shares[2 * chunk_blocks * 32 * lanes * M::planes];
+    alignas(64) float sums[8 * block_size];  // of 256 features at most
+  };
+
+  Attention(const AttentionWork& work, Scratch& scratch)
+      : work_(work),
+        places_(work.from),
+        index_(work.sequence * work.from.heads + work.head),
+        scratch_(scratch) {}
+
+  // Queries of one pair of panels against all keys up to their own.
+  void pair(std::int64_t pair) {
+    const auto* queries = static_cast<const Element*>(work_.from.queries);
+    const Element* q0 = queries + places_.query(index_, 2 * pair);
+    const Element* q1 = queries + places_.query(index_, 2 * pair + 1);
+    for (int panel = 0; panel < 2; ++panel) {
+      peak_[panel] = set1(-__builtin_inff());
+      sum_[panel] = set1(0);
+    }
+    for (std::int64_t first = 0; first <= pair; first += chunk_blocks) {
+      const std::int64_t left = pair + 1 - first;
+      const int blocks = left < chunk_blocks ? static_cast<int>(left) : chunk_blocks;
+      for (int i = 0; i < blocks; ++i) {
+        const auto* keys =
+            static_cast<const Element*>(work_.from.keys) + places_.key_block(index_, first + i);
+        multiply(M{}, keys, q0, q1, places_.query_plane, places_.width, true, scores(i), NoAside{});
+      }
+      if (first + blocks == pair + 1) hide_future(scores(blocks - 1));
+      for (int panel = 0; panel < 2; ++panel) weigh(panel, blocks, first == 0);
+      add_values(first, blocks);
+    }
+    for (int panel = 0; panel < 2; ++panel) put(2 * pair + panel, panel);
+  }
+
+ private:
+  float* scores(int block) const { return scratch_.scores + block * block_size; }
+
+  // Key r of the last block may be seen by query l of its panels if r ≤ l.
+  static void hide_future(float* block) {
+    const Vec lowest = set1(-__builtin_inff());
+    for (int panel = 0; panel < 2; ++panel) {
+      for (int row = 0; row < block_rows; ++row) {
+        const int hidden = row - panel * lanes;  // queries before this one do not see the key
+        if (hidden <= 0) continue;
+        float* at = block + (panel * block_rows + row) * lanes;
+        const std::uint32_t future = hidden >= lanes ? 0xffffU : (1U << hidden) - 1;
+        store(at, select(mask_of(future), lowest, load(at)));
+      }
+    }
+  }
+
+  // Scores into shares, not yet divided by their sum.
+  PF_INLINE void weigh(int panel, int blocks, bool first) {
+    Vec peak = peak_[panel];
+    for (int block = 0; block < blocks; ++block) {
+      const float* from = scores(block) + panel * block_rows * lanes;
+      for (int row = 0; row < block_rows; ++row) peak = max(peak, load(from + row * lanes));
+    }
+    if (!first && any(greater(peak, peak_[panel]))) {
+      const Vec factor = exp2<5>(peak_[panel] - peak);
+      sum_[panel] = sum_[panel] * factor;
+      for (std::int64_t feature = 0; feature < places_.width; ++feature) {
+        float* at = sums(feature, panel);
+        store(at, load(at) * factor);
+      }
+    }
+    peak_[panel] = peak;
+    Vec total[2] = {sum_[panel], set1(0)};
+    Element* to = scratch_.shares + panel * panel_size;
+    for (int block = 0; block < blocks; ++block) {
+      const float* from = scores(block) + panel * block_rows * lanes;
+      for (int row = 0; row < block_rows; row += 2) {
+        const Vec a = exp2<softmax_degree<M>>(load(from + row * lanes) - peak);
+        const Vec b = exp2<softmax_degree<M>>(load(from + (row + 1) * lanes) - peak);
+        total[0] = total[0] + a;
+        total[1] = total[1] + b;
+        M::put_pair(to, 2 * panel_size, block * block_rows + row, a, b);
+      }
+    }
+    sum_[panel] = total[0] + total[1];
+  }
+
+  PF_INLINE void add_values(std::int64_t first, int blocks) {
+    const auto* values = static_cast<const Element*>(work_.from.values);
+    for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+      multiply(M{}, values + places_.value_block(index_, feature, first), scratch_.shares,
+               scratch_.shares + panel_size, 2 * panel_size, blocks * 32, first == 0,
+               scratch_.sums + feature / block_rows * block_size, NoAside{});
+    }
+  }
+
+  float* sums(std::int64_t feature, int panel) const {
+    return scratch_.sums + feature / block_rows * block_size +
+           (panel * block_rows + feature % block_rows) * lanes;
+  }
+
+  void put(std::int64_t panel_of_sequence, int panel) const {
+    if (panel_of_sequence >= work_.from.panels) return;
+    const std::int64_t size = padded(work_.out.rows) * lanes;
+    const std::int64_t number = work_.sequence * work_.from.panels + panel_of_sequence;
+    auto* to = static_cast<Element*>(work_.out.data) + number * size;
+    const Vec share = set1(1) / sum_[panel];
+    const std::int64_t row = work_.head * work_.from.features;
+    for (std::int64_t feature = 0; feature < work_.from.features; feature += 2) {
+      M::put_pair(to, work_.out.panels * size, row + feature, load(sums(feature, panel)) * share,
+                  load(sums(feature + 1, panel)) * share);
+    }
+  }
+
+  static constexpr std::int64_t panel_size = chunk_blocks * 32 * lanes;
+  const AttentionWork& work_;
+  HeadPlaces<M> places_;
+  std::int64_t index_;
+  Scratch& scratch_;
+  Vec peak_[2];
+  Vec sum_[2];
+};
+
+template <typename M>
+void attention(const AttentionWork& work, void* scratch) {
+  const Tiles tiles;
+  Attention<M> attention(work, *static_cast<typename Attention<M>::Scratch*>(scratch));
+  for (std::int64_t pair = work.pair_begin; pair < work.pair_end; ++pair) attention.pair(pair);
+}
+
+}  // namespace pythia_fast::cpu::PF_ISA

@@ -1,0 +1,216 @@
+// The product that gives queries, keys and values, rotated and laid out as attention multiplies
+// them.
+//
+// A block of 32 rows belongs to one head and to queries, keys or values: each head's features are
+// padded to a multiple of 32 with rows of zeros. Rotary position embedding (arXiv:2104.09864) turns
+// feature i against i + R/2; the rows of W are packed so that the two are neighbours. Queries and
+// keys are then permuted alike, which their product does not notice. Queries are scaled by
+// log2(e) / sqrt(features), so that softmax is a matter of powers of two.
+#pragma once
+
+#include "cpu/product.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+// How an arithmetic stores keys and values: as the packed weights of the two products of attention.
+// Keys: blocks of 32 keys (rows) by the padded features. Values: blocks of 32 features (rows) by
+// the padded keys. `half` says which sixteen of the 32 keys a panel is.
+PF_INLINE void put_keys(F32, float* block, std::int64_t feature, int half, const Vec rows[32]) {
+  for (int i = 0; i < block_rows; ++i) {
+    store(block + (feature + i) * block_rows + half * lanes, rows[i]);
+  }
+}
+
+PF_INLINE void put_values(F32, float* block, int half, const Vec rows[32]) {
+  for (int part = 0; part < 2; ++part) {
+    Vec tile[lanes];
+    for (int i = 0; i < lanes; ++i) tile[i] = rows[part * lanes + i];
+    transpose(tile);
+    for (int i = 0; i < lanes; ++i) {
+      store(block + (half * lanes + i) * block_rows + part * lanes, tile[i]);
+    }
+  }
+}
+
+#if defined(__AMX_BF16__)
+
+PF_INLINE void put_key_tile(std::uint16_t* tile, const __m512i pairs[16]) {
+  Vec rows[lanes];
+  for (int i = 0; i < lanes; ++i) rows[i].v = _mm512_castsi512_ps(pairs[i]);
+  transpose(rows);
+  for (int i = 0; i < lanes; ++i) store(reinterpret_cast<float*>(tile + i * 32), rows[i]);
+}
+
+PF_INLINE void put_keys(Bf16, std::uint16_t* block, std::int64_t feature, int half,
+                        const Vec rows[32]) {
+  __m512i pairs[lanes];
+  for (int i = 0; i < lanes; ++i) pairs[i] = bf16_pairs(rows[2 * i], rows[2 * i + 1]);
+  put_key_tile(block + feature / 32 * 2 * tile_elements + half * tile_elements, pairs);
+}
+
+PF_INLINE void put_keys(Split, std::uint16_t* block, std::int64_t feature, int half,
+                        const Vec rows[32]) {
+  __m512i high[lanes], low[lanes];
+  for (int i = 0; i < lanes; ++i) {
+    high[i] = bf16_pairs(rows[2 * i], rows[2 * i + 1]);
+    low[i] = bf16_pairs(rest_of_low(rows[2 * i], high[i]), rest_of_high(rows[2 * i + 1], high[i]));
+  }
+  std::uint16_t* tile = block + feature / 32 * 4 * tile_elements + half * tile_elements;
+  put_key_tile(tile, high);
+  put_key_tile(tile + 2 * tile_elements, low);
+}
+
+PF_INLINE void put_half_row(std::uint16_t* to, __m256bh values) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(values));
+}
+
+PF_INLINE void put_values(Bf16, std::uint16_t* block, int half, const Vec rows[32]) {
+  for (int i = 0; i < block_rows; ++i) {
+    put_half_row(block + i * 32 + half * lanes, _mm512_cvtneps_pbh(rows[i].v));
+  }
+}
+
+PF_INLINE void put_values(Split, std::uint16_t* block, int half, const Vec rows[32]) {
+  for (int i = 0; i < block_rows; ++i) {
+    const __m256bh high = _mm512_cvtneps_pbh(rows[i].v);
+    const __m512i wide = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(high));
+    const Vec rest = rest_of_low(rows[i], wide);
+    std::uint16_t* to = block + i * 32 + half * lanes;
+    put_half_row(to, high);
+    put_half_row(to + 2 * tile_elements, _mm512_cvtneps_pbh(rest.v));
+  }
+}
+
+#endif
+
+// Where the parts of one sequence and head begin, in elements of M.
+template <typename M>
+struct HeadPlaces {
+  std::int64_t width;  // features padded
+  std::int64_t pairs;  // of panels, and blocks of 32 keys
+  std::int64_t query_plane;
+
+  explicit HeadPlaces(const Heads& heads)
+      : width(padded(heads.features)),
+        pairs((heads.panels + 1) / 2),
+        query_plane(heads.sequences * heads.heads * pairs * 2 * width * lanes) {}
+
+  std::int64_t query(std::int64_t index, std::int64_t panel) const {
+    return (index * pairs * 2 + panel) * width * lanes;
+  }
+  std::int64_t key_block(std::int64_t index, std::int64_t block) const {
+    return (index * pairs + block) * block_rows * width * M::planes;
+  }
+  std::int64_t value_block(std::int64_t index, std::int64_t feature, std::int64_t block) const {
+    const std::int64_t row_block = (index * width + feature) / block_rows;
+    return (row_block * pairs + block) * block_rows * 32 * M::planes;
+  }
+};
+
+template <typename M>
+class HeadsEpilogue {
+ public:
+  explicit HeadsEpilogue(const HeadsWork& work)
+      : work_(work),
+        places_(work.to),
+        scale_(set1(log2_e / __builtin_sqrtf(static_cast<float>(work.to.features)))) {}
+
+  // Row `i` of the product: which row of W, or -1.
+  std::int64_t source(std::int64_t row) const {
+    const std::int64_t part = row / places_.width, feature = feature_of(part % 3, row);
+    if (feature >= work_.to.features) return -1;
+    return part * work_.to.features + feature;
+  }
+
+  PF_INLINE void operator()(const Block& block, int part) {
+    constexpr int parts = asides / 2, rows = block_rows / parts;
+    const int panel = part / parts, begin = part % parts * rows;
+    const std::int64_t kind = block.row / places_.width % 3;
+    if (begin == 0) find(block, panel);
+    const float* sums = block.sums + panel * block_rows * lanes;
+    for (int i = begin; i < begin + rows; i += 2) {
+      Vec a = load(sums + i * lanes), b = load(sums + (i + 1) * lanes);
+      finish(block.row + i, kind, a, b);
+      rows_[i] = a;
+      rows_[i + 1] = b;
+    }
+    if (part % parts == parts - 1) put(kind);
+  }
+
+ private:
+  using Element = typename M::Element;
+
+  std::int64_t feature_of(std::int64_t kind, std::int64_t row) const {
+    const std::int64_t feature = row % places_.width;
+    if (kind == 2 || feature >= work_.to.rotary) return feature;
+    return feature / 2 + (feature % 2 == 0 ? 0 : work_.to.rotary / 2);
+  }
+
+  PF_INLINE void find(const Block& block, int panel) {
+    const std::int64_t number = block.panel + panel;
+    sequence_ = number / work_.to.panels;
+    panel_ = number % work_.to.panels;
+    index_ = sequence_ * work_.to.heads + block.row / (3 * places_.width);
+    feature_ = block.row % places_.width;
+  }
+
+  PF_INLINE void finish(std::int64_t row, std::int64_t kind, Vec& a, Vec& b) const {
+    const std::int64_t first = source(row), second = source(row + 1);
+    if (first >= 0) a = a + set1(work_.bias[first]);
+    if (second >= 0) b = b + set1(work_.bias[second]);
+    const std::int64_t feature = row % places_.width;
+    if (kind == 2) return;
+    if (feature < work_.to.rotary) {
+      const std::int64_t at = feature / 2 * work_.positions + panel_ * lanes;
+      const Vec cosine = load(work_.cosines + at), sine = load(work_.sines + at);
+      const Vec turned = fnma(b, sine, a * cosine);
+      b = fma(a, sine, b * cosine);
+      a = turned;
+    }
+    if (kind == 0) {
+      a = a * scale_;
+      b = b * scale_;
+    }
+  }
+
+  PF_INLINE void put(std::int64_t kind) const {
+    if (sequence_ >= work_.to.sequences) return;  // a panel that makes their number even
+    const std::int64_t block = panel_ / 2;
+    const int half = static_cast<int>(panel_ % 2);
+    if (kind == 0) {
+      auto* to = static_cast<Element*>(work_.to.queries) + places_.query(index_, panel_);
+      for (int i = 0; i < block_rows; i += 2) {
+        M::put_pair(to, places_.query_plane, feature_ + i, rows_[i], rows_[i + 1]);
+      }
+    } else if (kind == 1) {
+      auto* to = static_cast<Element*>(work_.to.keys) + places_.key_block(index_, block);
+      put_keys(M{}, to, feature_, half, rows_);
+    } else {
+      auto* to =
+          static_cast<Element*>(work_.to.values) + places_.value_block(index_, feature_, block);
+      put_values(M{}, to, half, rows_);
+    }
+  }
+
+  const HeadsWork& work_;
+  HeadPlaces<M> places_;
+  Vec scale_;
+  std::int64_t sequence_ = 0, panel_ = 0, index_ = 0, feature_ = 0;
+  Vec rows_[block_rows];
+};
+
+template <typename M, typename Source>
+void heads_of(const HeadsWork& work, void* scratch) {
+  HeadsEpilogue<M> epilogue(work);
+  const auto* data = static_cast<const Source*>(work.weight.data);
+  const auto row = [&](std::int64_t i) -> const Source* {
+    const std::int64_t source = i < work.range.row_end ? epilogue.source(i) : -1;
+    return source < 0 ? nullptr : data + source * work.weight.stride;
+  };
+  product<M, Source>(row, work.weight.columns, work.range, work.x, product_scratch<M>(scratch),
+                     epilogue);
+}
+
+PF_BY_STORED_TYPE(heads, HeadsWork)
+
+}  // namespace pythia_fast::cpu::PF_ISA

@@ -1,0 +1,9 @@
+#define PF_ISA amx
+#include "cpu/all_kernels.h"
+
+namespace pythia_fast::cpu {
+
+const Kernels& amx_bf16() { return PF_ISA::table<PF_ISA::Bf16>; }
+const Kernels& amx_split() { return PF_ISA::table<PF_ISA::Split>; }
+
+}  // namespace pythia_fast::cpu

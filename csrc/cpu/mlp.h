@@ -1,0 +1,79 @@
+// The MLP's first product, its bias and GELU, written as the operand of the second product; and the
+// block's last product, added to the residual stream.
+#pragma once
+
+#include "cpu/product.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+template <typename Source>
+auto rows_of(const Weight& weight) {
+  return [&weight](std::int64_t row) -> const Source* {
+    if (row >= weight.rows) return nullptr;
+    return static_cast<const Source*>(weight.data) + row * weight.stride;
+  };
+}
+
+template <typename M>
+struct MlpEpilogue {
+  const MlpWork& work;
+
+  PF_INLINE void operator()(const Block& block, int part) const {
+    constexpr int parts = asides / 2, rows = block_rows / parts;
+    const int panel = part / parts;
+    const std::int64_t size = padded(work.out.rows) * lanes;
+    auto* to = static_cast<typename M::Element*>(work.out.data) + (block.panel + panel) * size;
+    const int begin = part % parts * rows;
+    for (int i = begin; i < begin + rows; i += 2) {
+      const std::int64_t row = block.row + i;
+      if (row >= work.weight.rows) return;
+      const float* sums = block.sums + (panel * block_rows + i) * lanes;
+      M::put_pair(to, work.out.panels * size, work.out_row + row, value(sums, row),
+                  value(sums + lanes, row + 1));
+    }
+  }
+
+  PF_INLINE Vec value(const float* sums, std::int64_t row) const {
+    const Vec x = load(sums) + set1(work.bias[row]);
+    return work.gelu == Gelu::erf ? gelu_erf(x) : gelu_tanh(x);
+  }
+};
+
+template <typename M, typename Source>
+void mlp_of(const MlpWork& work, void* scratch) {
+  MlpEpilogue<M> epilogue{work};
+  product<M, Source>(rows_of<Source>(work.weight), work.weight.columns, work.range, work.x,
+                     product_scratch<M>(scratch), epilogue);
+}
+
+PF_BY_STORED_TYPE(mlp, MlpWork)
+
+struct ResidualEpilogue {
+  const ResidualWork& work;
+
+  PF_INLINE void operator()(const Block& block, int part) const {
+    constexpr int parts = asides / 2, rows = block_rows / parts;
+    const int panel = part / parts;
+    const int begin = part % parts * rows;
+    float* x = work.x + (block.panel + panel) * work.weight.rows * lanes;
+    for (int i = begin; i < begin + rows; ++i) {
+      const std::int64_t row = block.row + i;
+      if (row >= work.weight.rows) return;
+      // The branches first: their sum is small and rounds finely.
+      const Vec branches =
+          load(block.sums + (panel * block_rows + i) * lanes) + set1(work.bias[row]);
+      store(x + row * lanes, load(x + row * lanes) + branches);
+    }
+  }
+};
+
+template <typename M, typename Source>
+void residual_of(const ResidualWork& work, void* scratch) {
+  ResidualEpilogue epilogue{work};
+  product<M, Source>(rows_of<Source>(work.weight), work.weight.columns, work.range, work.a,
+                     product_scratch<M>(scratch), epilogue);
+}
+
+PF_BY_STORED_TYPE(residual, ResidualWork)
+
+}  // namespace pythia_fast::cpu::PF_ISA

@@ -1,0 +1,150 @@
+// The loop of every product: blocks of 32 rows of W, each packed once, by the pairs of panels of a
+// group of tokens. The packed rows stay in the core's L1 and the group's activations in its L2, so
+// that W is read from memory once per group. K is cut where 32 packed rows would not fit: then a
+// few hundred rows are taken through one cut after the other, and their sums wait in between.
+//
+// What becomes of a block is the epilogue's business: `epilogue(block, i)`, i = 0 … 15, is called
+// while the next block is multiplied. Sums run over K in one fixed order whatever else is computed,
+// so a token's results are the same in any batch and with any number of threads.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/multiply.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+struct Block {
+  std::int64_t row;    // of the product, a multiple of 32
+  std::int64_t panel;  // the first of two
+  const float* sums;   // [2 panels][32 rows][16 tokens]
+};
+
+// A thread's own memory.
+template <typename M>
+struct ProductScratch {
+  alignas(64) typename M::Element weights[block_rows * M::block_k * M::planes];
+  alignas(64) float sums[2][block_size];
+  alignas(64) float waiting[waiting_floats];
+};
+
+// How many columns of W are packed at a time, so that all cuts of K are of a length.
+template <typename M>
+constexpr std::int64_t cut_of(std::int64_t k) {
+  const std::int64_t cuts = (k + M::block_k - 1) / M::block_k;
+  return padded((k + cuts - 1) / cuts);
+}
+
+// Asks memory for the rows that are packed next while the present ones are multiplied: they are too
+// many streams for the processor to foresee.
+template <typename Source, typename SourceRow>
+class Foresight {
+ public:
+  Foresight(SourceRow row, std::int64_t begin, std::int64_t end, std::int64_t times) : row_(row) {
+    bytes_ = (end - begin) * static_cast<std::int64_t>(sizeof(Source));
+    begin_ = begin;
+    const std::int64_t lines = block_rows * ((bytes_ + line - 1) / line);
+    each_ = (lines + times - 1) / times;
+  }
+
+  PF_INLINE void some() {
+    for (std::int64_t i = 0; i < each_ && at_ < block_rows; ++i) {
+      const Source* from = row_(at_);
+      if (from != nullptr) prefetch(reinterpret_cast<const char*>(from + begin_) + offset_);
+      offset_ += line;
+      if (offset_ >= bytes_) {
+        offset_ = 0;
+        ++at_;
+      }
+    }
+  }
+
+ private:
+  static constexpr std::int64_t line = 64;
+  SourceRow row_;
+  std::int64_t begin_, bytes_, each_;
+  std::int64_t offset_ = 0;
+  int at_ = 0;
+};
+
+template <typename M>
+ProductScratch<M>& product_scratch(void* scratch) {
+  return *static_cast<ProductScratch<M>*>(scratch);
+}
+
+// W X over `range`. `source_row(row)` is where row `row` of the product begins in W, null for a row
+// of zeros; K is W's and X's.
+template <typename M, typename Source, typename SourceRow, typename Epilogue>
+void product(SourceRow source_row, std::int64_t k, const Range& range, const OperandView& x,
+             ProductScratch<M>& scratch, Epilogue& epilogue) {
+  using Element = typename M::Element;
+  const Tiles tiles;
+  const std::int64_t panel_size = padded(x.rows) * lanes;
+  const std::int64_t plane = x.panels * panel_size;
+  const std::int64_t cut = cut_of<M>(k);
+  const std::int64_t pairs = (range.panel_end - range.panel_begin) / 2;
+  const auto* data = static_cast<const Element*>(x.data);
+  const auto least = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
+
+  Block ready{0, 0, nullptr};
+  int turn = 0;
+  const auto aside = [&](int i) __attribute__((always_inline)) { epilogue(ready, i); };
+  for (std::int64_t first = range.row_begin; first < range.row_end; first += rows_at_once) {
+    const std::int64_t behind = least(first + rows_at_once, range.row_end);
+    for (std::int64_t begin = 0; begin < k; begin += cut) {
+      const std::int64_t end = least(begin + cut, k);
+      const std::int64_t columns = padded(end - begin);
+      for (std::int64_t row = first; row < behind; row += block_rows) {
+        pack<Source>(M{}, [&](int i) { return source_row(row + i); }, begin, end, scratch.weights);
+        const bool same_cut = row + block_rows < behind;
+        const std::int64_t next_begin = same_cut ? begin : end == k ? 0 : end;
+        const std::int64_t next_row = same_cut ? row + block_rows : end == k ? behind : first;
+        const auto next = [&, next_row](int i) { return source_row(next_row + i); };
+        Foresight<Source, decltype(next)> foresight(next, next_begin, least(next_begin + cut, k),
+                                                    pairs);
+        float* waiting = scratch.waiting + (row - first) / block_rows * pairs * block_size;
+        for (std::int64_t pair = 0; pair < pairs; ++pair, waiting += block_size) {
+          foresight.some();
+          const std::int64_t panel = range.panel_begin + 2 * pair;
+          const Element* x0 = data + panel * panel_size + begin * lanes;
+          float* sums = waiting;
+          if (end == k) {
+            sums = scratch.sums[turn];
+            if (begin > 0) {
+              for (int i = 0; i < block_size; i += lanes) store(sums + i, load(waiting + i));
+            }
+          }
+          if (end == k && ready.sums != nullptr) {
+            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, begin == 0, sums,
+                     aside);
+          } else {
+            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, begin == 0, sums,
+                     NoAside{});
+          }
+          if (end == k) {
+            ready = {row, panel, sums};
+            turn = 1 - turn;
+          }
+        }
+      }
+    }
+  }
+  if (ready.sums != nullptr) {
+    for (int i = 0; i < asides; ++i) aside(i);
+  }
+}
+
+// Defines `kernel<M>(work, scratch)`, which calls `kernel_of<M, Source>` for the weights' type.
+#define PF_BY_STORED_TYPE(kernel, Work)                 \
+  template <typename M>                                 \
+  void kernel(const Work& work, void* scratch) {        \
+    switch (work.weight.type) {                         \
+      case StoredType::f32:                             \
+        return kernel##_of<M, float>(work, scratch);    \
+      case StoredType::bf16:                            \
+        return kernel##_of<M, BFloat16>(work, scratch); \
+      case StoredType::f16:                             \
+        return kernel##_of<M, Float16>(work, scratch);  \
+    }                                                   \
+  }
+
+}  // namespace pythia_fast::cpu::PF_ISA

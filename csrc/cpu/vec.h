@@ -1,0 +1,77 @@
+// Sixteen float32 lanes and what the kernels do with them, in the widest form that the instruction
+// set PF_ISA has. A kernel is written once in terms of Vec; each kernels_<isa>.cpp compiles it into
+// a namespace of its own with that instruction set's compiler options. Such a file must not
+// instantiate inline functions that others share (of the standard library, say): the linker keeps
+// one copy, and it might be the one that an older processor cannot run.
+#pragma once
+
+#ifndef PF_ISA
+#error "include this from kernels_<isa>.cpp, which defines PF_ISA"
+#endif
+
+#include <cstdint>
+
+#if defined(__AVX512F__)
+#include "cpu/vec_avx512.h"
+#elif defined(__AVX2__)
+#include "cpu/vec_avx2.h"
+#else
+#include "cpu/vec_portable.h"
+#endif
+
+namespace pythia_fast::cpu::PF_ISA {
+
+constexpr int lanes = 16;
+
+// 2^x for x ≥ -127; below, as for -127, which is 0 beside anything that counts. NaN stays NaN.
+// Degree 5: relative error 7.5e-8. Degree 3: 7.5e-5, less than what rounding to bfloat16 costs.
+template <int degree>
+PF_INLINE Vec exp2(Vec x) {
+  x = max(set1(-127.0F), x);  // in this order NaN passes
+  const Vec whole = round(x);
+  const Vec rest = x - whole;
+  if constexpr (degree == 3) {
+    Vec p = fma(set1(0.0551716688F), rest, set1(0.242611133F));
+    p = fma(p, rest, set1(0.693260986F));
+    return scale(fma(p, rest, set1(0.999928073F)), whole);
+  } else {
+    static_assert(degree == 5);
+    Vec p = fma(set1(0.0013276472F), rest, set1(0.0096755415F));
+    p = fma(p, rest, set1(0.0555071328F));
+    p = fma(p, rest, set1(0.240221197F));
+    p = fma(p, rest, set1(0.693146967F));
+    return scale(fma(p, rest, set1(1.00000007F)), whole);
+  }
+}
+
+constexpr float log2_e = 1.44269504F;
+
+// x Φ(x) = max(x, 0) - |x| Φ(-|x|), where log2 Φ(-z) is a polynomial on [0, 6]: the absolute error
+// is below 1e-7 (erf) and 1.1e-7 (tanh), fitted by iteratively reweighted least squares.
+PF_INLINE Vec gelu_erf(Vec x) {
+  const Vec z = abs(x);
+  const Vec t = min(set1(6.0F), z);
+  Vec p = fma(set1(2.90425017e-05F), t, set1(-0.000732323333F));
+  p = fma(p, t, set1(0.00795378628F));
+  p = fma(p, t, set1(-0.0532051114F));
+  p = fma(p, t, set1(-0.458934822F));
+  p = fma(p, t, set1(-1.15114495F));
+  p = fma(p, t, set1(-0.999999096F));
+  return fnma(z, exp2<5>(p), max(x, set1(0.0F)));
+}
+
+PF_INLINE Vec gelu_tanh(Vec x) {
+  const Vec z = abs(x);
+  const Vec t = min(set1(6.0F), z);
+  Vec p = fma(set1(-2.88658017e-05F), t, set1(0.000463742689F));
+  p = fma(p, t, set1(-0.00252404479F));
+  p = fma(p, t, set1(0.00391999551F));
+  p = fma(p, t, set1(0.00366549621F));
+  p = fma(p, t, set1(-0.0492846127F));
+  p = fma(p, t, set1(-0.459811162F));
+  p = fma(p, t, set1(-1.1510448F));
+  p = fma(p, t, set1(-1.00000095F));
+  return fnma(z, exp2<5>(p), max(x, set1(0.0F)));
+}
+
+}  // namespace pythia_fast::cpu::PF_ISA

@@ -1,0 +1,269 @@
+"""The native CPU kernels: what the forward pass does, on panels of sixteen tokens.
+
+Activations are feature-major, one token to a lane of a vector, so that nothing along the features
+needs a shuffle and a product's result is the next product's input. Weights are read where they lie
+in the arena, whatever their dtype. An arithmetic says how products are taken:
+
+- "float32": float32 multiply-adds, on any processor;
+- "bfloat16": AMX tiles, activations rounded to bfloat16, sums in float32;
+- "split-bf16": AMX tiles on float32 numbers, each split into a sum of two bfloat16 (a float16 weight
+  is exactly such a sum); three products of four, so errors are about 2^-16 of a term.
+
+The residual stream, LayerNorm, softmax and all sums are float32 in each. Results depend neither on
+the number of threads nor on what else is in a batch.
+B batch, T time, P panels, L = 16 lanes, D width, H heads, K head width, F feed-forward width,
+V vocabulary rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pythia_fast.core import CpuEngine, instruction_sets
+from pythia_fast.kernels.rotary import Rope
+from pythia_fast.kernels.scores import TokenScores
+
+Arithmetic = Literal["float32", "bfloat16", "split-bf16"]
+
+LANES = 16
+MAX_HEAD_DIM = 256
+
+
+def has_amx() -> bool:
+    """Whether this processor multiplies tiles of bfloat16, which two of the arithmetics need."""
+    return "amx" in instruction_sets()
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What a product reads: `rows` features of the tokens of P panels, in the arithmetic's form."""
+
+    data: torch.Tensor
+    rows: int
+    panels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Queries, keys and values of [B, H], laid out for attention; P panels to a sequence."""
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    shape: tuple[int, int, int, int]
+    """Sequences, heads, head width, panels of a sequence."""
+
+
+class PanelRope:
+    """Cosines and sines [R/2, positions] for whole panels: one vector for sixteen positions."""
+
+    def __init__(self, rope: Rope) -> None:
+        positions, pairs = rope.cos_TP.shape
+        self.positions = -(-positions // LANES) * LANES
+        self.rotary_dims = 2 * pairs
+        self.cosines = torch.zeros(pairs, self.positions)
+        self.sines = torch.zeros(pairs, self.positions)
+        self.cosines[:, :positions] = rope.cos_TP.T
+        self.sines[:, :positions] = rope.sin_TP.T
+
+
+class CpuKernels:
+    """The kernels of one arithmetic; `instructions` forces one of `core.instruction_sets()`.
+
+    ArgumentError if the processor cannot. Every call uses torch's number of threads.
+    """
+
+    def __init__(self, arithmetic: Arithmetic, *, instructions: str | None = None) -> None:
+        self.arithmetic = arithmetic
+        self._engine = CpuEngine(arithmetic, instructions=instructions)
+
+    def operand(self, rows: int, panels: int) -> Operand:
+        """Room for `rows` features of `panels` panels."""
+        padded = -(-rows // 32) * 32
+        count = self._engine.planes * panels * padded * LANES
+        data = torch.empty(count * self._engine.element_bytes // 4, dtype=torch.float32)
+        return Operand(data, rows, panels)
+
+    def embed(self, ids_PL: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:
+        """Rows of the embedding, [P, D, L] float32."""
+        panels, width = len(ids_PL), table_VD.shape[1]
+        x_PDL = torch.empty(panels, width, LANES)
+        self._engine.embed(
+            _array(table_VD), _int32(ids_PL), x_PDL.numpy(), panels, torch.get_num_threads()
+        )
+        return x_PDL
+
+    def norm(
+        self,
+        x_PDL: torch.Tensor,
+        norms: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        epsilon: float,
+    ) -> tuple[Operand, ...]:
+        """One or two LayerNorms of x, (weight, bias) each; x is read once."""
+        panels, width, _ = x_PDL.shape
+        outs = tuple(self.operand(width, panels) for _ in norms)
+        self._engine.norm(
+            x_PDL.numpy(),
+            epsilon,
+            [_floats(weight_D) for weight_D, _ in norms],
+            [_floats(bias_D) for _, bias_D in norms],
+            [out.data.numpy() for out in outs],
+            width,
+            torch.get_num_threads(),
+        )
+        return outs
+
+    def heads(
+        self,
+        x: Operand,
+        w_CD: torch.Tensor,
+        b_C: torch.Tensor,
+        shape: tuple[int, int, int, int],
+        rope: PanelRope,
+    ) -> Heads:
+        """Rotated queries and keys, and values, of the projection laid out [H, 3, K]."""
+        sequences, heads, width, panels = shape
+        padded = -(-width // 32) * 32
+        count = sequences * heads * (-(-panels // 2) * 2) * LANES * padded * self._engine.planes
+        # Values of a missing last panel are multiplied with zeros: they must be numbers.
+        make = torch.zeros if panels % 2 else torch.empty
+        parts = [make(count * self._engine.element_bytes // 4) for _ in range(3)]
+        self._engine.heads(
+            x.data.numpy(),
+            _array(w_CD),
+            _floats(b_C),
+            rope.cosines.numpy(),
+            rope.sines.numpy(),
+            rope.rotary_dims,
+            rope.positions,
+            *(part.numpy() for part in parts),
+            shape,
+            torch.get_num_threads(),
+        )
+        return Heads(*parts, shape)
+
+    def attention(self, heads: Heads, out: Operand) -> None:
+        """softmax(q kᵀ / sqrt(K)) v, causal, into the first H·K rows of `out`."""
+        self._engine.attention(
+            heads.queries.numpy(),
+            heads.keys.numpy(),
+            heads.values.numpy(),
+            heads.shape,
+            out.data.numpy(),
+            out.rows,
+            torch.get_num_threads(),
+        )
+
+    def mlp(
+        self,
+        x: Operand,
+        w_FD: torch.Tensor,
+        b_F: torch.Tensor,
+        gelu: str,
+        out: Operand,
+        out_row: int,
+    ) -> None:
+        """gelu(W x + b) into rows `out_row` and on of `out`; `gelu` is "none" (erf) or "tanh"."""
+        self._engine.mlp(
+            x.data.numpy(),
+            _array(w_FD),
+            _floats(b_F),
+            gelu,
+            out.data.numpy(),
+            out.rows,
+            out_row,
+            torch.get_num_threads(),
+        )
+
+    def residual_(
+        self, x_PDL: torch.Tensor, a: Operand, w_DE: torch.Tensor, b_D: torch.Tensor
+    ) -> None:
+        """x += W a + b, in place; the branches are summed before x is added."""
+        self._engine.residual(
+            a.data.numpy(), _array(w_DE), _floats(b_D), x_PDL.numpy(), torch.get_num_threads()
+        )
+
+    def unpack(self, x_PDL: torch.Tensor) -> torch.Tensor:
+        """The tokens' rows, [16 P, D] float32."""
+        panels, width, _ = x_PDL.shape
+        rows_ND = torch.empty(panels * LANES, width)
+        self._engine.unpack(x_PDL.numpy(), rows_ND.numpy(), panels, width, torch.get_num_threads())
+        return rows_ND
+
+    def nll(self, h: Operand, w_VD: torch.Tensor, y_N: torch.Tensor) -> torch.Tensor:
+        """Nats of the first N tokens' targets, [N] float32: logsumexp(W h) - (W h)[y]."""
+        nll_N = torch.empty(len(y_N))
+        self._engine.scores(
+            *(h.data.numpy(), _array(w_VD), _targets(y_N, h.panels), len(y_N), nll_N.numpy()),
+            *(None, None, None, None, torch.get_num_threads()),
+        )
+        return nll_N
+
+    def scores(self, h: Operand, w_VD: torch.Tensor, y_N: torch.Tensor) -> TokenScores:
+        """All scores of the first N tokens' targets, [N] each; logits are never in memory."""
+        count = len(y_N)
+        scores = TokenScores(
+            nll=torch.empty(count),
+            logsumexp=torch.empty(count),
+            target_logit=torch.empty(count),
+            argmax=torch.empty(count, dtype=torch.int64),
+            margin=torch.empty(count),
+        )
+        self._engine.scores(
+            *(h.data.numpy(), _array(w_VD), _targets(y_N, h.panels), count),
+            scores.nll.numpy(),
+            scores.logsumexp.numpy(),
+            scores.target_logit.numpy(),
+            scores.argmax.numpy(),
+            scores.margin.numpy(),
+            torch.get_num_threads(),
+        )
+        return scores
+
+
+def panels_of(ids_BT: torch.Tensor) -> torch.Tensor:
+    """Ids as panels [P, L]: each sequence is filled up with 0 to whole panels, and P is even."""
+    B, T = ids_BT.shape
+    each = -(-T // LANES)
+    total = -(-B * each // 2) * 2
+    ids_PL = ids_BT.new_zeros(total, LANES)
+    ids_PL[: B * each].view(B, each * LANES)[:, :T] = ids_BT
+    return ids_PL
+
+
+def panelled(h_ND: torch.Tensor) -> torch.Tensor:
+    """Rows as float32 panels [P, D, L], filled up with rows of zeros to an even P."""
+    N, D = h_ND.shape
+    panels = -(-N // (2 * LANES)) * 2
+    x_PDL = torch.zeros(panels, D, LANES)
+    whole = N // LANES
+    x_PDL[:whole] = h_ND[: whole * LANES].view(whole, LANES, D).transpose(1, 2)
+    if N % LANES:
+        x_PDL[whole, :, : N % LANES] = h_ND[whole * LANES :].T
+    return x_PDL
+
+
+def _array(weight: torch.Tensor) -> npt.NDArray[np.generic]:
+    """A matrix as numpy sees it: bfloat16, which it lacks, as uint16."""
+    weight = weight.detach()
+    if weight.dtype == torch.bfloat16:
+        weight = weight.view(torch.uint16)
+    return weight.numpy()
+
+
+def _floats(vector: torch.Tensor) -> npt.NDArray[np.float32]:
+    return vector.detach().float().numpy()
+
+
+def _int32(ids_PL: torch.Tensor) -> npt.NDArray[np.int32]:
+    return ids_PL.to(torch.int32).contiguous().numpy()
+
+
+def _targets(y_N: torch.Tensor, panels: int) -> npt.NDArray[np.int32]:
+    padded = torch.zeros(panels * LANES, dtype=torch.int32)
+    padded[: len(y_N)] = y_N
+    return padded.numpy()
