@@ -35,11 +35,9 @@ void finish_stores() {
 Convert converter(FloatType source, FloatType destination, [[maybe_unused]] Isa isa) {
   Convert chosen = nullptr;
 #if defined(__x86_64__)
-  if (isa >= Isa::avx512) {
-    chosen = convert_avx512(source, destination);
-  } else if (isa == Isa::avx2) {
-    chosen = convert_avx2(source, destination);
-  }
+  if (isa == Isa::amx) chosen = convert_amx(source, destination);
+  if (isa == Isa::avx512) chosen = convert_avx512(source, destination);
+  if (isa == Isa::avx2) chosen = convert_avx2(source, destination);
 #endif
   return chosen != nullptr ? chosen : convert_portable(source, destination);
 }

@@ -118,8 +118,8 @@ PF_AVX2 PF_INLINE std::size_t convert16(const typename From::Bits* from, typenam
 }
 
 template <typename From, typename To>
-PF_AVX2 std::size_t convert_all(const std::byte* source, std::byte* destination,
-                                std::size_t count) {
+PF_AVX2 std::size_t convert_all(const std::byte* source, std::byte* destination, std::size_t count,
+                                const std::byte* ahead) {
   const auto* from = reinterpret_cast<const typename From::Bits*>(source);
   auto* to = reinterpret_cast<typename To::Bits*>(destination);
   std::size_t found = 0;
@@ -129,11 +129,13 @@ PF_AVX2 std::size_t convert_all(const std::byte* source, std::byte* destination,
     std::memcpy(rest.data(), from, n * sizeof(rest[0]));
     found += convert16<From, To>(rest.data(), done.data(), false);
     std::memcpy(to, done.data(), n * sizeof(done[0]));
-    from += n, to += n, count -= n;
+    from += n, to += n, count -= n, ahead += n * sizeof(*from);
   };
   const std::size_t unaligned = (0 - reinterpret_cast<std::uintptr_t>(to)) % 32 / sizeof(*to);
   if (unaligned != 0 && count >= unaligned) some(unaligned);
   for (; count >= 16; from += 16, to += 16, count -= 16) {
+    _mm_prefetch(ahead, _MM_HINT_T1);
+    ahead += 16 * sizeof(*from);
     found += convert16<From, To>(from, to, true);
   }
   if (count != 0) some(count);

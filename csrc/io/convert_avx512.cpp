@@ -32,24 +32,28 @@ PF_AVX512 PF_INLINE __m512 widen(BF16, __m256i bits) {
   return _mm512_castsi512_ps(_mm512_mask_or_epi32(wide, nan, wide, quiet));
 }
 
-// The upper half of each float, rounded, in the lower half of a 32-bit lane.
+// Each float rounded to its upper half; the lower half holds what is left.
 PF_AVX512 PF_INLINE __m512i round_to_bf16(__m512 values) {
   const __m512i bits = _mm512_castps_si512(values);
-  const __m512i high = _mm512_srli_epi32(bits, 16);
-  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, bias), 16);
-  const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-  const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-  return _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+  const __mmask16 number = _mm512_cmp_ps_mask(values, values, _CMP_ORD_Q);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
+  return _mm512_mask_add_epi32(quiet, number, bits, bias);
 }
 
-PF_AVX512 PF_INLINE __m256i narrow(F16, __m512 values) {
-  return _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+PF_AVX512 PF_INLINE __m512i narrow(F16, Floats values) {
+  constexpr int rounding = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const __m512i low = _mm512_castsi256_si512(_mm512_cvtps_ph(values.low, rounding));
+  return _mm512_inserti64x4(low, _mm512_cvtps_ph(values.high, rounding), 1);
 }
 
-PF_AVX512 PF_INLINE __m256i narrow(BF16, __m512 values) {
-  return _mm512_cvtepi32_epi16(round_to_bf16(values));
+PF_AVX512 PF_INLINE __m512i narrow(BF16, Floats values) {
+  const __m512i upper_halves =
+      _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                       25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return _mm512_permutex2var_epi16(round_to_bf16(values.low), upper_halves,
+                                   round_to_bf16(values.high));
 }
 
 template <typename From>
@@ -58,9 +62,9 @@ PF_AVX512 PF_INLINE Floats load(From, const typename From::Bits* from, __mmask32
     return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(which), from),
             _mm512_maskz_loadu_ps(static_cast<__mmask16>(which >> 16), from + 16)};
   } else {
-    const __m512i bits = _mm512_maskz_loadu_epi16(which, from);
-    return {widen(From{}, _mm512_castsi512_si256(bits)),
-            widen(From{}, _mm512_extracti64x4_epi64(bits, 1))};
+    return {
+        widen(From{}, _mm256_maskz_loadu_epi16(static_cast<__mmask16>(which), from)),
+        widen(From{}, _mm256_maskz_loadu_epi16(static_cast<__mmask16>(which >> 16), from + 16))};
   }
 }
 
@@ -101,26 +105,27 @@ PF_AVX512 PF_INLINE std::size_t convert32(const typename From::Bits* from, typen
   } else if constexpr (std::is_same_v<From, To>) {
     return store16(To{}, to, _mm512_maskz_loadu_epi16(which, from), which, stream);
   } else {
-    const Floats values = load(From{}, from, which);
-    const __m512i low = _mm512_castsi256_si512(narrow(To{}, values.low));
-    const __m512i bits = _mm512_inserti64x4(low, narrow(To{}, values.high), 1);
+    const __m512i bits = narrow(To{}, load(From{}, from, which));
     return store16(To{}, to, bits, which, stream);
   }
 }
 
 template <typename From, typename To>
 PF_AVX512 std::size_t convert_all(const std::byte* source, std::byte* destination,
-                                  std::size_t count) {
+                                  std::size_t count, const std::byte* ahead) {
   const auto* from = reinterpret_cast<const typename From::Bits*>(source);
   auto* to = reinterpret_cast<typename To::Bits*>(destination);
   std::size_t found = 0;
   const auto some = [&](std::size_t n) PF_AVX512 {  // fewer than thirty-two
     found += convert32<From, To>(from, to, (__mmask32{1} << n) - 1, false);
-    from += n, to += n, count -= n;
+    from += n, to += n, count -= n, ahead += n * sizeof(*from);
   };
   const std::size_t unaligned = (0 - reinterpret_cast<std::uintptr_t>(to)) % 64 / sizeof(*to);
   if (unaligned != 0) some(std::min(unaligned, count));
   for (; count >= 32; from += 32, to += 32, count -= 32) {
+    for (std::size_t line = 0; line < 32 * sizeof(*from); line += 64, ahead += 64) {
+      _mm_prefetch(ahead, _MM_HINT_T1);
+    }
     found += convert32<From, To>(from, to, ~__mmask32{0}, true);
   }
   if (count != 0) some(count);

@@ -95,7 +95,8 @@ PF_INLINE typename To::Bits convert_one(typename From::Bits bits) {
 }
 
 template <typename From, typename To>
-std::size_t convert_all(const std::byte* source, std::byte* destination, std::size_t count) {
+std::size_t convert_all(const std::byte* source, std::byte* destination, std::size_t count,
+                        const std::byte*) {
   const auto* from = reinterpret_cast<const typename From::Bits*>(source);
   auto* to = reinterpret_cast<typename To::Bits*>(destination);
   std::size_t found = 0;

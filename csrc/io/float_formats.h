@@ -49,6 +49,7 @@ Convert convert_portable(FloatType source, FloatType destination);
 // Null where one of the two is float64, which nobody's checkpoints hold.
 Convert convert_avx2(FloatType source, FloatType destination);
 Convert convert_avx512(FloatType source, FloatType destination);
+Convert convert_amx(FloatType source, FloatType destination);
 #endif
 
 }  // namespace pythia_fast

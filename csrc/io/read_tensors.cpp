@@ -2,23 +2,37 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
+#include <numeric>
 #include <string>
+#include <tuple>
 
+#include "io/ahead.h"
 #include "io/errors.h"
 #include "io/workers.h"
 
 namespace pythia_fast {
 namespace {
 
-// Source bytes of one piece of work: small enough to stay in a core's own cache between the read
-// and the conversion, large enough that system calls do not count.
-constexpr std::size_t piece_bytes = std::size_t{1} << 19;
+// Source bytes of one read: small enough that these and the next ones stay in a core's own cache
+// until they are converted, large enough that system calls do not count.
+constexpr std::size_t piece_bytes = std::size_t{1} << 17;
+
+// What a thread takes at a time: pieces that follow each other in a file.
+constexpr std::size_t span_bytes = std::size_t{1} << 22;
 
 struct Piece {
   std::size_t read;
   std::uint64_t begin;  // values of the tensor, counted row after row
   std::uint64_t end;
+};
+
+struct alignas(64) Line {
+  std::byte bytes[64];
+};
+
+struct Span {
+  std::size_t begin;  // pieces
+  std::size_t end;
 };
 
 std::uint64_t product(std::uint64_t a, std::uint64_t b, const char* what) {
@@ -71,25 +85,92 @@ std::byte* place(const Read& read, std::byte* base, std::uint64_t begin) {
   return base + begin / read.columns * read.destination_row_bytes + begin % read.columns * item;
 }
 
-std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, Isa isa) {
+std::uint64_t file_offset(const Read& read, std::uint64_t value) {
+  return read.offset + value * item_size(read.type);
+}
+
+std::size_t source_bytes(const Read& read, const Piece& piece) {
+  return static_cast<std::size_t>(piece.end - piece.begin) * item_size(read.type);
+}
+
+// The pieces of all reads, those of a file in the order of its bytes.
+std::vector<Piece> cut(std::span<const Read> reads) {
+  std::vector<std::size_t> order(reads.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return std::tuple(reads[a].file.get(), reads[a].offset, a) <
+           std::tuple(reads[b].file.get(), reads[b].offset, b);
+  });
+  std::vector<Piece> pieces;
+  for (const std::size_t i : order) {
+    const std::uint64_t values = reads[i].rows * reads[i].columns;
+    const std::uint64_t step = piece_bytes / item_size(reads[i].type);
+    for (std::uint64_t begin = 0; begin < values; begin += std::min(step, values - begin)) {
+      pieces.push_back({i, begin, begin + std::min(step, values - begin)});
+    }
+  }
+  return pieces;
+}
+
+std::vector<Span> group(std::span<const Read> reads, std::span<const Piece> pieces) {
+  std::vector<Span> spans;
+  for (std::size_t i = 0; i < pieces.size();) {
+    const Read& first = reads[pieces[i].read];
+    const std::uint64_t begin = file_offset(first, pieces[i].begin);
+    Span span{i, i + 1};
+    for (++i; i < pieces.size(); ++i, ++span.end) {
+      const Read& next = reads[pieces[i].read];
+      if (next.file != first.file) break;
+      if (file_offset(next, pieces[i].end) - begin > span_bytes) break;
+    }
+    spans.push_back(span);
+  }
+  return spans;
+}
+
+// Converts what `source` holds of the piece. `ahead` is what to prefetch meanwhile, as much again.
+std::uint64_t place_all(const Read& read, const Piece& piece, const std::byte* source,
+                        const std::byte* ahead, std::byte* destination, Isa isa) {
   const Convert convert = converter(read.type, read.destination_type, isa);
   const std::size_t item = item_size(read.type);
-  const std::size_t bytes = static_cast<std::size_t>(piece.end - piece.begin) * item;
-  thread_local std::vector<std::byte> scratch;  // from operator new: aligned for any of the types
-  if (scratch.size() < bytes) scratch.resize(bytes);
-  read.file->read(read.offset + piece.begin * item, {scratch.data(), bytes});
-
   std::byte* base = destination + read.destination_offset;
   std::uint64_t found = 0;
   for (std::uint64_t at = piece.begin; at < piece.end;) {
     const std::uint64_t in_row =
         contiguous(read) ? piece.end - at : read.columns - at % read.columns;
     const std::size_t values = static_cast<std::size_t>(std::min(in_row, piece.end - at));
-    found += convert(scratch.data() + (at - piece.begin) * item, place(read, base, at), values);
+    const std::size_t done = static_cast<std::size_t>(at - piece.begin) * item;
+    found += convert(source + done, place(read, base, at), values, ahead + done);
     at += values;
   }
-  finish_stores();
   return found;
+}
+
+// Reads and converts pieces that follow each other in one file. While one is converted, the bytes
+// that follow it there are called into the cache.
+void run(std::span<const Read> reads, std::span<const Piece> pieces, std::byte* destination,
+         Isa isa, std::span<std::atomic<std::uint64_t>> found) {
+  const File& file = *reads[pieces.front().read].file;
+  const std::uint64_t begin = file_offset(reads[pieces.front().read], pieces.front().begin);
+  std::uint64_t end = begin;
+  for (const Piece& piece : pieces) {
+    end = std::max(end, file_offset(reads[piece.read], piece.end));
+  }
+  const std::size_t bytes = static_cast<std::size_t>(end - begin);
+  const Ahead ahead(file, begin, bytes > piece_bytes ? bytes : 0);
+  prefetch(ahead.at(begin, piece_bytes), piece_bytes);
+
+  thread_local std::vector<Line> scratch(piece_bytes / sizeof(Line));
+  for (const Piece& piece : pieces) {
+    const Read& read = reads[piece.read];
+    const auto source = std::as_writable_bytes(std::span(scratch)).first(source_bytes(read, piece));
+    const std::uint64_t offset = file_offset(read, piece.begin);
+    file.read(offset, source);
+    const std::byte* next = ahead.at(offset + piece_bytes, source.size());
+    found[piece.read] += place_all(read, piece, source.data(),
+                                   next != nullptr ? next : source.data(), destination, isa);
+  }
+  finish_stores();
 }
 
 }  // namespace
@@ -97,19 +178,13 @@ std::uint64_t run(const Read& read, const Piece& piece, std::byte* destination, 
 std::vector<std::uint64_t> read_tensors(std::span<const Read> reads,
                                         std::span<std::byte> destination, std::size_t threads,
                                         Isa isa) {
-  std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < reads.size(); ++i) {
-    check(reads[i], i, destination);
-    const std::uint64_t values = reads[i].rows * reads[i].columns;
-    const std::uint64_t step = piece_bytes / item_size(reads[i].type);
-    for (std::uint64_t begin = 0; begin < values; begin += std::min(step, values - begin)) {
-      pieces.push_back({i, begin, begin + std::min(step, values - begin)});
-    }
-  }
+  for (std::size_t i = 0; i < reads.size(); ++i) check(reads[i], i, destination);
+  const std::vector<Piece> pieces = cut(reads);
+  const std::vector<Span> spans = group(reads, pieces);
   std::vector<std::atomic<std::uint64_t>> found(reads.size());
-  share(pieces.size(), threads, [&](std::size_t index) {
-    const Piece& piece = pieces[index];
-    found[piece.read] += run(reads[piece.read], piece, destination.data(), isa);
+  share(spans.size(), threads, [&](std::size_t index) {
+    const auto& [begin, end] = spans[index];
+    run(reads, std::span(pieces).subspan(begin, end - begin), destination.data(), isa, found);
   });
   return {found.begin(), found.end()};
 }

@@ -4,6 +4,8 @@ Addresses never change, so whatever was captured of them (views, CUDA graphs) st
 derived from weights lies in the arena too and is refreshed with them.
 """
 
+import contextlib
+import mmap
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -58,6 +60,18 @@ def read_places(
     return read_tensors(reads, memory, threads or torch.get_num_threads())
 
 
+def _huge_zeros(numel: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros [numel] in memory of their own, in huge pages where the system gives any.
+
+    An arena is read and written whole, all the time: with pages of 4 KB a fifth of a swap's time
+    goes into looking up where they are (20.5 ms instead of 26.9 ms, one thread, 70m in bfloat16).
+    """
+    memory = mmap.mmap(-1, numel * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype)
+
+
 class Weights:
     """The arena of one architecture: `flat` [numel] and named views of it.
 
@@ -76,7 +90,10 @@ class Weights:
             raise ArgumentError(f"dtype is float32, bfloat16 or float16, not {dtype}")
         self.architecture = architecture
         self.layout = Layout(architecture, dtype.itemsize)
-        self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
+        if torch.device(device).type == "cpu":
+            self.flat = _huge_zeros(self.layout.numel, dtype)
+        else:
+            self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
         self.views = parameters(self.layout, self.flat)
         self.generation = 0
         self._staging: torch.Tensor | None = None

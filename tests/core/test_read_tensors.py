@@ -1,6 +1,7 @@
 """read_tensors against NumPy (bfloat16: against float64 and its two neighbours)."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -269,6 +270,60 @@ def test_a_file_that_shrinks_is_an_error_and_no_sigbus(tmp_path):
         read_tensors([Read(file, 0, "F16", 1, 2 << 20, 0, "F32", 0)], out, 2)
     assert caught.value.path == path
     assert caught.value.offset == 3 << 20
+
+
+def test_a_file_that_shrinks_and_grows_while_it_is_read_raises_no_sigbus(tmp_path):
+    """What is called into the cache ahead of its reading may be gone by then."""
+    path = tmp_path / "w"
+    content = np.random.default_rng(2).integers(0, 256, 8 << 20, dtype=np.uint8).tobytes()
+    path.write_bytes(content)
+    file = File(path)
+    read = Read(file, 0, "F16", 1, 4 << 20, 0, "F16", 0)
+    out = np.zeros(8 << 20, dtype=np.uint8)
+    done = threading.Event()
+
+    def come_and_go():
+        with path.open("r+b") as writer:
+            while not done.is_set():
+                writer.truncate(1 << 20)
+                writer.seek(0)
+                writer.write(content)
+
+    outcomes = []
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(100):
+            try:
+                outcomes.append(len(read_tensors([read], out, 2)))
+            except TruncatedFileError as error:
+                outcomes.append(error.path)
+    finally:
+        done.set()
+        thread.join()
+    assert set(outcomes) <= {1, path}
+    read_tensors([read], out, 2)
+    assert out.tobytes() == content
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_tensors_larger_than_what_is_read_at_a_time(tmp_path, instructions):
+    """Several spans of several pieces, beginning and ending anywhere, in two files by turns."""
+    rng = np.random.default_rng(3)
+    values, reads, at = [], [], 0
+    for name in ("a", "b"):
+        floats = rng.normal(size=3_300_001).astype(np.float16)
+        floats[rng.integers(0, floats.size, 9)] = np.inf
+        (tmp_path / name).write_bytes(floats.tobytes())
+        file = File(tmp_path / name)
+        for begin, end in ((2_000_003, 3_300_001), (0, 77), (77, 2_000_003)):
+            reads.append(Read(file, begin * 2, "F16", 1, end - begin, at, "F32", 0))
+            values.append(floats[begin:end].astype(np.float32))
+            at += (end - begin) * 4 + 12
+    out = np.zeros(at // 4, dtype=np.float32)
+    counts = read_tensors(reads, out, 2, instructions=instructions)
+    assert counts == [np.count_nonzero(np.isinf(v)) for v in values]
+    np.testing.assert_array_equal(out, np.concatenate([np.append(v, [0, 0, 0]) for v in values]))
 
 
 def test_the_file_stays_open_as_long_as_a_read_needs_it(tmp_path):
