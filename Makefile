@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
+BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py accuracy.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test bench lint format sanitize compilers clean
+.PHONY: demo test bench bench-full bench-tables lint format sanitize compilers clean
 
 demo: $(READY)
 	$(BIN)/pythia-fast demo
@@ -13,8 +16,17 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest
 
-bench: $(READY)
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+# MACHINE names the results' files; the processor's name by default. Nothing else should be running.
+bench: $(PEERS)
+	$(BENCH) benchmarks --save-results $(MACHINE)
+
+# The form in which the targets are stated: an hour or more.
+bench-full: $(PEERS)
+	$(BENCH) $(FULL) --effort full --save-results $(MACHINE)
+
+# The tables in benchmarks/README.md, from the results.
+bench-tables: $(READY)
+	$(BIN)/python benchmarks/tables.py
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -52,6 +64,10 @@ compilers: $(READY)
 	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DPYTHIA_FAST_WERROR=ON && \
 	  $(BIN)/cmake --build build/$$compiler || exit 1; \
 	done
+
+$(PEERS): $(READY)
+	$(BIN)/pip install -q -c constraints.txt lm-eval transformer-lens
+	touch $(PEERS)
 
 clean:
 	rm -rf build dist $(VENV) pythia_fast/*.so *.egg-info

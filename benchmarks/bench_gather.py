@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from comparison import Comparison
+from roofline import Work
 
 from pythia_fast.tokens import TokenDataset, write_tokens
 
 ROWS, COLUMNS, GATHERED = 50_000, 2049, 1024
+WORK = Work(bytes=GATHERED * COLUMNS * (2 + 8))  # uint16 read, int64 written
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,7 @@ def test_gather_against_memmap(benchmark: Any, comparison: Comparison, prefix: P
         },
         rounds=100,
         cache="page cache warm",
+        work=WORK,
     )
 
 
@@ -76,4 +79,5 @@ def test_gather_into_a_given_array(benchmark: Any, comparison: Comparison, prefi
         {"loop over numpy.memmap": loop_into},
         rounds=100,
         cache="page cache warm",
+        work=WORK,
     )

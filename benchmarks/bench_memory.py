@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from comparison import Comparison
+from forms import ITEM_BYTES, offered_dtypes
 
 from pythia_fast.suite import Architecture
 
@@ -21,18 +21,18 @@ for line in open("/proc/self/status"):  # not ru_maxrss: a child inherits its pa
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_peak_memory(
-    comparison: Comparison, series_70m: Path, shape_of_70m: Architecture, tmp_path: Path, dtype: str
+    comparison: Comparison, series_70m: Path, shape_of_70m: Architecture, tmp_path: Path
 ) -> None:
     """Two checkpoints in the resident data type and 500 MB are enough for everything."""
-    command = [sys.executable, "-c", SWEEP, str(series_70m), dtype, str(tmp_path / "run")]
-    peak_bytes = int(subprocess.run(command, check=True, capture_output=True).stdout)
-    checkpoint_bytes = shape_of_70m.parameters * (4 if dtype == "float32" else 2)
-    numbers = {
-        "peak_mb": peak_bytes / 1e6,
-        "checkpoint_mb": checkpoint_bytes / 1e6,
-        "beyond_two_checkpoints_mb": (peak_bytes - 2 * checkpoint_bytes) / 1e6,
-    }
-    comparison.note(f"8 checkpoints of 70m, 8 x 2048 tokens, {dtype}", numbers)
-    assert peak_bytes <= 2 * checkpoint_bytes + 500e6
+    for dtype in offered_dtypes():
+        command = [sys.executable, "-c", SWEEP, str(series_70m), dtype, str(tmp_path / dtype)]
+        peak_bytes = int(subprocess.run(command, check=True, capture_output=True).stdout)
+        checkpoint_bytes = shape_of_70m.parameters * ITEM_BYTES[dtype]
+        numbers = {
+            "peak_mb": peak_bytes / 1e6,
+            "checkpoint_mb": checkpoint_bytes / 1e6,
+            "beyond_two_checkpoints_mb": (peak_bytes - 2 * checkpoint_bytes) / 1e6,
+        }
+        comparison.note(f"8 checkpoints of 70m, 8 x 2048 tokens, {dtype}", numbers)
+        assert peak_bytes <= 2 * checkpoint_bytes + 500e6, dtype

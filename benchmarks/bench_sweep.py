@@ -1,83 +1,86 @@
-"""A whole perplexity sweep against the loop that everyone writes."""
+"""A whole perplexity sweep against the best loop that transformers allows."""
 
-import functools
-import time
-from collections.abc import Callable
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
-from comparison import Comparison
-from transformers import GPTNeoXForCausalLM
+from comparison import Comparison, Effort, Ours
+from conftest import MakeSeries
+from forms import offered_dtypes, sweep_work
+from transformers_peer import EXACT, Runner, best_sweep
 
 import pythia_fast
+from pythia_fast.suite import spec
 
-STEPS, SEQUENCES, TOKENS = 8, 8, 2048
-
-
-@pytest.fixture(scope="module")
-def ids() -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).integers(0, 50_254, (SEQUENCES, TOKENS))
-
-
-def transformers_loop(
-    series: Path, ids: torch.Tensor, dtype: torch.dtype, batch: int
-) -> list[float]:
-    """One `from_pretrained` a checkpoint, SDPA attention, the loss from the model itself."""
-    losses = []
-    for step in range(STEPS):
-        model = GPTNeoXForCausalLM.from_pretrained(
-            series / f"step{step}", dtype=dtype, attn_implementation="sdpa"
-        ).eval()
-        with torch.inference_mode():
-            parts = [model(part, labels=part).loss.item() for part in ids.split(batch)]
-        losses.append(float(np.mean(parts)))
-    return losses
+# (checkpoints, sequences, tokens of each) by effort and size.
+FORMS = {
+    "quick": {"70m": (2, 1, 256)},
+    "standard": {"70m": (4, 4, 2048), "160m": (2, 4, 2048)},
+    "full": {"70m": (8, 16, 2048), "160m": (8, 16, 2048), "410m": (8, 16, 2048)},
+}
+TARGETS = {"70m": 3.0, "160m": 2.5, "410m": 2.0}
+MOST_ERROR = {"float32": 1e-5, "split-bf16": 1e-5, "bfloat16": 1e-3}
+"""Of a checkpoint's mean loss, against float32."""
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each size of the effort's form."""
+    metafunc.parametrize("size", FORMS[metafunc.config.getoption("--effort")])
+
+
 def test_perplexity_sweep(
     benchmark: Any,
     comparison: Comparison,
-    series_70m: Path,
-    ids: np.ndarray[Any, Any],
+    effort: Effort,
+    random_series: MakeSeries,
     tmp_path: Path,
-    dtype: str,
+    size: str,
 ) -> None:
-    """Ours in `dtype` against the loop in the data type and batch size that suit it best."""
+    """Ours in every data type beside the loop in its best setting."""
+    form = FORMS[effort.name][size]
+    checkpoints, sequences, tokens = form
+    series = random_series(size, checkpoints)
+    paths = [series / f"step{step}" for step in range(checkpoints)]
+    ids = np.random.default_rng(0).integers(0, 50_254, (sequences, tokens))
     ids_BT = torch.from_numpy(ids)
-    runs = iter(range(1_000_000))
+    runs = itertools.count()
 
-    def ours() -> list[float]:
-        result = pythia_fast.sweep(
-            series_70m, tokens=ids, dtype=dtype, out=tmp_path / str(next(runs)), progress=False
+    def sweep(dtype: str) -> npt.NDArray[np.float64]:
+        out = tmp_path / f"run{next(runs)}"
+        result = pythia_fast.sweep(series, tokens=ids, dtype=dtype, out=out, progress=False)
+        return np.array(result.table["loss"].to_pylist())
+
+    dtypes = offered_dtypes()
+    losses = {dtype: sweep(dtype) for dtype in dtypes}
+    exact = Runner(EXACT)
+    sequence = ids_BT[:1]
+    one = pythia_fast.load(series, 0, dtype="float32").nll(ids[:1]).double().mean()
+    np.testing.assert_allclose(one, exact.sweep(paths[:1], sequence)[0], atol=1e-5)
+    case = f"{checkpoints} checkpoints of {size}, {sequences} x {tokens} tokens each"
+    peer = best_sweep(comparison, f"transformers' loop, {size}", paths, ids_BT)
+    name = f"transformers: {peer.setting}"
+    np.testing.assert_allclose(peer.sweep(paths, ids_BT), losses["float32"], atol=1e-2)
+    ours = []
+    for dtype in dtypes:
+        error = float(np.abs(losses[dtype] - losses["float32"]).max())
+        assert error <= MOST_ERROR[dtype], dtype
+        ours.append(
+            Ours(
+                f"{case}, {dtype}",
+                lambda d=dtype: sweep(d),
+                sweep_work(spec(size).architecture, *form, dtype),
+                target={} if dtype == "float32" else {name: TARGETS[size]},
+                numbers={"largest_error_of_a_mean_nll": error},
+            )
         )
-        return [float(loss) for loss in result.table["loss"].to_pylist()]
-
-    exact = transformers_loop(series_70m, ids_BT, torch.float32, 1)
-    np.testing.assert_allclose(ours(), exact, atol=1e-5 if dtype == "float32" else 1e-3)
-    name, peer = best_peer(series_70m, ids_BT)
-    comparison.run(
+    comparison.run_all(
         benchmark,
-        f"{STEPS} checkpoints of 70m, {SEQUENCES} x {TOKENS} tokens each, {dtype}",
         ours,
-        {name: peer},
-        rounds=5,
+        {name: lambda: peer.sweep(paths, ids_BT)},
         cache="page cache warm",
+        peer_work={name: sweep_work(spec(size).architecture, *form, peer.setting.dtype)},
     )
-
-
-@functools.cache
-def best_peer(series: Path, ids: torch.Tensor) -> tuple[str, Callable[[], list[float]]]:
-    """The fastest of the loop's settings: both data types, one or four sequences at once."""
-    timed = []
-    for dtype in (torch.bfloat16, torch.float32):
-        for batch in (1, 4):
-            loop = functools.partial(transformers_loop, series, ids, dtype, batch)
-            started = time.perf_counter()
-            loop()
-            name = f"from_pretrained loop, sdpa, {str(dtype).removeprefix('torch.')}, batch {batch}"
-            timed.append((time.perf_counter() - started, name, loop))
-    return min(timed, key=lambda setting: setting[0])[1:]

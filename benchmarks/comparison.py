@@ -1,89 +1,182 @@
-"""Comparisons: our function and its peers in turn, in one process, on one machine.
+"""Comparisons: ours and its peers in turn, in one process, on one machine.
 
-Each round runs every peer once and then ours, so that a change of the machine's speed meets all of
-them alike. What is reported is the median of the rounds' ratios, peer's time over ours.
+Each round runs every peer once and then each of ours, so that a change of the machine's speed
+meets all of them alike. What is reported is the median of the rounds' ratios, peer's time over
+ours; above 1, ours is faster.
 """
 
-import os
-import platform
+import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+from roofline import Roofline, Work
+
+MOST_ROUNDS = 100
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: rounds within `budget_s` for each comparison, `min_rounds` at least."""
+
+    name: str
+    budget_s: float
+    min_rounds: int
+
+    def rounds(self, round_s: float) -> int:
+        """How many rounds of `round_s` each fit."""
+        return max(self.min_rounds, min(MOST_ROUNDS, int(self.budget_s / max(round_s, 1e-6))))
+
+
+EFFORTS = {
+    effort.name: effort
+    for effort in (
+        Effort("quick", budget_s=1.0, min_rounds=1),
+        Effort("standard", budget_s=15.0, min_rounds=3),
+        Effort("full", budget_s=60.0, min_rounds=3),
+    )
+}
+"""quick only shows that everything runs; full is the form in which targets are stated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """One of our ways to do a case, with what a row should say besides."""
+
+    case: str
+    call: Call
+    work: Work | None = None
+    target: Mapping[str, float] = field(default_factory=dict)
+    """{peer: the ratio asked for}."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    against: tuple[str, ...] | None = None
+    """The peers that answer the same question; None is all."""
 
 
 class Comparison:
     """Collects the rows of one theme."""
 
-    def __init__(self, theme: str) -> None:
+    def __init__(
+        self, theme: str, effort: Effort = EFFORTS["standard"], roofline: Roofline | None = None
+    ) -> None:
         self.theme = theme
+        self.effort = effort
+        self.roofline = roofline
         self.rows: list[dict[str, Any]] = []
+        self.calibration: list[dict[str, Any]] = []
 
     def run(
         self,
         benchmark: Any,
         case: str,
-        ours: Callable[[], object],
-        peers: Mapping[str, Callable[[], object]],
+        ours: Call,
+        peers: Mapping[str, Call],
         *,
-        rounds: int,
         cache: str,
+        rounds: int | None = None,
+        work: Work | None = None,
+        peer_work: Mapping[str, Work] | None = None,
+        target: Mapping[str, float] | None = None,
+        numbers: Mapping[str, float] | None = None,
     ) -> dict[str, float]:
         """Time `ours` beside its `peers`; returns each peer's ratio (above 1: ours is faster)."""
-        peer_s: dict[str, list[float]] = {name: [] for name in peers}
+        one = Ours(case, ours, work, target or {}, numbers or {})
+        return self.run_all(
+            benchmark, [one], peers, cache=cache, rounds=rounds, peer_work=peer_work
+        )[case]
 
-        def run_peers() -> None:
-            for name, peer in peers.items():
-                started = time.perf_counter()
-                peer()
-                peer_s[name].append(time.perf_counter() - started)
+    def run_all(
+        self,
+        benchmark: Any,
+        ours: list[Ours],
+        peers: Mapping[str, Call],
+        *,
+        cache: str,
+        rounds: int | None = None,
+        peer_work: Mapping[str, Work] | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Time several of ours beside the same peers, in the same rounds: {case: {peer: ratio}}.
 
-        benchmark.pedantic(ours, setup=run_peers, rounds=rounds, warmup_rounds=1, iterations=1)
-        ours_s = list(benchmark.stats.stats.data)
-        ratios = {}
-        for name, all_s in peer_s.items():
-            timed_s = all_s[-len(ours_s) :]
-            pairs = sorted(theirs / own for theirs, own in zip(timed_s, ours_s, strict=True))
-            ratios[name] = statistics.median(pairs)
-            row = {
-                "case": case,
-                "peer": name,
-                "ours_median_s": statistics.median(ours_s),
-                "peer_median_s": statistics.median(timed_s),
-                "ratio_median": ratios[name],
-                "ratio_min": pairs[0],
-                "ratio_max": pairs[-1],
-                "rounds": rounds,
-                "cache": cache,
-            }
-            self.rows.append(row)
-            benchmark.extra_info[f"ratio to {name}"] = round(ratios[name], 3)
+        `rounds` None is as many as the effort's budget allows, going by a first round that is not
+        counted. `peer_work` is for peers whose products are in another data type than ours.
+        """
+        calls = {("peer", name): call for name, call in peers.items()}
+        calls |= {("ours", one.case): one.call for one in ours[1:]}
+        elapsed_s: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+
+        def run_others() -> None:
+            for key, call in calls.items():
+                elapsed_s[key].append(_timed(call))
+            gc.collect()
+
+        first_s = _timed(run_others) + _timed(ours[0].call)
+        elapsed_s = {key: [] for key in calls}
+        if rounds is None:
+            rounds = self.effort.rounds(first_s)
+        benchmark.pedantic(
+            ours[0].call, setup=run_others, rounds=rounds, warmup_rounds=0, iterations=1
+        )
+        elapsed_s["ours", ours[0].case] = list(benchmark.stats.stats.data)
+        ratios: dict[str, dict[str, float]] = {}
+        for one in ours:
+            ours_s = elapsed_s["ours", one.case]
+            ratios[one.case] = {}
+            for name in one.against or peers:
+                row = self._row(one, name, ours_s, elapsed_s["peer", name], peer_work or {})
+                self.rows.append(row | {"rounds": rounds, "cache": cache})
+                ratios[one.case][name] = row["ratio_median"]
+        benchmark.extra_info |= {
+            f"{case} / {peer}": round(ratio, 3)
+            for case, of_case in ratios.items()
+            for peer, ratio in of_case.items()
+        }
         return ratios
 
-    def note(self, case: str, numbers: Mapping[str, float]) -> None:
+    def note(self, case: str, numbers: Mapping[str, float | str]) -> None:
         """A row that is no comparison of times, such as memory."""
         self.rows.append({"case": case, **numbers})
 
+    def calibrated(self, case: str, setting: str, numbers: Mapping[str, float | str]) -> None:
+        """How a peer did in one of its settings: what the choice of its best one rests on."""
+        self.calibration.append({"case": case, "setting": setting, **numbers})
 
-def describe_machine() -> dict[str, Any]:
-    """The hardware and the versions that a figure belongs to."""
-    cpu = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    packages = ("pythia-fast", "torch", "transformers", "numpy", "safetensors", "pyarrow")
-    return {
-        "cpu": cpu[0] if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
+    def _row(
+        self,
+        one: Ours,
+        peer: str,
+        ours_s: list[float],
+        peer_s: list[float],
+        peer_work: Mapping[str, Work],
+    ) -> dict[str, Any]:
+        ratios = sorted(theirs / own for theirs, own in zip(peer_s, ours_s, strict=True))
+        row = {
+            "case": one.case,
+            "peer": peer,
+            "ours_median_s": statistics.median(ours_s),
+            "ours_min_s": min(ours_s),
+            "ours_max_s": max(ours_s),
+            "peer_median_s": statistics.median(peer_s),
+            "peer_min_s": min(peer_s),
+            "peer_max_s": max(peer_s),
+            "ratio_median": statistics.median(ratios),
+            "ratio_min": ratios[0],
+            "ratio_max": ratios[-1],
+        }
+        if peer in one.target:
+            row["target_ratio"] = one.target[peer]
+        if self.roofline and one.work:
+            works = {"ours": one.work, "peer": peer_work.get(peer, one.work)}
+            for who, work in works.items():
+                reached = self.roofline.describe(work, row[f"{who}_median_s"])
+                row |= {f"{who}_{key}": value for key, value in reached.items()}
+        return row | dict(one.numbers)
+
+
+def _timed(call: Call) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started

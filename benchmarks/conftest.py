@@ -1,33 +1,71 @@
 """Fixtures of the benchmarks, and where their results go."""
 
-import json
+import re
+import shutil
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from comparison import Comparison, describe_machine
+import tables
+from comparison import EFFORTS, Comparison, Effort
+from machine import describe_machine, machine_name
+from record import RESULTS, save
+from roofline import Roofline, measure_roofline
 
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import make_series
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
+BUILD = HERE.parent / "build" / "benchmarks"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
+    group = parser.getgroup("benchmarks")
+    group.addoption(
         "--save-results",
         metavar="MACHINE",
-        help="keep the comparisons as benchmarks/results/<theme>_<MACHINE>_<date>.json",
+        nargs="?",
+        const="",
+        help="keep the comparisons as <theme>_<MACHINE>_<date>.json; without a name, the "
+        "processor's",
+    )
+    group.addoption(
+        "--results-folder", type=Path, default=RESULTS, help="where --save-results keeps them"
+    )
+    group.addoption(
+        "--effort", choices=tuple(EFFORTS), default="standard", help="how much is measured"
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A name that fits into a file's, and no quick results among the real ones."""
+    name = config.getoption("--save-results")
+    if name and not re.fullmatch(r"[A-Za-z0-9.-]+", name):
+        raise pytest.UsageError(f"--save-results takes letters, digits, '.' and '-': {name!r}")
+    quick = config.getoption("--effort") == "quick"
+    if name is not None and quick and config.getoption("--results-folder") == RESULTS:
+        raise pytest.UsageError("--effort quick measures nothing: give another --results-folder")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A benchmark takes as long as its peers take."""
+    """A benchmark takes as long as its peers take, and libraries' warnings are not its subject."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(0))
+            item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+@pytest.fixture(scope="session")
+def effort(request: pytest.FixtureRequest) -> Effort:
+    """What --effort asks for."""
+    return EFFORTS[request.config.getoption("--effort")]
+
+
+@pytest.fixture(scope="session")
+def roofline() -> Roofline:
+    """The machine's measured peaks."""
+    return measure_roofline(BUILD)
 
 
 @pytest.fixture(scope="session")
@@ -43,27 +81,41 @@ def series_70m(tmp_path_factory: pytest.TempPathFactory, shape_of_70m: Architect
     return make_series(folder, shape_of_70m, range(8))
 
 
+MakeSeries = Callable[[str, int], Path]
+
+
+@pytest.fixture
+def random_series(tmp_path: Path) -> Iterator[MakeSeries]:
+    """(size, checkpoints) -> a folder of random weights in a true shape; removed afterwards.
+
+    float16 safetensors, which transformers reads fastest.
+    """
+    made: list[Path] = []
+
+    def make(size: str, checkpoints: int) -> Path:
+        made.append(tmp_path / f"pythia-{size}-random")
+        shape = spec(size).architecture
+        return make_series(made[-1], shape, range(checkpoints), formats=("safetensors",))
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="module")
-def comparison(request: pytest.FixtureRequest) -> Iterator[Comparison]:
+def comparison(
+    request: pytest.FixtureRequest, effort: Effort, roofline: Roofline
+) -> Iterator[Comparison]:
     """The comparisons of one file; printed at its end, and kept with --save-results."""
     theme = Path(request.fspath).stem.removeprefix("bench_")
-    collected = Comparison(theme)
+    collected = Comparison(theme, effort, roofline)
+    machine = describe_machine()
     yield collected
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
-        print(f"\n{theme}")
-        for row in collected.rows:
-            print("  " + ", ".join(f"{key} {_text(value)}" for key, value in row.items()))
-    machine = request.config.getoption("--save-results")
-    if machine and collected.rows:
-        today = datetime.now(UTC).date().isoformat()
-        record = {"theme": theme, "date": today, "machine": describe_machine()}
+        print(f"\n{tables.rows(collected.rows, collected.calibration)}")
+    name = request.config.getoption("--save-results")
+    if name is not None and collected.rows:
         command = " ".join(["python -m pytest", *sys.argv[1:]])
-        record |= {"command": command, "rows": collected.rows}
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{theme}_{machine}_{today}.json"
-        path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        folder = request.config.getoption("--results-folder")
+        save(collected, folder, name or machine_name(), machine, command)
