@@ -153,11 +153,14 @@ void run(std::span<const Read> reads, std::span<const Piece> pieces, std::byte* 
   const File& file = *reads[pieces.front().read].file;
   const std::uint64_t begin = file_offset(reads[pieces.front().read], pieces.front().begin);
   std::uint64_t end = begin;
+  std::size_t wanted = 0;
   for (const Piece& piece : pieces) {
     end = std::max(end, file_offset(reads[piece.read], piece.end));
+    wanted += source_bytes(reads[piece.read], piece);
   }
   const std::size_t bytes = static_cast<std::size_t>(end - begin);
-  const Ahead ahead(file, begin, bytes > piece_bytes ? bytes : 0);
+  const bool worth_it = bytes > piece_bytes && wanted > bytes / 2;
+  const Ahead ahead(file, begin, worth_it ? bytes : 0);
   prefetch(ahead.at(begin, piece_bytes), piece_bytes);
 
   thread_local std::vector<Line> scratch(piece_bytes / sizeof(Line));

@@ -95,6 +95,11 @@ class Weights:
         else:
             self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
         self.views = parameters(self.layout, self.flat)
+        # Views that stay without gradients if the arena is trained.
+        self._summed = tuple(
+            (block.attention_out_bias_D, block.mlp_out_bias_D, block.out_bias_D)
+            for block in parameters(self.layout, self.flat.detach()).layers
+        )
         self.generation = 0
         self._staging: torch.Tensor | None = None
 
@@ -191,8 +196,8 @@ class Weights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Recompute what is derived from weights; needed after writing to `flat` by hand."""
-        for block in parameters(self.layout, self.flat.detach()).layers:
-            torch.add(block.attention_out_bias_D, block.mlp_out_bias_D, out=block.out_bias_D)
+        for attention_D, mlp_D, sum_D in self._summed:
+            torch.add(attention_D, mlp_D, out=sum_D)
         self.generation += 1
 
     def trainable(self) -> tuple[torch.Tensor, Parameters]:

@@ -126,7 +126,7 @@ def _weights_of(description: CheckpointFile, file: File) -> Iterator[TensorRange
     read = read_torch_zip if description.name.endswith(".bin") else read_safetensors
     for name, tensor in read(file).items():
         if not _BUFFER.fullmatch(name):
-            yield replace(tensor, name=_ALIASES.get(name, name))
+            yield replace(tensor, name=_ALIASES[name]) if name in _ALIASES else tensor
 
 
 def _check_weights(

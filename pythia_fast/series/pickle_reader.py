@@ -8,6 +8,7 @@ else is refused (UnsafePickleError) before anything is looked up, imported or ca
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -72,7 +73,23 @@ def read_pickle(raw: bytes, path: str | Path, offset: int) -> dict[str, TensorVi
     if len(raw) > PICKLE_LIMIT_BYTES:
         reason = f"the pickle has {len(raw)} bytes; {PICKLE_LIMIT_BYTES} are allowed"
         raise FormatError(path, reason, offset=offset)
-    return _Machine(raw, path, offset).run()
+    try:
+        return dict(_interpret(raw))
+    except _Refusal as refusal:
+        raise refusal.kind(path, refusal.reason, offset=offset + refusal.at) from None
+
+
+class _Refusal(Exception):  # noqa: N818
+    """Why a pickle is refused, and at which of its bytes."""
+
+    def __init__(self, kind: type[FormatError], reason: str, at: int) -> None:
+        super().__init__(reason)
+        self.kind, self.reason, self.at = kind, reason, at
+
+
+@lru_cache(maxsize=4)  # the checkpoints of a series have the same pickle, byte for byte
+def _interpret(raw: bytes) -> dict[str, TensorView]:
+    return _Machine(raw).run()
 
 
 class _Machine:
@@ -83,8 +100,8 @@ class _Machine:
     and no value is compared, printed or copied.
     """
 
-    def __init__(self, raw: bytes, path: str | Path, offset: int) -> None:
-        self.raw, self.path, self.base = raw, path, offset
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
         self.position = 0
         self.opcode_at = 0
         self.stack: list[Any] = []
@@ -120,12 +137,10 @@ class _Machine:
     # Reading
 
     def unsafe(self, reason: str) -> NoReturn:
-        raise UnsafePickleError(
-            self.path, f"refused, the pickle {reason}", offset=self.base + self.opcode_at
-        )
+        raise _Refusal(UnsafePickleError, f"refused, the pickle {reason}", self.opcode_at)
 
     def malformed(self, reason: str) -> NoReturn:
-        raise FormatError(self.path, reason, offset=self.base + self.opcode_at)
+        raise _Refusal(FormatError, reason, self.opcode_at)
 
     def take(self, count: int) -> bytes:
         end = self.position + count
