@@ -22,7 +22,7 @@ from pythia_fast.series import write_checkpoint
 # {size: (sequences, tokens)} by effort.
 FORMS = {
     "quick": {"70m": (1, 128)},
-    "standard": {"70m": (4, 2048), "160m": (2, 2048)},
+    "standard": {"70m": (2, 2048), "160m": (1, 2048)},
     "full": {"70m": (8, 2048), "160m": (8, 2048), "410m": (4, 2048)},
 }
 TRAINING_STEPS = {"quick": 20, "standard": 300, "full": 600}

@@ -19,7 +19,7 @@ from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 
 FORMS = {
     "quick": (128, {"bfloat16": (512,), "float32": (512,)}),
-    "standard": (2048, {"bfloat16": (512, 768, 1024, 2048), "float32": (512, 1024)}),
+    "standard": (2048, {"bfloat16": (512, 768, 1024, 2048), "float32": (512,)}),
     "full": (2048, dict.fromkeys(("bfloat16", "float32"), (512, 768, 1024, 2048))),
 }
 V = 50_304
@@ -65,15 +65,16 @@ def test_linear_cross_entropy(
     y_N = torch.randint(V, (rows,), generator=generator)
     tensors = (h_ND, w_VD, y_N)
     chunks = best_chunks(comparison, dtype, tensors)
-    torch.compiler.reset()
-    compiled = torch.compile(reference, dynamic=False)
     peers: dict[str, Callable[[], torch.Tensor]] = {
         BARE: lambda: linear(h_ND, w_VD),
         FLOAT32_LOSSES: lambda: cross_entropy(linear(h_ND, w_VD).float(), y_N, reduction="none"),
         REFERENCE: lambda: reference(*tensors),
-        COMPILED: lambda: compiled(*tensors),
         f"{CHUNKED}, {chunks}": lambda: chunked(tensors, CHUNKS[chunks]),
     }
+    if dtype == "bfloat16":
+        torch.compiler.reset()  # or another width compiles for any width, and slower code
+        compiled = torch.compile(reference, dynamic=False)
+        peers[COMPILED] = lambda: compiled(*tensors)
     check(tensors, peers)
     work = Work(2.0 * rows * width * V, (h_ND.nbytes + w_VD.nbytes), dtype)
     targets = {BARE: LINEAR_TARGET, REFERENCE: LINEAR_CROSS_ENTROPY_TARGET}

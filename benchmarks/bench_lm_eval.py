@@ -28,7 +28,7 @@ from pythia_fast.model import Model
 from pythia_fast.suite import Architecture
 
 # Texts of 2048 tokens, and questions of 96 to 128 tokens with four answers of 4 to 8 each.
-FORMS = {"quick": (1, 2), "standard": (4, 32), "full": (16, 128)}
+FORMS = {"quick": (1, 2), "standard": (4, 16), "full": (16, 128)}
 VOCABULARY, CONTEXT = 50_254, 2048
 ANSWERS = 4
 Lists = list[list[int]]
@@ -72,7 +72,8 @@ def make_hf(checkpoint: Path, tokenizer: PreTrainedTokenizerFast) -> MakeHf:
     def make(setting: HfSetting) -> HFLM:
         model = from_pretrained(checkpoint, Setting(dtype=setting.dtype))
         if setting.compiled:
-            model.compile()
+            torch.compiler.reset()
+            model.compile(dynamic=False)
         return HFLM(
             pretrained=model,
             tokenizer=tokenizer,

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 import pythia_fast
 from pythia_fast.suite import Architecture
 
-FORMS = {"quick": (1, 128), "standard": (4, 2048), "full": (16, 2048)}
+FORMS = {"quick": (1, 128), "standard": (2, 2048), "full": (16, 2048)}
 OPTIONS = {"return_type": "logits", "prepend_bos": False}
 
 

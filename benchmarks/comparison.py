@@ -36,7 +36,7 @@ EFFORTS = {
     effort.name: effort
     for effort in (
         Effort("quick", budget_s=1.0, min_rounds=1),
-        Effort("standard", budget_s=15.0, min_rounds=3),
+        Effort("standard", budget_s=10.0, min_rounds=3),
         Effort("full", budget_s=60.0, min_rounds=3),
     )
 }

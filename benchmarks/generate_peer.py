@@ -46,6 +46,7 @@ class Decoder:
             return from_pretrained(checkpoint, setting)
         if self._model is None:
             self._model = from_pretrained(checkpoint, setting)
+            torch.compiler.reset()
             self._model.forward = torch.compile(self._model.forward, dynamic=False)
         else:
             load_into(self._model, checkpoint)
