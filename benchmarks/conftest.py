@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tables
@@ -63,7 +64,13 @@ def effort(request: pytest.FixtureRequest) -> Effort:
 
 
 @pytest.fixture(scope="session")
-def roofline() -> Roofline:
+def machine() -> dict[str, Any]:
+    """The machine as it is before anything is measured: its load then is that of others."""
+    return describe_machine()
+
+
+@pytest.fixture(scope="session")
+def roofline(machine: dict[str, Any]) -> Roofline:
     """The machine's measured peaks."""
     return measure_roofline(BUILD)
 
@@ -104,12 +111,11 @@ def random_series(tmp_path: Path) -> Iterator[MakeSeries]:
 
 @pytest.fixture(scope="module")
 def comparison(
-    request: pytest.FixtureRequest, effort: Effort, roofline: Roofline
+    request: pytest.FixtureRequest, effort: Effort, machine: dict[str, Any], roofline: Roofline
 ) -> Iterator[Comparison]:
     """The comparisons of one file; printed at its end, and kept with --save-results."""
     theme = Path(request.fspath).stem.removeprefix("bench_")
     collected = Comparison(theme, effort, roofline)
-    machine = describe_machine()
     yield collected
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():

@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 def main(arguments: list[str]) -> int:
     """Write or check; the exit status."""
     old = README.read_text()
-    new = replaced(old, "\n\n".join(map(section, latest())))
+    new = replaced(old, sections(latest()))
     if "--check" in arguments:
         return int(old != new)
     README.write_text(new)
@@ -35,10 +35,16 @@ def replaced(text: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def section(record: Record) -> str:
-    """One theme on one machine: heading, machine, the roof, the tables."""
-    parts = [f"### {record['theme']}, {record['name']}, {record['date']}", machine(record)]
-    return "\n\n".join([*parts, rows(record["rows"], record.get("calibration", []))])
+def sections(records: list[Record]) -> str:
+    """Machine by machine, with its description wherever that changes, and its themes."""
+    parts, described = [], ""
+    for record in sorted(records, key=lambda record: record["name"]):
+        if (text := machine(record)) != described:
+            parts.append(f"### {record['name']}\n\n{text}")
+            described = text
+        parts.append(f"#### {record['theme']}, {record['date']}\n\n`{record['command']}`")
+        parts.append(rows(record["rows"], record.get("calibration", [])))
+    return "\n\n".join(parts)
 
 
 def rows(of_theme: list[Row], calibration: list[Row]) -> str:
@@ -54,7 +60,7 @@ def rows(of_theme: list[Row], calibration: list[Row]) -> str:
 
 
 def machine(record: Record) -> str:
-    """The processor, its threads, the versions and what was measured as the roof, in one paragraph.
+    """The processor, its threads, the versions and what was measured as the roof, in a paragraph.
 
     Records made before there was a roofline say less.
     """
@@ -62,8 +68,7 @@ def machine(record: Record) -> str:
     flags = ", ".join(of.get("flags", [])) or of["capability"]
     text = (
         f"{of['cpu']}, {of['cores']} cores, {of['threads']} threads ({flags}), "
-        f"{of['memory_gb']:g} GB; torch {of['torch']}, transformers {of['transformers']}. "
-        f"`{record['command']}`"
+        f"{of['memory_gb']:g} GB; torch {of['torch']}, transformers {of['transformers']}."
     )
     peaks = (record.get("roofline") or {}).get("peaks", {})
     return text + "".join(f"\n{line}" for line in ([_roof(peaks)] if peaks else []))
@@ -155,8 +160,10 @@ def seconds(value: float) -> str:
 
 
 def number(value: object) -> str:
-    """Three figures of a float, anything else as it is."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Three figures of a float, at least; anything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _markdown(lines: list[dict[str, str]]) -> str:
