@@ -1,9 +1,9 @@
 """The local engine: one process, one resident model, one step after the other."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,8 +23,21 @@ BYTES_PER_ROW = 128
 OnError = Literal["raise", "skip"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """A step that is computed, and whose results are on their way to the disk."""
+
+    step: int
+    weights_sha256: str
+    publications: "tuple[Future[None], ...]"
+
+
 class LocalEngine:
-    """Computes the units of a plan that are not in the run folder yet."""
+    """Computes the units of a plan that are not in the run folder yet.
+
+    While one step is computed, the next is read by one thread and the one before is written by
+    another; it counts as finished when it is on the disk.
+    """
 
     def __init__(
         self, series: CheckpointSeries, plan: Plan, folder: RunFolder, progress: Progress
@@ -32,6 +45,7 @@ class LocalEngine:
         self._series, self._plan, self._folder = series, plan, folder
         self._progress = progress
         self._step_of_sha256: dict[str, int] = {}
+        self._writing: _Writing | None = None
         self._finished = 0
 
     def run(
@@ -53,15 +67,11 @@ class LocalEngine:
                 ThreadPoolExecutor(1, "pythia_fast-write") as writer,
                 closing(prefetch(self._series, todo, arenas, hashed=True)) as checkpoints,
             ):
-                for loaded in checkpoints:
-                    try:
-                        self._step(loaded, resident, batch_tokens, writer)
-                    except RunMismatchError:
-                        raise
-                    except Exception as error:
-                        self._fail(loaded.step, error, on_error)
-                    else:
-                        self._finished += 1
+                try:
+                    for loaded in checkpoints:
+                        self._next(loaded, resident, batch_tokens, writer, on_error)
+                finally:
+                    self._settle(on_error)
         except KeyboardInterrupt:
             raise SweepInterruptedError(
                 f"interrupted: {self._finished} of {len(steps)} steps are finished and kept in "
@@ -111,21 +121,45 @@ class LocalEngine:
         self._progress.checkpoint_done()
         return True
 
-    def _step(
+    def _next(
         self,
         loaded: Loaded | NotLoaded,
         resident: Model,
         batch_tokens: int,
         writer: ThreadPoolExecutor,
+        on_error: OnError,
     ) -> None:
+        """Compute a step and leave its results to the writer, who has done those before."""
         if isinstance(loaded, NotLoaded):
-            raise loaded.error
+            self._settle(on_error)
+            self._fail(loaded.step, loaded.error, on_error)
+            return
+        if self._writing is not None and self._writing.weights_sha256 == loaded.weights_sha256:
+            self._settle(on_error)  # its results will be taken from the disk
+        try:
+            publications = self._step(loaded, resident, batch_tokens, writer)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            self._settle(on_error)
+            self._fail(loaded.step, error, on_error)
+        else:
+            self._settle(on_error)
+            self._writing = _Writing(loaded.step, loaded.weights_sha256, tuple(publications))
+
+    def _step(
+        self, loaded: Loaded, resident: Model, batch_tokens: int, writer: ThreadPoolExecutor
+    ) -> "list[Future[None]]":
         swap(resident, loaded)
         twin = None
         if not isinstance(self._plan.sequences, str):
             twin = self._step_of_sha256.get(loaded.weights_sha256)
         origin = self._origin(loaded, twin, resident.device)
+        publications: list[Future[None]] = []
         for unit in self._plan.units(loaded.step):
+            for publication in publications:
+                if publication.done():
+                    publication.result()  # a disk that is full is told before more is computed
             if self._folder.done(unit):
                 there = self._folder.origin(unit)["weights_sha256"]
                 self._check_unchanged(loaded.step, there, loaded.weights_sha256)
@@ -139,7 +173,7 @@ class LocalEngine:
                 table = measure(
                     *(unit.metric, resident, self._plan.dataset, unit.rows),
                     batch_tokens=batch_tokens,
-                    advance=self._progress.advance,
+                    advance=self._advance,
                 )
             of_unit = {
                 "metric": unit.metric.name,
@@ -147,10 +181,40 @@ class LocalEngine:
                 "shards": unit.shards,
                 "compute_s": time.perf_counter() - started,
             }
-            # In a thread of its own, so that an interrupt cannot stop it half-way.
-            writer.submit(self._folder.publish, unit, table, origin | of_unit).result()
-        self._step_of_sha256.setdefault(loaded.weights_sha256, loaded.step)
-        self._folder.forget_failure(loaded.step)
+            # In a thread of its own: no interrupt can stop it half-way, and nobody waits for it.
+            publications.append(writer.submit(self._folder.publish, unit, table, origin | of_unit))
+        return publications
+
+    def _advance(self, tokens: int) -> None:
+        """Some tokens are computed; the step before may meanwhile be on the disk."""
+        self._progress.advance(tokens)
+        writing = self._writing
+        if writing is not None and all(
+            publication.done() and publication.exception() is None
+            for publication in writing.publications
+        ):
+            self._count(writing)
+
+    def _settle(self, on_error: OnError) -> None:
+        """Wait until the step before is on the disk, and count it, or its failure."""
+        writing = self._writing
+        if writing is None:
+            return
+        errors = [publication.exception() for publication in writing.publications]
+        error = next((error for error in errors if error is not None), None)
+        if error is None:
+            self._count(writing)
+            return
+        self._writing = None
+        if not isinstance(error, Exception):
+            raise error
+        self._fail(writing.step, error, on_error)
+
+    def _count(self, finished: _Writing) -> None:
+        self._writing = None
+        self._step_of_sha256.setdefault(finished.weights_sha256, finished.step)
+        self._folder.forget_failure(finished.step)
+        self._finished += 1
         self._progress.checkpoint_done()
 
     def _origin(self, loaded: Loaded, twin: int | None, device: torch.device) -> dict[str, Any]:

@@ -93,12 +93,15 @@ def test_a_killed_sweep_goes_on_to_the_same_values(
     if signal_number == signal.SIGINT:
         assert "SweepInterruptedError" in output
         assert "2 of 6 steps are finished" in output
-    killed = pythia_fast.SweepResult(tmp_path / "killed")
-    assert killed.table["step"].to_pylist() == [0, 1]
+    kept = pythia_fast.SweepResult(tmp_path / "killed").table["step"].to_pylist()
+    if signal_number == signal.SIGINT:
+        assert kept == [0, 1]
+    else:  # step 1 may have been on its way to the disk
+        assert kept in ([0], [0, 1])
     second = process()
     output, _ = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert output.split() == ["step", "2", "step", "4", "step", "8", "step", "16"]
+    assert output.splitlines() == [f"step {n}" for n in (0, 1, 2, 4, 8, 16) if n not in kept]
     resumed = pythia_fast.SweepResult(tmp_path / "killed")
     whole = small_sweep()
     assert resumed.sequences.equals(whole.sequences)
