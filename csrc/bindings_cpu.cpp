@@ -24,7 +24,7 @@ std::int64_t padded(std::int64_t k) { return (k + 31) / 32 * 32; }
 
 std::int64_t size_argument(const py::object& value, const char* name) {
   const std::uint64_t result = count(value, name);
-  if (result > std::uint64_t{1} << 40) {
+  if (result > std::uint64_t{1} << 28) {  // products of two, in bytes, fit 64 bits
     throw ArgumentError(std::string(name) + " is " + std::to_string(result) + ", far too many");
   }
   return static_cast<std::int64_t>(result);
@@ -55,6 +55,7 @@ class Arguments {
       refuse(name, std::to_string(values) + " values of format '" + format + "', not " +
                        std::to_string(view.len) + " bytes of '" + found + "'");
     }
+    aligned(view, name, sizeof(T));
     return static_cast<T*>(view.buf);
   }
 
@@ -75,6 +76,7 @@ class Arguments {
         view.strides[0] % item != 0 || view.strides[0] < view.shape[1] * item) {
       refuse(name, "a matrix with values, whose rows are contiguous and do not overlap");
     }
+    aligned(view, name, static_cast<std::size_t>(item));
     const cpu::StoredType type = format == "f"   ? cpu::StoredType::f32
                                  : format == "e" ? cpu::StoredType::f16
                                                  : cpu::StoredType::bf16;
@@ -103,6 +105,10 @@ class Arguments {
     return view.buf;
   }
 
+  std::int64_t bytes(const py::object& object, const char* name) {
+    return hold(object, PyBUF_C_CONTIGUOUS, name, false).view().len;
+  }
+
   static std::int64_t bytes_of(const Engine& engine) {
     return static_cast<std::int64_t>(engine.element_bytes() * engine.planes());
   }
@@ -114,9 +120,9 @@ class Arguments {
     return *held_.back();
   }
 
-  static void aligned(const Py_buffer& view, const char* name) {
-    if (reinterpret_cast<std::uintptr_t>(view.buf) % 64 != 0) {
-      refuse(name, "aligned to 64 bytes");
+  static void aligned(const Py_buffer& view, const char* name, std::size_t bytes = 64) {
+    if (reinterpret_cast<std::uintptr_t>(view.buf) % bytes != 0) {
+      refuse(name, "aligned to " + std::to_string(bytes) + " bytes");
     }
   }
 
@@ -182,28 +188,45 @@ void norm(const Engine& engine, const py::object& x, double epsilon,
   engine.norm(work, panels, workers);
 }
 
+// Keys and values may have room for more than there is: they say how much by their size.
+void take_cache(Arguments& arguments, const Engine& engine, cpu::Heads& heads,
+                const py::object& keys, const py::object& values, bool writable) {
+  if (heads.features % 2 != 0 || heads.features > max_features) {
+    throw ArgumentError("a head has an even number of features, at most 256, not " +
+                        std::to_string(heads.features));
+  }
+  const std::int64_t pair = heads.sequences * heads.heads * 2 * lanes * padded(heads.features) *
+                            Arguments::bytes_of(engine);
+  const std::int64_t pairs = arguments.bytes(keys, "keys") / pair;
+  heads.capacity = 2 * pairs;
+  heads.keys = arguments.memory(keys, "keys", pairs * pair, writable);
+  heads.values = arguments.memory(values, "values", pairs * pair, writable);
+  if (heads.capacity < heads.panels) {
+    throw ArgumentError("keys have room for " + std::to_string(heads.capacity) +
+                        " panels of a sequence, not for " + std::to_string(heads.panels));
+  }
+}
+
 // The three buffers of attention and their shape.
 cpu::Heads heads_of(Arguments& arguments, const Engine& engine, const py::object& queries,
                     const py::object& keys, const py::object& values,
                     const std::vector<std::int64_t>& shape, bool writable) {
   if (shape.size() != 4 || *std::min_element(shape.begin(), shape.end()) < 1 ||
-      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 24) {
-    throw ArgumentError("the shape is (sequences, heads, features, panels), all positive");
+      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 20 ||
+      shape[0] * shape[1] * shape[3] > std::int64_t{1} << 40) {
+    throw ArgumentError(
+        "the shape is (sequences, heads, features, panels), all positive and no "
+        "more than memory holds");
   }
   cpu::Heads heads{};
   heads.sequences = shape[0];
   heads.heads = shape[1];
   heads.features = shape[2];
   heads.panels = shape[3];
-  if (heads.features % 2 != 0 || heads.features > max_features) {
-    throw ArgumentError("a head has an even number of features, at most 256, not " +
-                        std::to_string(heads.features));
-  }
+  take_cache(arguments, engine, heads, keys, values, writable);
   const std::int64_t bytes = heads.sequences * heads.heads * ((heads.panels + 1) / 2 * 2) * lanes *
                              padded(heads.features) * Arguments::bytes_of(engine);
   heads.queries = arguments.memory(queries, "queries", bytes, writable);
-  heads.keys = arguments.memory(keys, "keys", bytes, writable);
-  heads.values = arguments.memory(values, "values", bytes, writable);
   return heads;
 }
 
@@ -287,6 +310,60 @@ void residual(const Engine& engine, const py::object& a, const py::object& weigh
   engine.residual(work, workers);
 }
 
+void project(const Engine& engine, const py::object& x, const py::object& weight,
+             const py::object& bias, const py::object& to, const py::object& threads) {
+  Arguments arguments;
+  cpu::ProjectWork work{};
+  work.weight = arguments.weight(weight, "weight");
+  if (!bias.is_none()) work.bias = arguments.floats(bias, "bias", work.weight.rows);
+  work.x = arguments.operand(x, "x", engine, work.weight.columns);
+  work.to = arguments.floats(to, "to", work.x.panels * work.weight.rows * lanes, true);
+  const std::size_t workers = thread_count(threads);
+  const py::gil_scoped_release unlocked;
+  engine.project(work, workers);
+}
+
+void decode(const Engine& engine, const py::object& qkv, const py::object& cosines,
+            const py::object& sines, const py::object& rotary_object,
+            const py::object& positions_object, const py::object& position_object,
+            const py::object& keys, const py::object& values,
+            const std::vector<std::int64_t>& shape, const py::object& out,
+            const py::object& out_rows, const py::object& threads) {
+  Arguments arguments;
+  if (shape.size() != 3 || *std::min_element(shape.begin(), shape.end()) < 1 ||
+      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 24) {
+    throw ArgumentError("the shape is (sequences, heads, features), all positive");
+  }
+  cpu::DecodeWork work{};
+  work.cache.sequences = shape[0];
+  work.cache.heads = shape[1];
+  work.cache.features = shape[2];
+  work.cache.rotary = size_argument(rotary_object, "rotary");
+  work.positions = size_argument(positions_object, "positions");
+  work.position = size_argument(position_object, "position");
+  work.cache.panels = work.position / lanes + 1;
+  take_cache(arguments, engine, work.cache, keys, values, true);
+  if (work.cache.rotary % 2 != 0 || work.cache.rotary > work.cache.features ||
+      work.position >= work.positions) {
+    throw ArgumentError("an even number of a head's features turns, and position " +
+                        std::to_string(work.position) + " is below " +
+                        std::to_string(work.positions));
+  }
+  work.cosines = arguments.floats(cosines, "cosines", work.cache.rotary / 2 * work.positions);
+  work.sines = arguments.floats(sines, "sines", work.cache.rotary / 2 * work.positions);
+  work.out = arguments.operand(out, "out", engine, size_argument(out_rows, "out_rows"), true);
+  same(work.out.panels, (work.cache.sequences + 2 * lanes - 1) / (2 * lanes) * 2,
+       "the output's panels");
+  if (work.cache.heads * work.cache.features > work.out.rows) {
+    throw ArgumentError("the heads' features do not fit the output's rows");
+  }
+  work.qkv = arguments.floats(qkv, "qkv",
+                              work.out.panels * work.cache.heads * 3 * work.cache.features * lanes);
+  const std::size_t workers = thread_count(threads);
+  const py::gil_scoped_release unlocked;
+  engine.decode(work, workers);
+}
+
 void unpack(const Engine& engine, const py::object& x, const py::object& to,
             const py::object& panels_object, const py::object& features_object,
             const py::object& threads) {
@@ -357,8 +434,9 @@ without a change to any result. ArgumentError where a buffer does not fit.)")
            R"(Queries, keys and values of W x + b, W's rows being [heads, 3, features].
 
 The first `rotary` features of queries and keys turn by their position; cosines and sines are
-[rotary / 2, positions]. The three buffers have sequences × heads × panels rounded up to an even
-number × 16 × padded features values each; `shape` is (sequences, heads, features, panels).)")
+[rotary / 2, positions]. `shape` is (sequences, heads, features, panels). Queries have sequences ×
+heads × panels rounded up to an even number × 16 × padded features values; keys and values as many,
+or as many for more panels, which `decode` fills.)")
       .def("attention", &attention, py::arg("queries"), py::arg("keys"), py::arg("values"),
            py::arg("shape"), py::arg("out"), py::arg("out_rows"), py::arg("threads"),
            "Causal attention into rows [heads, features] of an operand of `out_rows` rows.")
@@ -367,6 +445,18 @@ number × 16 × padded features values each; `shape` is (sequences, heads, featu
            "gelu(W x + b) into rows `out_row` and on of an operand; gelu is 'none' or 'tanh'.")
       .def("residual", &residual, py::arg("a"), py::arg("weight"), py::arg("bias"), py::arg("x"),
            py::arg("threads"), "x += W a + b.")
+      .def("project", &project, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("to"),
+           py::arg("threads"), "to = W x + b, float32 panels; the bias may be None.")
+      .def("decode", &decode, py::arg("qkv"), py::arg("cosines"), py::arg("sines"),
+           py::arg("rotary"), py::arg("positions"), py::arg("position"), py::arg("keys"),
+           py::arg("values"), py::arg("shape"), py::arg("out"), py::arg("out_rows"),
+           py::arg("threads"),
+           R"(Attention of one token more of each sequence, all at `position`.
+
+qkv is float32 panels [heads, 3, features] whose lanes are sequences. Keys and values are added to
+those that `heads` and earlier calls have left there, with room for the position; values after it
+must be zeros. `shape` is (sequences, heads, features). The result goes into rows [heads, features]
+of an operand of `out_rows` rows.)")
       .def("unpack", &unpack, py::arg("x"), py::arg("to"), py::arg("panels"), py::arg("features"),
            py::arg("threads"), "x as float32 rows [16 panels, features].")
       .def("scores", &scores, py::arg("x"), py::arg("weight"), py::arg("targets"),

@@ -3,18 +3,21 @@
 
 #include "cpu/attention.h"
 #include "cpu/cross_entropy.h"
+#include "cpu/decode.h"
 #include "cpu/embed.h"
 #include "cpu/heads.h"
 #include "cpu/mlp.h"
 #include "cpu/norm.h"
+#include "cpu/project.h"
 
 namespace pythia_fast::cpu::PF_ISA {
 
+constexpr std::size_t larger(std::size_t a, std::size_t b) { return a > b ? a : b; }
+
 template <typename M>
-constexpr std::size_t scratch_bytes = sizeof(ProductScratch<M>) >
-                                              sizeof(typename Attention<M>::Scratch)
-                                          ? sizeof(ProductScratch<M>)
-                                          : sizeof(typename Attention<M>::Scratch);
+constexpr std::size_t scratch_bytes =
+    larger(sizeof(ProductScratch<M>),
+           larger(sizeof(typename Attention<M>::Scratch), sizeof(typename Decode<M>::Scratch)));
 
 template <typename M>
 constexpr Kernels table{embed<M>,
@@ -25,6 +28,8 @@ constexpr Kernels table{embed<M>,
                         residual<M>,
                         cross_entropy<M>,
                         unpack,
+                        project<M>,
+                        decode<M>,
                         sizeof(typename M::Element),
                         static_cast<std::size_t>(M::planes),
                         scratch_bytes<M>};

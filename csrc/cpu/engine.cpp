@@ -240,6 +240,23 @@ void Engine::attention(AttentionWork work, std::size_t threads) const {
   });
 }
 
+void Engine::project(ProjectWork work, std::size_t threads) const {
+  product(kernels_->scratch_bytes, kernels_->project, work, work.weight.rows, work.x.panels,
+          threads);
+}
+
+void Engine::decode(DecodeWork work, std::size_t threads) const {
+  const std::int64_t pieces = pieces_of(work.cache.sequences, 16) * work.cache.heads;
+  share(static_cast<std::size_t>(pieces), threads, [&](std::size_t index) {
+    const Scratch scratch(kernels_->scratch_bytes);
+    const auto piece = static_cast<std::int64_t>(index);
+    DecodeWork part = work;
+    part.panel = piece / work.cache.heads;
+    part.head = piece % work.cache.heads;
+    kernels_->decode(part, scratch.data());
+  });
+}
+
 void Engine::scores(CrossEntropyWork work, std::int64_t tokens, const Scores& to,
                     std::size_t threads) const {
   const std::int64_t panels = work.x.panels, rows = work.weight.rows;

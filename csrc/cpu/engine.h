@@ -41,6 +41,9 @@ class Engine {
   void residual(ResidualWork work, std::size_t threads) const;
   void unpack(UnpackWork work, std::int64_t panels, std::size_t threads) const;
 
+  void project(ProjectWork work, std::size_t threads) const;
+  void decode(DecodeWork work, std::size_t threads) const;
+
   // The first `tokens` tokens' scores. Targets are rows of the weights.
   void scores(CrossEntropyWork work, std::int64_t tokens, const Scores& to,
               std::size_t threads) const;

@@ -4,8 +4,7 @@
 // A block of 32 rows belongs to one head and to queries, keys or values: each head's features are
 // padded to a multiple of 32 with rows of zeros. Rotary position embedding (arXiv:2104.09864) turns
 // feature i against i + R/2; the rows of W are packed so that the two are neighbours. Queries and
-// keys are then permuted alike, which their product does not notice. Queries are scaled by
-// log2(e) / sqrt(features), so that softmax is a matter of powers of two.
+// keys are then permuted alike, which their product does not notice.
 #pragma once
 
 #include "cpu/product.h"
@@ -83,27 +82,34 @@ PF_INLINE void put_values(Split, std::uint16_t* block, int half, const Vec rows[
 
 #endif
 
+// By which queries are scaled, so that softmax is a matter of powers of two.
+PF_INLINE float query_scale(std::int64_t features) {
+  return log2_e / __builtin_sqrtf(static_cast<float>(features));
+}
+
 // Where the parts of one sequence and head begin, in elements of M.
 template <typename M>
 struct HeadPlaces {
   std::int64_t width;  // features padded
-  std::int64_t pairs;  // of panels, and blocks of 32 keys
+  std::int64_t query_panels;
+  std::int64_t blocks;  // of 32 keys: as many as there is room for
   std::int64_t query_plane;
 
   explicit HeadPlaces(const Heads& heads)
       : width(padded(heads.features)),
-        pairs((heads.panels + 1) / 2),
-        query_plane(heads.sequences * heads.heads * pairs * 2 * width * lanes) {}
+        query_panels((heads.panels + 1) / 2 * 2),
+        blocks((heads.capacity + 1) / 2),
+        query_plane(heads.sequences * heads.heads * query_panels * width * lanes) {}
 
   std::int64_t query(std::int64_t index, std::int64_t panel) const {
-    return (index * pairs * 2 + panel) * width * lanes;
+    return (index * query_panels + panel) * width * lanes;
   }
   std::int64_t key_block(std::int64_t index, std::int64_t block) const {
-    return (index * pairs + block) * block_rows * width * M::planes;
+    return (index * blocks + block) * block_rows * width * M::planes;
   }
   std::int64_t value_block(std::int64_t index, std::int64_t feature, std::int64_t block) const {
     const std::int64_t row_block = (index * width + feature) / block_rows;
-    return (row_block * pairs + block) * block_rows * 32 * M::planes;
+    return (row_block * blocks + block) * block_rows * 32 * M::planes;
   }
 };
 
@@ -111,9 +117,7 @@ template <typename M>
 class HeadsEpilogue {
  public:
   explicit HeadsEpilogue(const HeadsWork& work)
-      : work_(work),
-        places_(work.to),
-        scale_(set1(log2_e / __builtin_sqrtf(static_cast<float>(work.to.features)))) {}
+      : work_(work), places_(work.to), scale_(set1(query_scale(work.to.features))) {}
 
   // Row `i` of the product: which row of W, or -1.
   std::int64_t source(std::int64_t row) const {

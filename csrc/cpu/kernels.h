@@ -65,6 +65,7 @@ struct Heads {
   std::int64_t sequences, heads;
   std::int64_t features;  // of a head
   std::int64_t panels;    // of a sequence, outside
+  std::int64_t capacity;  // panels of a sequence for which keys and values have room
   std::int64_t rotary;    // how many features turn
 };
 
@@ -87,6 +88,19 @@ struct AttentionWork {
   std::int64_t pair_begin, pair_end;  // the queries of these pairs of panels
 };
 
+// One token more of each of the cache's sequences, all at `position`: its key and value are added
+// to the cache, and its query attends to all up to them. Values after them must be zeros.
+struct DecodeWork {
+  const float* qkv;  // [panels][heads][3][features][16]: lanes are sequences
+  const float* cosines;
+  const float* sines;
+  std::int64_t positions;
+  Heads cache;      // without queries
+  OperandView out;  // rows [heads][features] first
+  std::int64_t position;
+  std::int64_t panel, head;  // of sixteen sequences and one head
+};
+
 enum class Gelu { erf, tanh };
 
 struct MlpWork {
@@ -96,6 +110,15 @@ struct MlpWork {
   OperandView x;
   OperandView out;
   std::int64_t out_row;  // even; where row 0 goes
+  Range range;
+};
+
+// to = W x + bias
+struct ProjectWork {
+  Weight weight;
+  const float* bias;  // null for none
+  OperandView x;
+  float* to;  // [panels][rows][16]
   Range range;
 };
 
@@ -125,6 +148,8 @@ struct Kernels {
   void (*residual)(const ResidualWork&, void* scratch);
   void (*cross_entropy)(const CrossEntropyWork&, void* scratch);
   void (*unpack)(const UnpackWork&, void* scratch);
+  void (*project)(const ProjectWork&, void* scratch);
+  void (*decode)(const DecodeWork&, void* scratch);
   std::size_t element_bytes;
   std::size_t planes;
   std::size_t scratch_bytes;  // that every call of a kernel gets, aligned to 64

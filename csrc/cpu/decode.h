@@ -1,0 +1,347 @@
+// One new token of each sequence against the keys and values of those before it.
+//
+// A panel's lanes are sequences, all at the same position, until their queries and keys have
+// turned. From there on a sequence is on its own: its key and value join the packed blocks that
+// attention has left (see heads.h), and those are multiplied by one column, the query or the
+// probabilities. Reading them from memory, once, is most of the work.
+#pragma once
+
+#include "cpu/heads.h"
+
+namespace pythia_fast::cpu::PF_ISA {
+
+constexpr int widest_head = 256;
+constexpr std::int64_t decode_keys = 1024;  // whose scores are in L1 at a time
+
+// ---- A column of an arithmetic: K values in a row, its planes apart
+// -----------------------------------------------------------------------------
+
+PF_INLINE void put_column(F32, float* to, std::int64_t, Vec a, Vec b) {
+  store(to, a);
+  store(to + lanes, b);
+}
+
+// c[32] = 32 packed rows of W by one column, `begin` false: is added to.
+PF_INLINE void multiply_column(F32, const float* w, const float* x, std::int64_t,
+                               std::int64_t k_padded, bool begin, float* c) {
+  Vec sums[4] = {set1(0), set1(0), set1(0), set1(0)};  // even and odd k, so that additions overlap
+  for (std::int64_t k = 0; k < k_padded; k += 2) {
+    for (int odd = 0; odd < 2; ++odd) {
+      const Vec factor = set1(x[k + odd]);
+      const float* row = w + (k + odd) * block_rows;
+      for (int half = 0; half < 2; ++half) {
+        Vec& sum = sums[2 * odd + half];
+        sum = fma(factor, load(row + half * lanes), sum);
+      }
+    }
+  }
+  for (int half = 0; half < 2; ++half) {
+    Vec sum = sums[half] + sums[2 + half];
+    if (!begin) sum = load(c + half * lanes) + sum;
+    store(c + half * lanes, sum);
+  }
+}
+
+// Key or value number `slot` of a block of 32; `row` holds 32 features.
+PF_INLINE void append_key(F32, float* block, std::int64_t feature, int slot, const float* row) {
+  for (int i = 0; i < block_rows; ++i) block[(feature + i) * block_rows + slot] = row[i];
+}
+
+PF_INLINE void append_value(F32, float* block, int slot, const float* row) {
+  put_column(F32{}, block + slot * block_rows, 0, load(row), load(row + lanes));
+}
+
+#if defined(__AMX_BF16__)
+
+PF_INLINE __m512i bf16_row(Vec a, Vec b) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v));
+}
+
+PF_INLINE void put_column(Bf16, std::uint16_t* to, std::int64_t, Vec a, Vec b) {
+  _mm512_storeu_si512(to, bf16_row(a, b));
+}
+
+PF_INLINE void put_column(Split, std::uint16_t* to, std::int64_t plane, Vec a, Vec b) {
+  const auto rest = [](Vec x, __m256i high) {
+    return x - Vec{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16))};
+  };
+  const __m512i high = bf16_row(a, b);
+  _mm512_storeu_si512(to, high);
+  _mm512_storeu_si512(to + plane, bf16_row(rest(a, _mm512_castsi512_si256(high)),
+                                           rest(b, _mm512_extracti64x4_epi64(high, 1))));
+}
+
+// Sums in tiles 0 to 3 and X in 6 and 7 are one column wide: sixteen rows of 4 bytes.
+constexpr int column_bytes = 4;
+alignas(64) constexpr TileConfig column_config{.row_bytes = {column_bytes, column_bytes,
+                                                             column_bytes, column_bytes, 64, 64,
+                                                             column_bytes, column_bytes}};
+
+class ColumnTiles {
+ public:
+  ColumnTiles() { _tile_loadconfig(&column_config); }
+  ~ColumnTiles() { _tile_release(); }
+  ColumnTiles(const ColumnTiles&) = delete;
+  ColumnTiles& operator=(const ColumnTiles&) = delete;
+};
+
+PF_INLINE void begin_column(bool begin, const float* c) {
+  if (begin) {
+    _tile_zero(0);
+    _tile_zero(1);
+  } else {
+    _tile_loadd(0, c, column_bytes);
+    _tile_loadd(1, c + lanes, column_bytes);
+  }
+}
+
+PF_INLINE void end_column(float* c) {
+  _tile_stored(0, c, column_bytes);
+  _tile_stored(1, c + lanes, column_bytes);
+}
+
+PF_INLINE void multiply_column(Bf16, const std::uint16_t* w, const std::uint16_t* x, std::int64_t,
+                               std::int64_t k_padded, bool begin, float* c) {
+  begin_column(begin, c);
+  for (std::int64_t k = 0; k < k_padded; k += 32, w += 2 * tile_elements) {
+    _tile_loadd(6, x + k, column_bytes);
+    _tile_loadd(4, w, tile_bytes);
+    _tile_loadd(5, w + tile_elements, tile_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+  }
+  end_column(c);
+}
+
+PF_INLINE void multiply_column(Split, const std::uint16_t* w, const std::uint16_t* x,
+                               std::int64_t plane, std::int64_t k_padded, bool begin, float* c) {
+  begin_column(begin, c);
+  for (std::int64_t k = 0; k < k_padded; k += 32, w += 4 * tile_elements) {
+    _tile_loadd(4, w, tile_bytes);
+    _tile_loadd(5, w + tile_elements, tile_bytes);
+    _tile_loadd(6, x + k, column_bytes);
+    _tile_loadd(7, x + k + plane, column_bytes);
+    _tile_dpbf16ps(0, 4, 7);  // hi lo
+    _tile_dpbf16ps(1, 5, 7);
+    _tile_dpbf16ps(0, 4, 6);  // hi hi
+    _tile_dpbf16ps(1, 5, 6);
+    _tile_loadd(4, w + 2 * tile_elements, tile_bytes);
+    _tile_loadd(5, w + 3 * tile_elements, tile_bytes);
+    _tile_dpbf16ps(0, 4, 6);  // lo hi
+    _tile_dpbf16ps(1, 5, 6);
+  }
+  end_column(c);
+}
+
+// A row of a tile of keys is a column of 32 features.
+template <typename M>
+PF_INLINE void append_key(M, std::uint16_t* block, std::int64_t feature, int slot,
+                          const float* row) {
+  std::uint16_t* tiles = block + feature / 32 * 2 * tile_elements * M::planes;
+  put_column(M{}, tiles + slot * 32, 2 * tile_elements, load(row), load(row + lanes));
+}
+
+template <typename M>
+PF_INLINE void append_value(M, std::uint16_t* block, int slot, const float* row) {
+  std::uint16_t column[2 * block_rows];
+  put_column(M{}, column, block_rows, load(row), load(row + lanes));
+  for (int plane = 0; plane < M::planes; ++plane) {
+    std::uint16_t* to = block + plane * 2 * tile_elements + slot;
+    for (int i = 0; i < block_rows; ++i) to[i * 32] = column[plane * block_rows + i];
+  }
+}
+
+#else
+
+using ColumnTiles = Tiles;
+
+#endif
+
+// ---- The kernel
+// ---------------------------------------------------------------------------------
+
+// Over the lanes, in one fixed order.
+template <typename Join>
+PF_INLINE float over_lanes(Vec x, Join join) {
+  float values[lanes];
+  store(values, x);
+  for (int width = lanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) values[i] = join(values[i], values[i + width]);
+  }
+  return values[0];
+}
+
+template <typename M>
+class Decode {
+  using Element = typename M::Element;
+
+ public:
+  struct Scratch {
+    alignas(64) float rows[widest_head][lanes];    // of queries, keys or values by sequence,
+    alignas(64) float turned[lanes][widest_head];  // and a sequence to a row
+    alignas(64) Element queries[lanes][widest_head * M::planes];
+    alignas(64) float scores[decode_keys];
+    alignas(64) Element shares[decode_keys * M::planes];
+    alignas(64) float sums[lanes][widest_head];
+  };
+
+  Decode(const DecodeWork& work, Scratch& scratch)
+      : work_(work), places_(work.cache), scratch_(scratch) {
+    const std::int64_t left = work.cache.sequences - work.panel * lanes;
+    count_ = left < lanes ? static_cast<int>(left) : lanes;
+  }
+
+  void run() {
+    for (int kind = 0; kind < 3; ++kind) {
+      take(kind);
+      turn_round();
+      for (int lane = 0; lane < count_; ++lane) keep(kind, lane);
+    }
+    for (int lane = 0; lane < count_; ++lane) attend(lane);
+    put();
+  }
+
+ private:
+  std::int64_t index(int lane) const {
+    return (work_.panel * lanes + lane) * work_.cache.heads + work_.head;
+  }
+
+  // The projection's rows of a kind in the order of heads.h: turned, scaled, filled up with zeros.
+  void take(int kind) {
+    const Heads& cache = work_.cache;
+    const float* from =
+        work_.qkv + ((work_.panel * cache.heads + work_.head) * 3 + kind) * cache.features * lanes;
+    float (*to)[lanes] = scratch_.rows;
+    const Vec scale = set1(kind == 0 ? query_scale(cache.features) : 1.0F);
+    const std::int64_t half = kind == 2 ? 0 : cache.rotary / 2;
+    for (std::int64_t i = 0; i < half; ++i) {
+      const std::int64_t at = i * work_.positions + work_.position;
+      const Vec cosine = set1(work_.cosines[at]), sine = set1(work_.sines[at]);
+      const Vec a = load(from + i * lanes), b = load(from + (i + half) * lanes);
+      store(to[2 * i], fnma(b, sine, a * cosine) * scale);
+      store(to[2 * i + 1], fma(a, sine, b * cosine) * scale);
+    }
+    for (std::int64_t i = 2 * half; i < places_.width; ++i) {
+      store(to[i], i < cache.features ? load(from + i * lanes) * scale : set1(0));
+    }
+  }
+
+  void turn_round() {
+    for (std::int64_t feature = 0; feature < places_.width; feature += lanes) {
+      Vec tile[lanes];
+      for (int i = 0; i < lanes; ++i) tile[i] = load(scratch_.rows[feature + i]);
+      transpose(tile);
+      for (int i = 0; i < lanes; ++i) store(scratch_.turned[i] + feature, tile[i]);
+    }
+  }
+
+  void keep(int kind, int lane) {
+    const std::int64_t block = work_.position / block_rows;
+    const int slot = static_cast<int>(work_.position % block_rows);
+    auto* keys = static_cast<Element*>(work_.cache.keys) + places_.key_block(index(lane), block);
+    for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+      const float* row = scratch_.turned[lane] + feature;
+      if (kind == 0) {
+        put_column(M{}, scratch_.queries[lane] + feature, widest_head, load(row),
+                   load(row + lanes));
+      } else if (kind == 1) {
+        append_key(M{}, keys, feature, slot, row);
+      } else {
+        auto* values = static_cast<Element*>(work_.cache.values) +
+                       places_.value_block(index(lane), feature, block);
+        append_value(M{}, values, slot, row);
+      }
+    }
+  }
+
+  // Softmax over the keys so far, some at a time (arXiv:1805.02867), and the values' sum by it.
+  void attend(int lane) {
+    const auto* keys = static_cast<const Element*>(work_.cache.keys);
+    const auto* values = static_cast<const Element*>(work_.cache.values);
+    constexpr std::int64_t chunk = decode_keys / block_rows;
+    const std::int64_t blocks = work_.position / block_rows + 1;
+    float* sums = scratch_.sums[lane];
+    float peak = -__builtin_inff(), total = 0;
+    for (std::int64_t first = 0; first < blocks; first += chunk) {
+      const std::int64_t some = blocks - first < chunk ? blocks - first : chunk;
+      for (std::int64_t i = 0; i < some; ++i) {
+        multiply_column(M{}, keys + places_.key_block(index(lane), first + i),
+                        scratch_.queries[lane], widest_head, places_.width, true,
+                        scratch_.scores + i * block_rows);
+      }
+      const float before = peak;
+      const float part = weigh(work_.position + 1 - first * block_rows, some * block_rows, peak);
+      if (first > 0) {
+        const Vec factor = exp2<5>(set1(before - peak));
+        float shrink[lanes];
+        store(shrink, factor);
+        total *= shrink[0];
+        for (std::int64_t i = 0; i < places_.width; i += lanes) {
+          store(sums + i, load(sums + i) * factor);
+        }
+      }
+      total += part;
+      for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+        multiply_column(M{}, values + places_.value_block(index(lane), feature, first),
+                        scratch_.shares, decode_keys, some * block_rows, first == 0,
+                        sums + feature);
+      }
+    }
+    const Vec share = set1(1.0F / total);
+    for (std::int64_t i = 0; i < places_.width; i += lanes) store(sums + i, load(sums + i) * share);
+  }
+
+  // The scores of `keys` keys into shares, not yet divided by their sum, which is returned; zeros
+  // follow up to `padded_keys`.
+  float weigh(std::int64_t keys, std::int64_t padded_keys, float& peak) {
+    const float* scores = scratch_.scores;
+    const auto seen = [&](std::int64_t i, Vec value, float unseen) __attribute__((always_inline)) {
+      const std::int64_t some = keys - i < 0 ? 0 : keys - i;
+      return some >= lanes ? value : select(mask_of((1U << some) - 1), value, set1(unseen));
+    };
+    Vec highest = set1(peak);
+    for (std::int64_t i = 0; i < padded_keys; i += lanes) {
+      highest = max(highest, seen(i, load(scores + i), -__builtin_inff()));
+    }
+    peak = over_lanes(highest, [](float a, float b) { return a > b ? a : b; });
+    Vec total[2] = {set1(0), set1(0)};
+    for (std::int64_t i = 0; i < padded_keys; i += 2 * lanes) {
+      const Vec a = seen(i, exp2<softmax_degree<M>>(load(scores + i) - set1(peak)), 0);
+      const Vec b =
+          seen(i + lanes, exp2<softmax_degree<M>>(load(scores + i + lanes) - set1(peak)), 0);
+      total[0] = total[0] + a;
+      total[1] = total[1] + b;
+      put_column(M{}, scratch_.shares + i, decode_keys, a, b);
+    }
+    return over_lanes(total[0] + total[1], [](float a, float b) { return a + b; });
+  }
+
+  void put() const {
+    const std::int64_t size = padded(work_.out.rows) * lanes;
+    auto* to = static_cast<Element*>(work_.out.data) + work_.panel * size;
+    const std::int64_t features = work_.cache.features, row = work_.head * features;
+    for (std::int64_t feature = 0; feature < features; feature += lanes) {
+      Vec tile[lanes];
+      for (int i = 0; i < lanes; ++i) {
+        tile[i] = i < count_ ? load(scratch_.sums[i] + feature) : set1(0);
+      }
+      transpose(tile);
+      for (int i = 0; i < lanes && feature + i < features; i += 2) {
+        M::put_pair(to, work_.out.panels * size, row + feature + i, tile[i], tile[i + 1]);
+      }
+    }
+  }
+
+  const DecodeWork& work_;
+  HeadPlaces<M> places_;
+  Scratch& scratch_;
+  int count_;  // sequences of the panel
+};
+
+template <typename M>
+void decode(const DecodeWork& work, void* scratch) {
+  const ColumnTiles tiles;
+  Decode<M>(work, *static_cast<typename Decode<M>::Scratch*>(scratch)).run();
+}
+
+}  // namespace pythia_fast::cpu::PF_ISA
