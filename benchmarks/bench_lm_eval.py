@@ -128,7 +128,13 @@ def test_rolling(
                 sweep_work(shape_of_70m, 1, count, CONTEXT + 1, dtype),
             )
         )
-    comparison.run_all(benchmark, cases, {str(setting): theirs}, cache="model in memory")
+    comparison.run_all(
+        benchmark,
+        cases,
+        {str(setting): theirs},
+        peer_work={str(setting): sweep_work(shape_of_70m, 1, count, CONTEXT + 1, setting.dtype)},
+        cache="model in memory",
+    )
 
 
 def test_multiple_choice(
