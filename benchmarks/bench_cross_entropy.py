@@ -16,7 +16,7 @@ from roofline import Work
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, layer_norm, linear, linear_cross_entropy
 
-from pythia_fast.kernels.cpu import CpuKernels, Operand, panelled
+from pythia_fast.kernels.cpu import CpuKernels, Operand, has_amx, panelled
 from pythia_fast.kernels.cross_entropy import linear_nll
 from pythia_fast.kernels.scores import TokenScores
 
@@ -119,7 +119,7 @@ class Fused:
     ) -> None:
         width = x_ND.shape[1]
         self.dtype = dtype
-        self._kernels = CpuKernels(dtype)
+        self._kernels = CpuKernels(dtype if has_amx() else "float32")
         self._x_PDL, self._w_VD, self._y_N = panelled(x_ND), w_VD, y_N
         self._h = self._kernels.operand(width, len(self._x_PDL))
         self._plain = (torch.ones(width), torch.zeros(width))

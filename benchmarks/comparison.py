@@ -37,7 +37,7 @@ EFFORTS = {
     for effort in (
         Effort("quick", budget_s=1.0, min_rounds=1),
         Effort("standard", budget_s=10.0, min_rounds=3),
-        Effort("full", budget_s=60.0, min_rounds=3),
+        Effort("full", budget_s=60.0, min_rounds=2),
     )
 }
 """quick only shows that everything runs; full is the form in which targets are stated."""
@@ -97,12 +97,14 @@ class Comparison:
         *,
         cache: str,
         rounds: int | None = None,
+        round_s: float | None = None,
         peer_work: Mapping[str, Work] | None = None,
     ) -> dict[str, dict[str, float]]:
         """Time several of ours beside the same peers, in the same rounds: {case: {peer: ratio}}.
 
         `rounds` None is as many as the effort's budget allows, going by a first round that is not
-        counted. `peer_work` is for peers whose products are in another data type than ours.
+        counted; or by `round_s`, from a caller that has run everything before, and then all rounds
+        count. `peer_work` is for peers whose products are in another data type than ours.
         """
         calls = {("peer", name): call for name, call in peers.items()}
         calls |= {("ours", one.case): one.call for one in ours[1:]}
@@ -110,13 +112,14 @@ class Comparison:
 
         def run_others() -> None:
             for key, call in calls.items():
-                elapsed_s[key].append(_timed(call))
+                elapsed_s[key].append(timed(call))
             gc.collect()
 
-        first_s = _timed(run_others) + _timed(ours[0].call)
-        elapsed_s = {key: [] for key in calls}
+        if round_s is None:
+            round_s = timed(run_others) + timed(ours[0].call)
+            elapsed_s = {key: [] for key in calls}
         if rounds is None:
-            rounds = self.effort.rounds(first_s)
+            rounds = self.effort.rounds(round_s)
         benchmark.pedantic(
             ours[0].call, setup=run_others, rounds=rounds, warmup_rounds=0, iterations=1
         )
@@ -176,7 +179,8 @@ class Comparison:
         return row | dict(one.numbers)
 
 
-def _timed(call: Call) -> float:
+def timed(call: Call) -> float:
+    """The seconds that a call takes."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started

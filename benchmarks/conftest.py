@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--effort", choices=tuple(EFFORTS), default="standard", help="how much is measured"
     )
+    group.addoption("--min-rounds", type=int, help="fewer or more rounds than the effort's least")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,7 +62,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def effort(request: pytest.FixtureRequest) -> Effort:
     """What --effort asks for."""
-    return EFFORTS[request.config.getoption("--effort")]
+    chosen = EFFORTS[request.config.getoption("--effort")]
+    least = request.config.getoption("--min-rounds")
+    return chosen if least is None else replace(chosen, min_rounds=max(1, least))
 
 
 @pytest.fixture(scope="session")

@@ -72,3 +72,13 @@ def test_the_efforts_are_named_by_their_keys():
     assert {name: effort.name for name, effort in EFFORTS.items()} == {
         name: name for name in ("quick", "standard", "full")
     }
+
+
+def test_a_caller_that_has_run_everything_has_every_round_counted(benchmark):
+    calls: list[str] = []
+    comparison = Comparison("theme", Effort("some", budget_s=10, min_rounds=1))
+    ours = [Ours("a", lambda: calls.append("a"))]
+    peers = {"p": lambda: calls.append("p")}
+    comparison.run_all(benchmark, ours, peers, cache="none", round_s=4.0)
+    assert calls == ["p", "a"] * 2
+    assert comparison.rows[0]["rounds"] == 2
