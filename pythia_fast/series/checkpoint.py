@@ -24,7 +24,7 @@ _BUFFER = re.compile(
 _ALIASES = {"lm_head.weight": "embed_out.weight"}
 """What transformers 5 calls a weight in memory, and so in a state dict saved by hand; its own files
 keep the old name."""
-_HASH_CHUNK_BYTES = 4 * 2**20
+_HASH_CHUNK_BYTES = 2**18  # stays in the cache between the read and the hash
 _NAMED_AT_MOST = 4  # tensors in one error
 
 
