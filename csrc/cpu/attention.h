@@ -84,8 +84,10 @@ class Attention {
       const float* from = scores(block) + panel * block_rows * lanes;
       for (int row = 0; row < block_rows; ++row) peak = max(peak, load(from + row * lanes));
     }
-    if (!first && any(greater(peak, peak_[panel]))) {
-      const Vec factor = exp2<5>(peak_[panel] - peak);
+    const Mask higher = greater(peak, peak_[panel]);
+    if (!first && any(higher)) {
+      // Exactly 1 where a query's peak stays: else its bits would depend on other queries.
+      const Vec factor = select(higher, exp2<5>(peak_[panel] - peak), set1(1));
       sum_[panel] = sum_[panel] * factor;
       for (std::int64_t feature = 0; feature < places_.width; ++feature) {
         float* at = sums(feature, panel);
