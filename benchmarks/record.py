@@ -36,10 +36,10 @@ def save(
 def latest(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """The newest record of each theme and machine, by theme; `name` is the machine's in its file.
 
-    ValueError for a file of another name than <theme>_<machine>_<date>.json.
+    ValueError for a file of another name than <theme>_<machine>_<date>.json; a theme may hold "_".
     """
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):  # of one theme and machine, by date
-        theme, name, _ = path.stem.split("_")
+        theme, name, _ = path.stem.rsplit("_", 2)
         newest[theme, name] = json.loads(path.read_text()) | {"name": name, "file": path.name}
     return [newest[key] for key in sorted(newest)]

@@ -67,7 +67,7 @@ def machine(record: Record) -> str:
     of = record["machine"]
     flags = ", ".join(of.get("flags", [])) or of["capability"]
     text = (
-        f"{of['cpu']}, {of['cores']} cores, {of['threads']} threads ({flags}), "
+        f"{of['cpu']}, cores {of['cores']}, threads {of['threads']} ({flags}), "
         f"{of['memory_gb']:g} GB; torch {of['torch']}, transformers {of['transformers']}."
     )
     peaks = (record.get("roofline") or {}).get("peaks", {})

@@ -35,7 +35,7 @@ def test_every_record_is_strict_json_under_its_own_name(path):
         raise ValueError(name)
 
     kept = json.loads(path.read_text(), parse_constant=refuse)
-    theme, _, date = path.stem.split("_")
+    theme, _, date = path.stem.rsplit("_", 2)
     assert (kept["theme"], kept["date"]) == (theme, date)
     assert kept.get("effort", "standard") != "quick"
 
@@ -78,6 +78,8 @@ def test_saved_and_read_again(tmp_path: Path):
 
 def test_the_newest_record_of_a_machine_counts(tmp_path: Path):
     for date, value in (("2026-01-02", 2), ("2026-01-01", 1)):
-        (tmp_path / f"t_m_{date}.json").write_text(json.dumps({"date": date, "value": value}))
+        (tmp_path / f"some_theme_m_{date}.json").write_text(
+            json.dumps({"date": date, "value": value})
+        )
     (kept,) = record.latest(tmp_path)
     assert kept["value"] == 2
