@@ -122,30 +122,61 @@ class MemorizationScore(_Continuation):
         return "memorization-score"
 
     def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
-        """Decode the continuation of every sequence and compare it with the true one."""
+        """Decode the continuation of every sequence and compare it with the true one.
+
+        Deciding near ties as they come would take a float32 pass for each step. Instead a sequence
+        is decoded to its end and one pass looks at all its near ties; where that overrules one, the
+        sequence is decoded again with the first such token in place.
+        """
         ids_BT = batch.ids_BT[:, : self.max_tokens]
-        decisions = _Decisions(len(ids_BT), self.continuation)
-
-        def decide(
-            context_BT: torch.Tensor, token_B: torch.Tensor, margin_B: torch.Tensor
-        ) -> torch.Tensor:
-            tie_B = margin_B <= model.near_tie
-            if not tie_B.any():
-                return token_B
-            ids_BT = torch.cat([context_BT, token_B[:, None]], 1)[tie_B]
-            exact = model.exact(ids_BT, start=context_BT.shape[1] - 1)
-            token_B = token_B.clone()
-            token_B[tie_B] = exact.argmax[:, 0]
-            decisions.redecided |= tie_B.numpy(force=True)
-            return token_B
-
-        steps = greedy_steps(model, ids_BT[:, : self.prompt], self.continuation, decide=decide)
-        decoded, margins = zip(*steps, strict=True)
-        margin = torch.stack(margins, 1).numpy(force=True)
-        right = (torch.stack(decoded, 1) == ids_BT[:, self.prompt :]).numpy(force=True)
+        B, P = len(ids_BT), self.prompt
+        decisions = _Decisions(B, self.continuation)
+        decoded_BC = torch.zeros_like(ids_BT[:, P:])
+        margin_BC = torch.zeros_like(decoded_BC, dtype=torch.float32)
+        decided_B = torch.zeros_like(ids_BT[:, 0])  # so many tokens of the continuation stand
+        step_C = torch.arange(self.continuation, device=ids_BT.device)
+        rows_R = torch.arange(B, device=ids_BT.device)
+        while len(rows_R):
+            known_RC, decided_R = decoded_BC[rows_R], decided_B[rows_R]
+            decoded_RC, margin_RC = self._decode(model, ids_BT[rows_R, :P], known_RC, decided_R)
+            decoded_BC[rows_R], margin_BC[rows_R] = decoded_RC, margin_RC
+            tie_RC = (margin_RC <= model.near_tie) & (step_C >= decided_R[:, None])
+            tied_R = tie_RC.any(1)
+            rows_R, tie_RC = rows_R[tied_R], tie_RC[tied_R]
+            if not len(rows_R):
+                break
+            decisions.redecided[rows_R.numpy(force=True)] = True
+            seen_RT = torch.cat([ids_BT[rows_R, :P], decoded_BC[rows_R]], 1)
+            exact_RC = model.exact(seen_RT, start=P - 1).argmax
+            wrong_RC = tie_RC & (exact_RC != decoded_BC[rows_R])
+            overruled_R = wrong_RC.any(1)
+            rows_R, first_R = rows_R[overruled_R], wrong_RC[overruled_R].int().argmax(1)
+            decoded_BC[rows_R, first_R] = exact_RC[overruled_R, first_R]
+            decided_B[rows_R] = first_R + 1
+        margin = margin_BC.numpy(force=True)
+        right = (decoded_BC == ids_BT[:, P:]).numpy(force=True)
         right &= np.isfinite(margin)
-        decisions.record(np.arange(len(ids_BT)), right, margin)
+        decisions.record(np.arange(B), right, margin)
         return {"score": right.mean(1), **decisions.columns()}
+
+    def _decode(
+        self,
+        model: Model,
+        prompt_BP: torch.Tensor,
+        known_BC: torch.Tensor,
+        decided_B: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and margins [B, C]; the first `decided_B` tokens are those that are known."""
+
+        def follow(
+            context_BT: torch.Tensor, token_B: torch.Tensor, _margin_B: torch.Tensor
+        ) -> torch.Tensor:
+            step = context_BT.shape[1] - self.prompt
+            return torch.where(decided_B > step, known_BC[:, step], token_B)
+
+        steps = greedy_steps(model, prompt_BP, self.continuation, decide=follow)
+        tokens, margins = zip(*steps, strict=True)
+        return torch.stack(tokens, 1), torch.stack(margins, 1)
 
     def summarize(self, sequences: pa.Table) -> dict[str, float]:
         """The mean score, and what `Memorization` says."""
