@@ -12,6 +12,7 @@ namespace pythia_fast::cpu::PF_ISA {
 
 constexpr int widest_head = 256;
 constexpr std::int64_t decode_keys = 1024;  // whose scores are in L1 at a time
+constexpr std::int64_t asked_blocks = 4;    // of 32 keys
 
 // ---- A column of an arithmetic: K values in a row, its planes apart
 // -----------------------------------------------------------------------------
@@ -177,8 +178,9 @@ class Decode {
 
  public:
   struct Scratch {
-    alignas(64) float rows[widest_head][lanes];    // of queries, keys or values by sequence,
-    alignas(64) float turned[lanes][widest_head];  // and a sequence to a row
+    // Queries, keys and values: of one kind with sequences as lanes, and all, a sequence to a row.
+    alignas(64) float rows[widest_head][lanes];
+    alignas(64) float turned[3][lanes][widest_head];
     alignas(64) Element queries[lanes][widest_head * M::planes];
     alignas(64) float scores[decode_keys];
     alignas(64) Element shares[decode_keys * M::planes];
@@ -194,10 +196,17 @@ class Decode {
   void run() {
     for (int kind = 0; kind < 3; ++kind) {
       take(kind);
-      turn_round();
-      for (int lane = 0; lane < count_; ++lane) keep(kind, lane);
+      turn_round(kind);
     }
-    for (int lane = 0; lane < count_; ++lane) attend(lane);
+    // What a sequence adds is written some time before it is read, and asked for before that.
+    ask(0);
+    ask(1);
+    keep(0);
+    for (int lane = 0; lane < count_; ++lane) {
+      ask(lane + 2);
+      keep(lane + 1);
+      attend(lane);
+    }
     put();
   }
 
@@ -226,31 +235,49 @@ class Decode {
     }
   }
 
-  void turn_round() {
+  void turn_round(int kind) {
     for (std::int64_t feature = 0; feature < places_.width; feature += lanes) {
       Vec tile[lanes];
       for (int i = 0; i < lanes; ++i) tile[i] = load(scratch_.rows[feature + i]);
       transpose(tile);
-      for (int i = 0; i < lanes; ++i) store(scratch_.turned[i] + feature, tile[i]);
+      for (int i = 0; i < lanes; ++i) store(scratch_.turned[kind][i] + feature, tile[i]);
     }
   }
 
-  void keep(int kind, int lane) {
+  // The keys and values of a sequence, or their beginning if there are many: further on, the
+  // processor sees where reading goes.
+  void ask(int lane) const {
+    if (lane >= count_) return;
+    const std::int64_t so_far = work_.position / block_rows + 1;
+    const std::int64_t blocks = so_far < asked_blocks ? so_far : asked_blocks;
+    const auto* keys = static_cast<const Element*>(work_.cache.keys);
+    const auto* values = static_cast<const Element*>(work_.cache.values);
+    const auto each_line = [](const Element* from, std::int64_t elements) {
+      constexpr auto line = static_cast<std::int64_t>(64 / sizeof(Element));
+      for (std::int64_t i = 0; i < elements; i += line) prefetch(from + i);
+    };
+    each_line(keys + places_.key_block(index(lane), 0),
+              blocks * block_rows * places_.width * M::planes);
+    for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+      each_line(values + places_.value_block(index(lane), feature, 0),
+                blocks * block_rows * 32 * M::planes);
+    }
+  }
+
+  // The query as a column, key and value among the others.
+  void keep(int lane) {
+    if (lane >= count_) return;
     const std::int64_t block = work_.position / block_rows;
     const int slot = static_cast<int>(work_.position % block_rows);
     auto* keys = static_cast<Element*>(work_.cache.keys) + places_.key_block(index(lane), block);
     for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
-      const float* row = scratch_.turned[lane] + feature;
-      if (kind == 0) {
-        put_column(M{}, scratch_.queries[lane] + feature, widest_head, load(row),
-                   load(row + lanes));
-      } else if (kind == 1) {
-        append_key(M{}, keys, feature, slot, row);
-      } else {
-        auto* values = static_cast<Element*>(work_.cache.values) +
-                       places_.value_block(index(lane), feature, block);
-        append_value(M{}, values, slot, row);
-      }
+      const float* query = scratch_.turned[0][lane] + feature;
+      put_column(M{}, scratch_.queries[lane] + feature, widest_head, load(query),
+                 load(query + lanes));
+      append_key(M{}, keys, feature, slot, scratch_.turned[1][lane] + feature);
+      auto* values = static_cast<Element*>(work_.cache.values) +
+                     places_.value_block(index(lane), feature, block);
+      append_value(M{}, values, slot, scratch_.turned[2][lane] + feature);
     }
   }
 
