@@ -136,14 +136,14 @@ void same(std::int64_t found, std::int64_t wanted, const char* what) {
   }
 }
 
-// Ids or targets, one per token of all panels, each in [0, limit).
+// Ids or targets, one per token of all panels, each in [lowest, limit).
 const std::int32_t* checked_ids(Arguments& arguments, const py::object& object, const char* name,
-                                std::int64_t panels, std::int64_t limit) {
+                                std::int64_t panels, std::int64_t limit, std::int64_t lowest = 0) {
   const auto* ids = arguments.array<std::int32_t>(object, name, "i", panels * lanes, false);
   for (std::int64_t i = 0; i < panels * lanes; ++i) {
-    if (ids[i] < 0 || ids[i] >= limit) {
-      throw ArgumentError(std::string(name) + " lie in 0 to " + std::to_string(limit - 1) +
-                          ", got " + std::to_string(ids[i]));
+    if (ids[i] < lowest || ids[i] >= limit) {
+      throw ArgumentError(std::string(name) + " lie in " + std::to_string(lowest) + " to " +
+                          std::to_string(limit - 1) + ", got " + std::to_string(ids[i]));
     }
   }
   return ids;
@@ -160,6 +160,19 @@ void embed(const Engine& engine, const py::object& table, const py::object& ids,
   const std::size_t workers = thread_count(threads);
   const py::gil_scoped_release unlocked;
   engine.embed(work, panels, workers);
+}
+
+void pick(const Engine& engine, const py::object& matrix, const py::object& rows,
+          const py::object& out, const py::object& threads) {
+  Arguments arguments;
+  cpu::PickWork work{};
+  work.weight = arguments.weight(matrix, "matrix");
+  work.out = arguments.operand(out, "out", engine, work.weight.columns, true);
+  const std::int64_t panels = work.out.panels;
+  work.rows = checked_ids(arguments, rows, "rows", panels, work.weight.rows, -1);
+  const std::size_t workers = thread_count(threads);
+  const py::gil_scoped_release unlocked;
+  engine.pick(work, panels, workers);
 }
 
 void norm(const Engine& engine, const py::object& x, double epsilon,
@@ -425,6 +438,8 @@ without a change to any result. ArgumentError where a buffer does not fit.)")
       .def_property_readonly("element_bytes", &Engine::element_bytes)
       .def("embed", &embed, py::arg("table"), py::arg("ids"), py::arg("x"), py::arg("panels"),
            py::arg("threads"), "x = rows `ids` (int32, one per token) of `table`.")
+      .def("pick", &pick, py::arg("matrix"), py::arg("rows"), py::arg("out"), py::arg("threads"),
+           "Rows of a matrix as an operand; `rows` is int32, one per token, -1 a row of zeros.")
       .def("norm", &norm, py::arg("x"), py::arg("epsilon"), py::arg("weights"), py::arg("biases"),
            py::arg("outs"), py::arg("features"), py::arg("threads"),
            "LayerNorm of x, scaled and shifted into one operand or two.")

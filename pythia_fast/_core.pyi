@@ -10,6 +10,100 @@ from typing_extensions import Buffer
 # NumPy's arrays are buffers, but say so to type checkers only from Python 3.12 on.
 _Memory: TypeAlias = Buffer | npt.NDArray[Any]
 
+class CpuEngine:
+    """The CPU kernels of one arithmetic and instruction set; `pythia_fast.kernels.cpu` calls it."""
+
+    def __init__(self, arithmetic: str, *, instructions: str | None = None) -> None: ...
+    @property
+    def planes(self) -> int: ...
+    @property
+    def element_bytes(self) -> int: ...
+    def embed(
+        self, table: _Memory, ids: _Memory, x: _Memory, panels: int, threads: int
+    ) -> None: ...
+    def pick(self, matrix: _Memory, rows: _Memory, out: _Memory, threads: int) -> None: ...
+    def norm(
+        self,
+        x: _Memory,
+        epsilon: float,
+        weights: Sequence[_Memory],
+        biases: Sequence[_Memory],
+        outs: Sequence[_Memory],
+        features: int,
+        threads: int,
+    ) -> None: ...
+    def heads(
+        self,
+        x: _Memory,
+        weight: _Memory,
+        bias: _Memory,
+        cosines: _Memory,
+        sines: _Memory,
+        rotary: int,
+        positions: int,
+        queries: _Memory,
+        keys: _Memory,
+        values: _Memory,
+        shape: Sequence[int],
+        threads: int,
+    ) -> None: ...
+    def attention(
+        self,
+        queries: _Memory,
+        keys: _Memory,
+        values: _Memory,
+        shape: Sequence[int],
+        out: _Memory,
+        out_rows: int,
+        threads: int,
+    ) -> None: ...
+    def mlp(
+        self,
+        x: _Memory,
+        weight: _Memory,
+        bias: _Memory,
+        gelu: str,
+        out: _Memory,
+        out_rows: int,
+        out_row: int,
+        threads: int,
+    ) -> None: ...
+    def residual(
+        self, a: _Memory, weight: _Memory, bias: _Memory, x: _Memory, threads: int
+    ) -> None: ...
+    def project(
+        self, x: _Memory, weight: _Memory, bias: _Memory | None, to: _Memory, threads: int
+    ) -> None: ...
+    def decode(
+        self,
+        qkv: _Memory,
+        cosines: _Memory,
+        sines: _Memory,
+        rotary: int,
+        positions: int,
+        position: int,
+        keys: _Memory,
+        values: _Memory,
+        shape: Sequence[int],
+        out: _Memory,
+        out_rows: int,
+        threads: int,
+    ) -> None: ...
+    def unpack(self, x: _Memory, to: _Memory, panels: int, features: int, threads: int) -> None: ...
+    def scores(
+        self,
+        x: _Memory,
+        weight: _Memory,
+        targets: _Memory,
+        tokens: int,
+        nll: _Memory,
+        logsumexp: _Memory | None,
+        target_logit: _Memory | None,
+        argmax: _Memory | None,
+        margin: _Memory | None,
+        threads: int,
+    ) -> None: ...
+
 class File:
     """A regular file, open for reading: exact reads, shared freely among threads."""
 

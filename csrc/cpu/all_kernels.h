@@ -21,6 +21,7 @@ constexpr std::size_t scratch_bytes =
 
 template <typename M>
 constexpr Kernels table{embed<M>,
+                        pick<M>,
                         norm<M>,
                         heads<M>,
                         attention<M>,

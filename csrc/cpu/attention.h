@@ -51,7 +51,8 @@ class Attention {
       for (int i = 0; i < blocks; ++i) {
         const auto* keys =
             static_cast<const Element*>(work_.from.keys) + places_.key_block(index_, first + i);
-        multiply(M{}, keys, q0, q1, places_.query_plane, places_.width, true, scores(i), NoAside{});
+        multiply(M{}, keys, q0, q1, places_.query_plane, places_.width, nullptr, scores(i),
+                 NoAside{});
       }
       if (first + blocks == pair + 1) hide_future(scores(blocks - 1));
       for (int panel = 0; panel < 2; ++panel) weigh(panel, blocks, first == 0);
@@ -79,11 +80,14 @@ class Attention {
 
   // Scores into shares, not yet divided by their sum.
   PF_INLINE void weigh(int panel, int blocks, bool first) {
-    Vec peak = peak_[panel];
+    Vec peaks[4] = {peak_[panel], peak_[panel], peak_[panel], peak_[panel]};  // they overlap
     for (int block = 0; block < blocks; ++block) {
       const float* from = scores(block) + panel * block_rows * lanes;
-      for (int row = 0; row < block_rows; ++row) peak = max(peak, load(from + row * lanes));
+      for (int row = 0; row < block_rows; row += 4) {
+        for (int i = 0; i < 4; ++i) peaks[i] = max(peaks[i], load(from + (row + i) * lanes));
+      }
     }
+    const Vec peak = max(max(peaks[0], peaks[1]), max(peaks[2], peaks[3]));
     const Mask higher = greater(peak, peak_[panel]);
     if (!first && any(higher)) {
       // Exactly 1 where a query's peak stays: else its bits would depend on other queries.
@@ -113,9 +117,10 @@ class Attention {
   PF_INLINE void add_values(std::int64_t first, int blocks) {
     const auto* values = static_cast<const Element*>(work_.from.values);
     for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+      float* to = scratch_.sums + feature / block_rows * block_size;
       multiply(M{}, values + places_.value_block(index_, feature, first), scratch_.shares,
-               scratch_.shares + panel_size, 2 * panel_size, blocks * 32, first == 0,
-               scratch_.sums + feature / block_rows * block_size, NoAside{});
+               scratch_.shares + panel_size, 2 * panel_size, blocks * 32, first == 0 ? nullptr : to,
+               to, NoAside{});
     }
   }
 

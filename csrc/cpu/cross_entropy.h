@@ -38,22 +38,26 @@ class CrossEntropy {
     const float* sums = block.sums + panel * block_rows * lanes;
     Running& running = running_[block.panel + panel - panel_begin_];
     if (step == 0) begin(block, panel, sums, running);
-    Vec sum = load(running.sum);
-    const Vec base = load(scaled_best_);
+    // A block's own sum first: small terms would be lost one by one in a large sum.
+    Vec sum = step == 0 ? set1(0) : load(block_sum_);
+    const Vec best = load(best_);
     for (int i = 0; i < rows; ++i) {
       const Vec logit = load(sums + (step * rows + i) * lanes);
-      const Vec power = exp2<5>(fma(logit, set1(log2_e), base));
+      const Vec power = exp2<5>((logit - best) * set1(log2_e));
       if (step * rows + i < valid_) sum = sum + power;
     }
-    store(running.sum, sum);
+    store(block_sum_, sum);
+    if (step == parts - 1) store(running.sum, load(running.sum) + sum);
   }
 
  private:
   void begin(const Block& block, int panel, const float* sums, Running& running) {
     const std::int64_t left = vocabulary_ - block.row;
     valid_ = left < block_rows ? static_cast<int>(left) : block_rows;
-    Vec peak = load(sums);
-    for (int i = 1; i < valid_; ++i) peak = max(peak, load(sums + i * lanes));
+    const Vec lowest = set1(-__builtin_inff());
+    Vec peaks[4] = {lowest, lowest, lowest, lowest};  // four, so that they overlap
+    for (int i = 0; i < valid_; ++i) peaks[i % 4] = max(peaks[i % 4], load(sums + i * lanes));
+    const Vec peak = max(max(peaks[0], peaks[1]), max(peaks[2], peaks[3]));
     const Vec best = load(running.best);
     if (with_best_ && any(greater(peak, load(running.second)))) find_best(block, sums, running);
     const Vec higher = max(best, peak);
@@ -64,8 +68,7 @@ class CrossEntropy {
     }
     store(running.best, higher);
     // As long as all logits are -inf, their difference to the best would be NaN.
-    const Mask finite = greater(higher, set1(-__builtin_inff()));
-    store(scaled_best_, set1(0) - select(finite, higher * set1(log2_e), set1(0)));
+    store(best_, select(greater(higher, lowest), higher, set1(0)));
     find_targets(block, panel, sums, running);
   }
 
@@ -96,7 +99,8 @@ class CrossEntropy {
   std::int64_t vocabulary_;
   bool with_best_;
   int valid_ = 0;
-  float scaled_best_[lanes] = {};
+  float best_[lanes] = {};
+  float block_sum_[lanes] = {};
 };
 
 inline void begin_running(Running* running, std::int64_t panels) {

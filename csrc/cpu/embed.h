@@ -27,6 +27,30 @@ void embed_of(const EmbedWork& work, void*) {
 
 PF_BY_STORED_TYPE(embed, EmbedWork)
 
+template <typename M, typename Source>
+void pick_of(const PickWork& work, void*) {
+  const std::int64_t features = work.weight.columns, size = padded(features) * lanes;
+  const auto* data = static_cast<const Source*>(work.weight.data);
+  auto* out = static_cast<typename M::Element*>(work.out.data);
+  for (std::int64_t panel = work.panel_begin; panel < work.panel_end; ++panel) {
+    const std::int32_t* rows = work.rows + panel * lanes;
+    for (std::int64_t feature = 0; feature < padded(features); feature += lanes) {
+      Vec tile[lanes];
+      for (int i = 0; i < lanes; ++i) {
+        const std::int64_t left = rows[i] < 0 ? 0 : features - feature;
+        tile[i] =
+            left <= 0 ? set1(0) : widen_some(data + rows[i] * work.weight.stride + feature, left);
+      }
+      transpose(tile);
+      for (int i = 0; i < lanes; i += 2) {
+        M::put_pair(out + panel * size, work.out.panels * size, feature + i, tile[i], tile[i + 1]);
+      }
+    }
+  }
+}
+
+PF_BY_STORED_TYPE(pick, PickWork)
+
 inline void unpack(const UnpackWork& work, void*) {
   const std::int64_t features = work.features;
   for (std::int64_t panel = work.panel_begin; panel < work.panel_end; ++panel) {

@@ -201,6 +201,10 @@ void Engine::embed(EmbedWork work, std::int64_t panels, std::size_t threads) con
   by_panels(kernels_->scratch_bytes, kernels_->embed, work, panels, threads);
 }
 
+void Engine::pick(PickWork work, std::int64_t panels, std::size_t threads) const {
+  by_panels(kernels_->scratch_bytes, kernels_->pick, work, panels, threads);
+}
+
 void Engine::norm(NormWork work, std::int64_t panels, std::size_t threads) const {
   by_panels(kernels_->scratch_bytes, kernels_->norm, work, panels, threads);
 }

@@ -34,6 +34,7 @@ class Engine {
   std::size_t planes() const { return kernels_->planes; }
 
   void embed(EmbedWork work, std::int64_t panels, std::size_t threads) const;
+  void pick(PickWork work, std::int64_t panels, std::size_t threads) const;
   void norm(NormWork work, std::int64_t panels, std::size_t threads) const;
   void heads(HeadsWork work, std::size_t threads) const;
   void attention(AttentionWork work, std::size_t threads) const;

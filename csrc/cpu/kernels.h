@@ -41,6 +41,14 @@ struct EmbedWork {
   std::int64_t panel_begin, panel_end;
 };
 
+// Rows of a matrix, picked by number, as an operand. The number -1 stands for a row of zeros.
+struct PickWork {
+  Weight weight;
+  const std::int32_t* rows;  // one per token of all panels
+  OperandView out;
+  std::int64_t panel_begin, panel_end;
+};
+
 struct Affine {
   const float* weight;
   const float* bias;
@@ -141,6 +149,7 @@ struct UnpackWork {
 
 struct Kernels {
   void (*embed)(const EmbedWork&, void* scratch);
+  void (*pick)(const PickWork&, void* scratch);
   void (*norm)(const NormWork&, void* scratch);
   void (*heads)(const HeadsWork&, void* scratch);
   void (*attention)(const AttentionWork&, void* scratch);

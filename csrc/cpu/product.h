@@ -106,18 +106,13 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
           foresight.some();
           const std::int64_t panel = range.panel_begin + 2 * pair;
           const Element* x0 = data + panel * panel_size + begin * lanes;
-          float* sums = waiting;
-          if (end == k) {
-            sums = scratch.sums[turn];
-            if (begin > 0) {
-              for (int i = 0; i < block_size; i += lanes) store(sums + i, load(waiting + i));
-            }
-          }
+          const float* before = begin == 0 ? nullptr : waiting;
+          float* sums = end == k ? scratch.sums[turn] : waiting;
           if (end == k && ready.sums != nullptr) {
-            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, begin == 0, sums,
+            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
                      aside);
           } else {
-            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, begin == 0, sums,
+            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
                      NoAside{});
           }
           if (end == k) {

@@ -54,11 +54,14 @@ PF_INLINE Vec abs(Vec a) {
   return {_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
 }
 PF_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)}; }
-PF_INLINE Vec round(Vec a) {
-  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  return {_mm256_round_ps(a.low, nearest), _mm256_round_ps(a.high, nearest)};
+PF_INLINE Vec floor(Vec a) {
+  constexpr int down = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.low, down), _mm256_round_ps(a.high, down)};
 }
-// a 2^n for whole n from -127 to 127. In two halves, each of which a float's exponent holds.
+// For exp2: x as far as the two others take it, x - floor(x), and a 2^floor(x).
+PF_INLINE Vec bounded_power(Vec x) { return max(set1(-127.0F), x); }  // in this order NaN passes
+PF_INLINE Vec fraction(Vec x) { return x - floor(x); }
+// In two halves, each of which a float's exponent holds.
 PF_INLINE __m256 scale8(__m256 a, __m256 n) {
   const __m256i whole = _mm256_cvtps_epi32(n);
   const __m256i half = _mm256_srai_epi32(whole, 1);
@@ -67,7 +70,10 @@ PF_INLINE __m256 scale8(__m256 a, __m256 n) {
   const __m256i high = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(whole, half), bias), 23);
   return _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(low)), _mm256_castsi256_ps(high));
 }
-PF_INLINE Vec scale(Vec a, Vec n) { return {scale8(a.low, n.low), scale8(a.high, n.high)}; }
+PF_INLINE Vec times_power(Vec a, Vec x) {
+  const Vec whole = floor(x);
+  return {scale8(a.low, whole.low), scale8(a.high, whole.high)};
+}
 PF_INLINE Mask greater(Vec a, Vec b) {
   return {_mm256_cmp_ps(a.low, b.low, _CMP_GT_OQ), _mm256_cmp_ps(a.high, b.high, _CMP_GT_OQ)};
 }

@@ -30,8 +30,10 @@ PF_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 PF_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 PF_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 PF_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
-PF_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 8)}; }  // to even, no exceptions
-PF_INLINE Vec scale(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }  // a 2^n, n whole
+// For exp2: x as far as the two others take it, x - floor(x), and a 2^floor(x).
+PF_INLINE Vec bounded_power(Vec x) { return x; }
+PF_INLINE Vec fraction(Vec x) { return {_mm512_reduce_ps(x.v, 9)}; }  // 9: floor, no exceptions
+PF_INLINE Vec times_power(Vec a, Vec x) { return {_mm512_scalef_ps(a.v, x.v)}; }
 PF_INLINE Mask greater(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
 PF_INLINE bool any(Mask m) { return m.m != 0; }
 PF_INLINE std::uint32_t bits(Mask m) { return m.m; }

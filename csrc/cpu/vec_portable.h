@@ -37,17 +37,22 @@ PF_INLINE Vec max(Vec a, Vec b) { PF_LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 PF_INLINE Vec min(Vec a, Vec b) { PF_LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 PF_INLINE Vec abs(Vec a) { PF_LANES(__builtin_fabsf(a.v[i])); }
 PF_INLINE Vec sqrt(Vec a) { PF_LANES(__builtin_sqrtf(a.v[i])); }
-// To the nearest whole number, for |a| < 2^22: adding 1.5 · 2^23 leaves no bits for a fraction.
-PF_INLINE Vec round(Vec a) {
-  Vec shifted = a + set1(12582912.0F);
+// For exp2: x as far as the two others take it, x - floor(x), and a 2^floor(x).
+PF_INLINE Vec bounded_power(Vec x) { return max(set1(-127.0F), x); }  // in this order NaN passes
+// For |x| < 2^22: adding 1.5 · 2^23 leaves no bits for a fraction. A whole number may come out one
+// lower than it is, and its fraction as 1: 2^x is the same.
+PF_INLINE Vec floor(Vec x) {
+  const Vec shifted = x - set1(0.5F) + set1(12582912.0F);
   return shifted - set1(12582912.0F);
 }
-// a 2^n for whole n from -127 to 127. In two halves, each of which a float's exponent holds.
-PF_INLINE Vec scale(Vec a, Vec n) {
+PF_INLINE Vec fraction(Vec x) { return x - floor(x); }
+// In two halves, each of which a float's exponent holds.
+PF_INLINE Vec times_power(Vec a, Vec x) {
+  const Vec n = floor(x);
   Vec result;
   for (int i = 0; i < 16; ++i) {
-    const bool number = n.v[i] == n.v[i];
-    const int whole = number ? static_cast<int>(n.v[i]) : 0;
+    const bool fits = __builtin_fabsf(n.v[i]) <= 128;  // else a is NaN or n no result that counts
+    const int whole = fits ? static_cast<int>(n.v[i]) : 0;
     const int half = whole / 2;
     const float low = __builtin_bit_cast(float, static_cast<std::uint32_t>(half + 127) << 23);
     const float high =

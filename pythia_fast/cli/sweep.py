@@ -80,10 +80,10 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
     default="auto",
     show_default=True,
-    help="What to compute in; auto is float32 on a CPU and float16 on a GPU.",
+    help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
 )
 @click.option(
     "--batch-tokens",

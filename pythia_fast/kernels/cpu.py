@@ -6,8 +6,8 @@ in the arena, whatever their dtype. An arithmetic says how products are taken:
 
 - "float32": float32 multiply-adds, on any processor;
 - "bfloat16": AMX tiles, activations rounded to bfloat16, sums in float32;
-- "split-bf16": AMX tiles on float32 numbers, each split into a sum of two bfloat16 (a float16 weight
-  is exactly such a sum); three products of four, so errors are about 2^-16 of a term.
+- "split-bf16": AMX tiles on float32 numbers, each split into a sum of two bfloat16 (a float16
+  weight is exactly such a sum); three products of four, so errors are about 2^-16 of a term.
 
 The residual stream, LayerNorm, softmax and all sums are float32 in each. Results depend neither on
 the number of threads nor on what else is in a batch.
@@ -29,6 +29,9 @@ from pythia_fast.kernels.scores import TokenScores
 
 Arithmetic = Literal["float32", "bfloat16", "split-bf16"]
 
+STORED = frozenset((torch.float32, torch.bfloat16, torch.float16))
+"""The dtypes in which the kernels take matrices."""
+
 LANES = 16
 MAX_HEAD_DIM = 256
 
@@ -36,6 +39,11 @@ MAX_HEAD_DIM = 256
 def has_amx() -> bool:
     """Whether this processor multiplies tiles of bfloat16, which two of the arithmetics need."""
     return "amx" in instruction_sets()
+
+
+def default_arithmetic(dtype: torch.dtype) -> Arithmetic:
+    """How weights of a dtype are multiplied on this processor where nothing else was asked for."""
+    return "bfloat16" if dtype == torch.bfloat16 and has_amx() else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,23 @@ class Heads:
     values: torch.Tensor
     shape: tuple[int, int, int, int]
     """Sequences, heads, head width, panels of a sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValues:
+    """Keys and values of B sequences, a row each, with room for `positions` of them."""
+
+    keys_BX: torch.Tensor
+    values_BX: torch.Tensor
+    heads: int
+    width: int
+    """Of a head."""
+    positions: int
+
+    def of(self, rows: slice) -> "KeyValues":
+        """Those of some of the sequences, in the same memory."""
+        keys_BX, values_BX = self.keys_BX[rows], self.values_BX[rows]
+        return KeyValues(keys_BX, values_BX, self.heads, self.width, self.positions)
 
 
 class PanelRope:
@@ -82,30 +107,41 @@ class CpuKernels:
         self._engine = CpuEngine(arithmetic, instructions=instructions)
 
     def operand(self, rows: int, panels: int) -> Operand:
-        """Room for `rows` features of `panels` panels."""
+        """Room for `rows` features of `panels` panels, an even number."""
         padded = -(-rows // 32) * 32
         count = self._engine.planes * panels * padded * LANES
-        data = torch.empty(count * self._engine.element_bytes // 4, dtype=torch.float32)
-        return Operand(data, rows, panels)
+        # Products read the rows that pad, too, and 0 · NaN is NaN: they must be numbers.
+        make = torch.zeros if rows % 32 else torch.empty
+        return Operand(make(count * self._engine.element_bytes // 4), rows, panels)
 
-    def embed(self, ids_PL: torch.Tensor, table_VD: torch.Tensor) -> torch.Tensor:
-        """Rows of the embedding, [P, D, L] float32."""
-        panels, width = len(ids_PL), table_VD.shape[1]
-        x_PDL = torch.empty(panels, width, LANES)
+    def embed(self, ids_PL: torch.Tensor, table_VD: torch.Tensor, x_PDL: torch.Tensor) -> None:
+        """Rows of the embedding into x."""
         self._engine.embed(
-            _array(table_VD), _int32(ids_PL), x_PDL.numpy(), panels, torch.get_num_threads()
+            _array(table_VD), _int32(ids_PL), x_PDL.numpy(), len(ids_PL), torch.get_num_threads()
         )
-        return x_PDL
+
+    def pick(self, x_ND: torch.Tensor, rows_N: torch.Tensor | None = None) -> Operand:
+        """Rows of a matrix, all or those with the given numbers, in order, as an operand."""
+        if rows_N is None:
+            rows_N = torch.arange(len(x_ND), dtype=torch.int32)
+        panels = -(-len(rows_N) // (2 * LANES)) * 2
+        numbers_PL = torch.full((panels, LANES), -1, dtype=torch.int32)
+        numbers_PL.view(-1)[: len(rows_N)] = rows_N
+        out = self.operand(x_ND.shape[1], panels)
+        self._engine.pick(
+            _array(x_ND), numbers_PL.numpy(), out.data.numpy(), torch.get_num_threads()
+        )
+        return out
 
     def norm(
         self,
         x_PDL: torch.Tensor,
         norms: Sequence[tuple[torch.Tensor, torch.Tensor]],
         epsilon: float,
-    ) -> tuple[Operand, ...]:
-        """One or two LayerNorms of x, (weight, bias) each; x is read once."""
-        panels, width, _ = x_PDL.shape
-        outs = tuple(self.operand(width, panels) for _ in norms)
+        outs: Sequence[Operand],
+    ) -> None:
+        """One or two LayerNorms of x, (weight, bias) each, into `outs`; x is read once."""
+        _, width, _ = x_PDL.shape
         self._engine.norm(
             x_PDL.numpy(),
             epsilon,
@@ -115,23 +151,20 @@ class CpuKernels:
             width,
             torch.get_num_threads(),
         )
-        return outs
 
-    def heads(
-        self,
-        x: Operand,
-        w_CD: torch.Tensor,
-        b_C: torch.Tensor,
-        shape: tuple[int, int, int, int],
-        rope: PanelRope,
-    ) -> Heads:
-        """Rotated queries and keys, and values, of the projection laid out [H, 3, K]."""
-        sequences, heads, width, panels = shape
+    def room_for_heads(self, sequences: int, heads: int, width: int, panels: int) -> Heads:
+        """Room for queries, keys and values; `width` is a head's, `panels` a sequence's."""
         padded = -(-width // 32) * 32
         count = sequences * heads * (-(-panels // 2) * 2) * LANES * padded * self._engine.planes
         # Values of a missing last panel are multiplied with zeros: they must be numbers.
         make = torch.zeros if panels % 2 else torch.empty
-        parts = [make(count * self._engine.element_bytes // 4) for _ in range(3)]
+        queries, keys, values = (make(count * self._engine.element_bytes // 4) for _ in range(3))
+        return Heads(queries, keys, values, (sequences, heads, width, panels))
+
+    def heads(
+        self, x: Operand, w_CD: torch.Tensor, b_C: torch.Tensor, rope: PanelRope, to: Heads
+    ) -> None:
+        """Rotated queries and keys, and values, of the projection laid out [H, 3, K]."""
         self._engine.heads(
             x.data.numpy(),
             _array(w_CD),
@@ -140,11 +173,66 @@ class CpuKernels:
             rope.sines.numpy(),
             rope.rotary_dims,
             rope.positions,
-            *(part.numpy() for part in parts),
-            shape,
+            to.queries.numpy(),
+            to.keys.numpy(),
+            to.values.numpy(),
+            to.shape,
             torch.get_num_threads(),
         )
-        return Heads(*parts, shape)
+
+    def room_for_keys(self, sequences: int, heads: int, width: int, positions: int) -> KeyValues:
+        """Room for keys and values of so many positions; `width` is a head's."""
+        pairs, padded = -(-positions // (2 * LANES)), -(-width // 32) * 32
+        count = heads * pairs * 2 * LANES * padded * self._engine.planes
+        shape = sequences, count * self._engine.element_bytes // 4
+        # Values of positions to come are multiplied with zeros: they must be numbers.
+        return KeyValues(torch.empty(shape), torch.zeros(shape), heads, width, positions)
+
+    def heads_into(self, cache: KeyValues, panels: int) -> Heads:
+        """What `heads` fills and `attention` reads, its keys and values being the cache's."""
+        sequences = len(cache.keys_BX)
+        padded = -(-cache.width // 32) * 32
+        count = sequences * cache.heads * (-(-panels // 2) * 2) * LANES * padded
+        queries = torch.empty(count * self._engine.planes * self._engine.element_bytes // 4)
+        shape = sequences, cache.heads, cache.width, panels
+        return Heads(queries, cache.keys_BX, cache.values_BX, shape)
+
+    def decode(
+        self, qkv_PCL: torch.Tensor, rope: PanelRope, position: int, cache: KeyValues, out: Operand
+    ) -> None:
+        """Attention of one more token of each sequence, all at `position`; the cache takes it up.
+
+        qkv [P, 3D, L] is their projection, the lanes being sequences; the result is the first H·K
+        rows of `out`.
+        """
+        self._engine.decode(
+            qkv_PCL.numpy(),
+            rope.cosines.numpy(),
+            rope.sines.numpy(),
+            rope.rotary_dims,
+            rope.positions,
+            position,
+            cache.keys_BX.numpy(),
+            cache.values_BX.numpy(),
+            (len(cache.keys_BX), cache.heads, cache.width),
+            out.data.numpy(),
+            out.rows,
+            torch.get_num_threads(),
+        )
+
+    def project(
+        self, x: Operand, w_CD: torch.Tensor, b_C: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """W x + b as float32 panels, [P, C, L]."""
+        to_PCL = torch.empty(x.panels, len(w_CD), LANES)
+        self._engine.project(
+            x.data.numpy(),
+            _array(w_CD),
+            None if b_C is None else _floats(b_C),
+            to_PCL.numpy(),
+            torch.get_num_threads(),
+        )
+        return to_PCL
 
     def attention(self, heads: Heads, out: Operand) -> None:
         """softmax(q kᵀ / sqrt(K)) v, causal, into the first H·K rows of `out`."""
@@ -182,7 +270,7 @@ class CpuKernels:
     def residual_(
         self, x_PDL: torch.Tensor, a: Operand, w_DE: torch.Tensor, b_D: torch.Tensor
     ) -> None:
-        """x += W a + b, in place; the branches are summed before x is added."""
+        """Add W a + b to x, in place; the branches are summed before x is added."""
         self._engine.residual(
             a.data.numpy(), _array(w_DE), _floats(b_D), x_PDL.numpy(), torch.get_num_threads()
         )

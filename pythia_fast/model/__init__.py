@@ -2,6 +2,15 @@
 
 from pythia_fast.model.generate import Decide, greedy_steps
 from pythia_fast.model.model import Model
+from pythia_fast.model.precision import Precision, resolve_precision
 from pythia_fast.model.weights import LoadReport, Weights
 
-__all__ = ["Decide", "LoadReport", "Model", "Weights", "greedy_steps"]
+__all__ = [
+    "Decide",
+    "LoadReport",
+    "Model",
+    "Precision",
+    "Weights",
+    "greedy_steps",
+    "resolve_precision",
+]

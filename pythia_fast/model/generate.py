@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pythia_fast.errors import ArgumentError, NonFiniteError
-from pythia_fast.model.neox import Cache
+from pythia_fast.model.decode import Decoder
 
 if TYPE_CHECKING:
     from pythia_fast.model.model import Model
@@ -29,10 +29,8 @@ def greedy_steps(
     """
     ids_BT = model.check_ids(ids_BT)
 
-    def choose(context_BT: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
-        best_B2 = logits_BV.topk(2, dim=-1).values
-        # Not topk's index: equal logits go to the lowest id.
-        token_B, margin_B = logits_BV.argmax(-1), best_B2[:, 0] - best_B2[:, 1]
+    def choose(context_BT: torch.Tensor, decoder: Decoder) -> _Choice:
+        token_B, margin_B = decoder.best()
         if decide is not None:
             token_B = decide(context_BT, token_B, margin_B).to(token_B)
         return token_B, margin_B
@@ -75,7 +73,8 @@ def generate(
         generator.manual_seed(seed)
     stopped_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
 
-    def choose(context_BT: torch.Tensor, logits_BV: torch.Tensor) -> _Choice:
+    def choose(context_BT: torch.Tensor, decoder: Decoder) -> _Choice:
+        logits_BV = decoder.logits()
         if not bool(logits_BV.isfinite().all()):
             raise NonFiniteError(
                 f"{model} gives NaN or infinite logits after {context_BT.shape[1]} tokens, so no "
@@ -110,11 +109,11 @@ def sample(
 
 
 _Choice = tuple[torch.Tensor, torch.Tensor]
-_Choose = Callable[[torch.Tensor, torch.Tensor], _Choice]
+_Choose = Callable[[torch.Tensor, Decoder], _Choice]
 
 
 def _decode(model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose) -> Iterator[_Choice]:
-    """Up to n steps: the token that `choose` makes of (context, logits) is fed back."""
+    """Up to n steps: the token that `choose` makes of (context, decoder) is fed back."""
     T = ids_BT.shape[1]
     limit = model.architecture.max_positions
     if n < 0:
@@ -130,18 +129,15 @@ def _decode_checked(
     model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose
 ) -> Iterator[_Choice]:
     B, T = ids_BT.shape
-    architecture = model.architecture
-    cache = Cache(
-        torch.empty(
-            (architecture.layers, 2, B, architecture.heads, T + n, architecture.head_dim),
-            dtype=model.dtype,
-            device=model.device,
-        )
-    )
+    if n == 0:
+        return
+    decoder = model.decoder(B, T + n - 1)
     context_BT = ids_BT.new_empty(B, T + n)
     context_BT[:, :T] = ids_BT
-    for step in range(n):
-        logits_BV = model.next_logits(context_BT[:, cache.length : T + step], cache)
-        choice = choose(context_BT[:, : T + step], logits_BV)
-        context_BT[:, T + step] = choice[0]
+    fed = 0
+    for end in range(T, T + n):
+        decoder.feed(context_BT[:, fed:end])
+        choice = choose(context_BT[:, :end], decoder)
+        context_BT[:, end] = choice[0]
+        fed = end
         yield choice

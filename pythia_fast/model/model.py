@@ -11,9 +11,11 @@ import torch
 from torch.nn.functional import embedding, linear
 
 from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
-from pythia_fast.model import neox
+from pythia_fast.model import native, neox
+from pythia_fast.model.decode import Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
 from pythia_fast.model.generate import generate
 from pythia_fast.model.weights import Weights
@@ -22,7 +24,13 @@ from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 
 PASS_TOKENS = 2048
-"""Tokens that go through the blocks at a time: on a CPU, activations that stay in the cache."""
+"""Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
+
+NATIVE_PASS_TOKENS = 4096
+"""Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
+
+SPLIT_EPSILON = 2.0**-16
+"""What a product of numbers that are sums of two bfloat16 leaves out of a term."""
 
 NEAR_TIE_UNITS = {torch.float32: 256.0, torch.bfloat16: 16.0, torch.float16: 16.0}
 """`Model.near_tie` in units of its estimate. Half types round each product's result; in float32 the
@@ -36,6 +44,10 @@ class Model:
     """One checkpoint in memory. `weights` may be overwritten in place or replaced by another arena.
 
     ids are integers [B, T], 1 ≤ T ≤ max_positions: a tensor, an array or a list of equal rows.
+    On a CPU the native kernels compute, in one `arithmetic` of `pythia_fast.kernels.cpu`, by
+    default "bfloat16" for weights of that dtype where the processor multiplies it, else "float32".
+    Elsewhere, and for heads that are too wide or odd for them, torch does.
+
     Where the last token is only a label (`nll`, `score`, `exact`), T may be max_positions + 1, as
     Pythia's training rows are. Every method raises ArgumentError for anything else and
     TokenRangeError for an id that is not in the embedding. No method records gradients;
@@ -49,6 +61,7 @@ class Model:
         *,
         step: int | None = None,
         checkpoint: Checkpoint | None = None,
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.spec = spec
         self.step = step
@@ -56,6 +69,7 @@ class Model:
         self._weights = weights
         self._shape = neox.Shape.of(weights.architecture, weights.device)
         self._logit_scale: tuple[Weights, int, float] | None = None
+        self.native = self._make_native(arithmetic)
 
     def __repr__(self) -> str:
         return f"Model({self.spec.name!r}, step={self.step}, {self.dtype}, {self.device})"
@@ -105,7 +119,11 @@ class Model:
         """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
         ids_BT = self.check_ids(ids_BT, labels=1)
         out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=self.device)
-        for rows in self._passes(ids_BT):
+        for rows in self._passes(ids_BT) if out_BT.numel() else ():
+            if self.native is not None:
+                ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
+                out_BT[rows] = self.native.nll(ids, y_BT, self._weights.views)
+                continue
             h_ND = self._hidden(ids_BT[rows, :-1]).flatten(0, 1)
             nll_N = linear_nll(h_ND, self._weights.unembed_VD, ids_BT[rows, 1:].flatten())
             out_BT[rows] = nll_N.view_as(out_BT[rows])
@@ -117,10 +135,18 @@ class Model:
         ids_BT = self.check_ids(ids_BT, labels=1)
         count = self._targets(ids_BT, start)
         parts = []
-        for rows in self._passes(ids_BT):
+        for rows in self._passes(ids_BT) if count else ():
+            if self.native is not None:
+                ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
+                found = self.native.scores(ids, y_BT, self._weights.views, start)
+                parts.append(found.map(lambda x_BT: x_BT.reshape(-1)))
+                continue
             h_ND = self._hidden(ids_BT[rows, :-1])[:, start:].flatten(0, 1)
             y_N = ids_BT[rows, start + 1 :].flatten()
             parts.append(linear_scores(h_ND, self._weights.unembed_VD, y_N))
+        if not parts:
+            nothing_0D = self._weights.unembed_VD[:0]
+            parts = [linear_scores(nothing_0D, self._weights.unembed_VD, ids_BT[:0, 0])]
         return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), count))
 
     def exact(self, ids_BT: Ids, start: int = 0) -> TokenScores:
@@ -153,7 +179,10 @@ class Model:
             known = (weights, weights.generation, _logit_scale(weights))
             self._logit_scale = known
         roundings = math.sqrt(self.architecture.layers + 1)
-        return NEAR_TIE_UNITS[self.dtype] * torch.finfo(self.dtype).eps * roundings * known[2]
+        units, epsilon = NEAR_TIE_UNITS[self.dtype], torch.finfo(self.dtype).eps
+        if self.native is not None and self.native.arithmetic == "split-bf16":
+            units, epsilon = NEAR_TIE_UNITS[torch.bfloat16], SPLIT_EPSILON
+        return units * epsilon * roundings * known[2]
 
     @torch.inference_mode()
     def hidden_states(
@@ -171,16 +200,9 @@ class Model:
             if not -last - 1 <= layer <= last:
                 raise ArgumentError(f"layers are 0 to {last} (or -1 to {-last - 1}), got {layer}")
         found: dict[int, torch.Tensor] = {}
-        x_BTD = embedding(ids_BT, self._weights.embed_VD)
-        for layer in range(last + 1):
+        for layer, x_BTD in enumerate(self._residual_stream(ids_BT)):
             if layer in wanted or layer - last - 1 in wanted:
-                found[layer] = (
-                    x_BTD
-                    if layer < last
-                    else neox.layer_norm(x_BTD, self._weights.final_norm, self._shape.epsilon)
-                )
-            if layer < last:
-                x_BTD = neox.block(x_BTD, self._weights.layers[layer], self._shape)
+                found[layer] = x_BTD if layer < last else self._final_norm(x_BTD)
         return {layer: found[layer % (last + 1)] for layer in wanted}
 
     def generate(
@@ -204,11 +226,12 @@ class Model:
             stop_token=stop_token,
         )
 
-    @torch.inference_mode()
-    def next_logits(self, ids_BT: torch.Tensor, cache: neox.Cache) -> torch.Tensor:
-        """Float32 logits after the last of `ids_BT`, [B, V]; the ids are added to the cache."""
-        h_BTD = neox.hidden(ids_BT, self._weights.views, self._shape, cache)
-        return linear(h_BTD[:, -1], self._weights.unembed_VD).float()
+    def decoder(self, sequences: int, positions: int) -> Decoder:
+        """For so many sequences of up to `positions` tokens, all of one length, none fed yet."""
+        weights = self._weights.views
+        if self.native is not None:
+            return NativeDecoder(self.native, weights, sequences, positions)
+        return TorchDecoder(self.architecture, self._shape, weights, sequences, positions)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of every weight under its Hugging Face name."""
@@ -246,12 +269,37 @@ class Model:
             raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
         return ids_BT.to(self.device)
 
+    def _make_native(self, arithmetic: Arithmetic | None) -> native.Native | None:
+        if self.device.type != "cpu" or not native.takes(self.architecture):
+            return None
+        chosen = arithmetic or default_arithmetic(self.dtype)
+        return native.Native(self.architecture, self._shape, chosen)
+
     def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        return neox.hidden(ids_BT, self._weights.views, self._shape)
+        if self.native is None:
+            return neox.hidden(ids_BT, self._weights.views, self._shape)
+        x_BTD = self.native.last_residual(ids_BT, self._weights.views)
+        return self._final_norm(x_BTD.to(self.dtype))
+
+    def _residual_stream(self, ids_BT: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The residual stream before each block and after the last, [B, T, D]."""
+        if self.native is not None:
+            for x_BTD in self.native.residual_stream(ids_BT, self._weights.views):
+                yield x_BTD.to(self.dtype)
+            return
+        x_BTD = embedding(ids_BT, self._weights.embed_VD)
+        yield x_BTD
+        for weights in self._weights.layers:
+            x_BTD = neox.block(x_BTD, weights, self._shape)
+            yield x_BTD
+
+    def _final_norm(self, x_BTD: torch.Tensor) -> torch.Tensor:
+        return neox.layer_norm(x_BTD, self._weights.final_norm, self._shape.epsilon)
 
     def _passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
-        """Slices of the batch of about `PASS_TOKENS` tokens each."""
-        rows = max(1, PASS_TOKENS // ids_BT.shape[1])
+        """Slices of the batch that go through the blocks together."""
+        tokens = PASS_TOKENS if self.native is None else NATIVE_PASS_TOKENS
+        rows = max(1, tokens // max(1, ids_BT.shape[1] - 1))  # the last is often only a label
         for first in range(0, len(ids_BT), rows):
             yield slice(first, first + rows)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from pythia_fast.errors import RunMismatchError, SweepError, SweepInterruptedError
-from pythia_fast.model import Model
+from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import Failure, RunFolder, versions
 from pythia_fast.runs.measure import measure
 from pythia_fast.runs.plan import Plan
@@ -49,7 +49,7 @@ class LocalEngine:
         self._finished = 0
 
     def run(
-        self, device: torch.device, dtype: torch.dtype, batch_tokens: int, on_error: OnError
+        self, device: torch.device, precision: Precision, batch_tokens: int, on_error: OnError
     ) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
         steps = self._plan.steps
@@ -60,8 +60,8 @@ class LocalEngine:
             return
         rows = sum(len(self._plan.rows(step)) for step in todo) * len(self._plan.metrics)
         self._folder.check_space(rows * BYTES_PER_ROW)
-        arenas = make_arenas(self._plan.spec.architecture, len(todo), dtype, device)
-        resident = Model(arenas[0], self._plan.spec)
+        arenas = make_arenas(self._plan.spec.architecture, len(todo), precision.dtype, device)
+        resident = Model(arenas[0], self._plan.spec, arithmetic=precision.arithmetic)
         try:
             with (
                 ThreadPoolExecutor(1, "pythia_fast-write") as writer,

@@ -11,20 +11,27 @@ import torch
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch, Metric, looked_at
 from pythia_fast.metrics.protocol import Column
-from pythia_fast.model import Model
+from pythia_fast.model import Model, Precision
 from pythia_fast.runs.plan import Rows, batches
 from pythia_fast.runs.results import RESERVED, stacked
 from pythia_fast.suite import Architecture
 from pythia_fast.tokens import TokenDataset
 
+CPU_BATCH_TOKENS = 4 * 2049
 ACTIVATION_BYTES = 64 << 20
 """What the widest activation of an automatic batch takes: attention and MLP side by side."""
 
 
-def auto_batch_tokens(architecture: Architecture, dtype: torch.dtype) -> int:
-    """Tokens of a batch whose widest activation takes 64 MB, at least one sequence's worth."""
-    token_bytes = (architecture.width + architecture.intermediate) * dtype.itemsize
-    return max(ACTIVATION_BYTES // token_bytes, architecture.max_positions + 1)
+def auto_batch_tokens(architecture: Architecture, precision: Precision) -> int:
+    """Tokens of a batch, at least one sequence's: those whose widest activation takes 64 MB.
+
+    On a CPU the model itself cuts a batch to measure, so that it costs little memory.
+    """
+    one_sequence = architecture.max_positions + 1
+    if precision.arithmetic is not None:
+        return max(CPU_BATCH_TOKENS, one_sequence)
+    token_bytes = (architecture.width + architecture.intermediate) * precision.dtype.itemsize
+    return max(ACTIVATION_BYTES // token_bytes, one_sequence)
 
 
 def measure(

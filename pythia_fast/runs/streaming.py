@@ -20,13 +20,12 @@ from pathlib import Path
 import torch
 
 from pythia_fast.errors import ArgumentError, ReadError
-from pythia_fast.model import LoadReport, Model, Weights
+from pythia_fast.model import LoadReport, Model, Precision, Weights, resolve_precision
 from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
 
 _log = logging.getLogger("pythia_fast")
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MEMORY_SHARE = 0.8
 """The part of the free memory that two arenas may take."""
 
@@ -72,19 +71,6 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The data type to compute in; "auto" is float32 on a CPU and float16 on a GPU.
-
-    Checkpoints are saved in float16, which is exact in float32 and not in bfloat16.
-    """
-    name = str(dtype).removeprefix("torch.")
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.float16
-    if name not in DTYPES:
-        raise ArgumentError(f"dtype is 'auto', {', '.join(map(repr, DTYPES))}, not {dtype!r}")
-    return DTYPES[name]
-
-
 def load(
     model: str | Path,
     step: int | None = None,
@@ -99,7 +85,9 @@ def load(
         model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
         step: the training step.
         device: where to compute; the first GPU if there is one, else the CPU.
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, float16 on a GPU).
+        dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
+            bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
+            AMX and "float32" without.
         cache_dir: where downloads go; huggingface_hub's own cache if None.
 
     Raises:
@@ -133,7 +121,9 @@ def stream(
         model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         device: where to compute; the first GPU if there is one, else the CPU.
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, float16 on a GPU).
+        dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
+            bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
+            AMX and "float32" without.
         cache_dir: where downloads go; huggingface_hub's own cache if None.
 
     Raises:
@@ -142,16 +132,16 @@ def stream(
             yielded before stays good.
     """
     target = resolve_device(device)
-    kind = resolve_dtype(dtype, target)
+    precision = resolve_precision(dtype, target)
     series = open_series(model, cache_dir=cache_dir)
-    return _stream(series, parse_steps(steps, series.steps), kind, target)
+    return _stream(series, parse_steps(steps, series.steps), precision, target)
 
 
 def _stream(
-    series: CheckpointSeries, steps: Sequence[int], dtype: torch.dtype, device: torch.device
+    series: CheckpointSeries, steps: Sequence[int], precision: Precision, device: torch.device
 ) -> Generator[tuple[int, Model], None, None]:
-    arenas = make_arenas(series.spec.architecture, len(steps), dtype, device)
-    resident = Model(arenas[0], series.spec)
+    arenas = make_arenas(series.spec.architecture, len(steps), precision.dtype, device)
+    resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic)
     with closing(prefetch(series, steps, arenas, hashed=False)) as loaded_steps:
         for loaded in loaded_steps:
             if isinstance(loaded, NotLoaded):

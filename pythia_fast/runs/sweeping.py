@@ -11,13 +11,14 @@ import torch
 from pythia_fast.cache import cache_folder, expanded
 from pythia_fast.errors import ArgumentError, RunMismatchError
 from pythia_fast.metrics import Metric, resolve
+from pythia_fast.model import Precision, resolve_precision
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.measure import auto_batch_tokens
 from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
-from pythia_fast.runs.streaming import resolve_device, resolve_dtype
+from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
@@ -64,7 +65,9 @@ def sweep(
         out: the run folder. By default one in the user's cache that belongs to these arguments.
         resume: go on with what is in the run folder; False wants a new one.
         device: where to compute; the first GPU if there is one, else the CPU.
-        dtype: "float32", "bfloat16", "float16" or "auto" (float32 on a CPU, float16 on a GPU).
+        dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
+            bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
+            AMX and "float32" without. The results and the progress say which it was.
         batch_tokens: how many tokens go through the model at once, padding included.
         deterministic: compute every sequence by itself, so that its values are the same to the
             last bit whatever is computed with it; slower for short sequences.
@@ -82,7 +85,7 @@ def sweep(
     if on_error not in ("raise", "skip"):
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     target = resolve_device(device)
-    kind = resolve_dtype(dtype, target)
+    precision = resolve_precision(dtype, target)
     chosen = sequences_argument(sequences)
     _check_batch_tokens(batch_tokens)
     series = open_series(model, cache_dir=cache_dir)
@@ -92,16 +95,17 @@ def sweep(
         metrics=resolve(metrics),
         dataset=_dataset(tokens, chosen, series, cache_dir),
         sequences=chosen,
-        dtype=str(kind).removeprefix("torch."),
+        dtype=precision.name,
         deterministic=deterministic,
     )
-    batch = _batch_tokens(batch_tokens, plan, kind)
+    batch = _batch_tokens(batch_tokens, plan, precision)
     path = expanded(out) if out else default_folder(series, plan, cache_dir)
     if not resume:
         path = _fresh(path, given=out is not None)
     folder = RunFolder(path, plan.specification)
     with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
-        LocalEngine(series, plan, folder, shown).run(target, kind, batch, on_error)
+        shown.say(f"{series.name}: computing in {precision.name} on {target}")
+        LocalEngine(series, plan, folder, shown).run(target, precision, batch, on_error)
     return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
 
 
@@ -154,9 +158,9 @@ def _check_batch_tokens(batch_tokens: object) -> None:
         raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
 
 
-def _batch_tokens(batch_tokens: int | Literal["auto"], plan: Plan, dtype: torch.dtype) -> int:
+def _batch_tokens(batch_tokens: int | Literal["auto"], plan: Plan, precision: Precision) -> int:
     if plan.deterministic:
         return 1  # less than any sequence: each makes a batch of its own
     if batch_tokens == "auto":
-        return auto_batch_tokens(plan.spec.architecture, dtype)
+        return auto_batch_tokens(plan.spec.architecture, precision)
     return operator.index(batch_tokens)

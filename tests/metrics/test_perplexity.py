@@ -31,7 +31,7 @@ def expected_nll(series: Path, batch: Batch) -> list[np.ndarray]:
 
 
 def test_sums_and_tokens(tiny_series: Path, ragged: Batch) -> None:
-    model = pythia_fast.load(tiny_series, 8)
+    model = pythia_fast.load(tiny_series, 8, dtype="float32")
     columns = Perplexity(per_token=True)(model, ragged)
     expected = expected_nll(tiny_series, ragged)
     assert columns["tokens"].tolist() == [79, 1, 40, 78, 16]
@@ -42,7 +42,7 @@ def test_sums_and_tokens(tiny_series: Path, ragged: Batch) -> None:
 
 
 def test_a_step_is_weighted_by_tokens(tiny_series: Path, ragged: Batch) -> None:
-    model = pythia_fast.load(tiny_series, 8)
+    model = pythia_fast.load(tiny_series, 8, dtype="float32")
     columns = Perplexity()(model, ragged)
     summary = Perplexity().summarize(pa.table({k: np.asarray(v) for k, v in columns.items()}))
     loss = np.concatenate(expected_nll(tiny_series, ragged)).mean()

@@ -12,6 +12,7 @@ import pytest
 
 import pythia_fast
 from pythia_fast.errors import ArgumentError, MissingCheckpointError, SweepError
+from pythia_fast.kernels.cpu import has_amx
 
 Sweep = Callable[..., pythia_fast.SweepResult]
 
@@ -25,7 +26,7 @@ def test_a_row_says_where_it_is_from(small_sweep: Sweep) -> None:
     assert row["sequences"] == 24
     assert row["commit"] is None
     assert len(row["weights_sha256"]) == len(row["tokens_fingerprint"]) == 64
-    assert row["dtype"] == "float32"
+    assert row["dtype"] == ("split-bf16" if has_amx() else "float32")
     assert row["device"] == "cpu"
     assert row["version"] == pythia_fast.__version__
 

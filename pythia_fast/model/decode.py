@@ -1,0 +1,149 @@
+"""Continuing sequences with a cache of keys and values, natively or by torch.
+
+B sequences of equal length, T tokens of each, P panels, L = 16 lanes, D width, C = 3D,
+V vocabulary rows. The weights must not change while a decoder is in use.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch.nn.functional import linear
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.cpu import LANES, KeyValues, Operand, panelled, panels_of
+from pythia_fast.model import neox
+from pythia_fast.model.native import Native
+from pythia_fast.model.parameters import BlockWeights, Parameters
+from pythia_fast.suite.architecture import Architecture
+
+PROMPT_TOKENS = 4096
+"""Tokens of prompts that go through the native kernels at a time."""
+
+
+class Decoder(Protocol):
+    """B sequences so far, and what the model says comes next."""
+
+    def feed(self, ids_BT: torch.Tensor) -> None:
+        """Append T tokens to each sequence."""
+
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest next token, [B] int64, and its lead in logits over the second, float32."""
+
+    def logits(self) -> torch.Tensor:
+        """Of the next token, [B, V] float32."""
+
+
+class NativeDecoder:
+    """Keys and values as the kernels pack them; a step's lanes are sequences.
+
+    A sequence's results do not depend on the others, nor on the number of threads.
+    """
+
+    def __init__(self, native: Native, weights: Parameters, sequences: int, positions: int) -> None:
+        self._native, self._weights = native, weights
+        self._sequences, self._positions = sequences, positions
+        self._length = 0
+        a, kernels = native.architecture, native.kernels
+        self._layers = [
+            (w, kernels.room_for_keys(sequences, a.heads, a.head_dim, positions))
+            for w in weights.layers
+        ]
+        self._room = native.room(-(-sequences // LANES))
+
+    @torch.inference_mode()
+    def feed(self, ids_BT: torch.Tensor) -> None:
+        """Append T tokens to each sequence; ArgumentError if there is no room for them."""
+        if ids_BT.shape[1] > self._positions - self._length:
+            raise ArgumentError(
+                f"{ids_BT.shape[1]} tokens after {self._length} are more than the "
+                f"{self._positions} positions that the decoder was made for"
+            )
+        if self._length == 0:
+            self._prompt(ids_BT)
+            return
+        for ids_B in ids_BT.unbind(1):
+            self._step(ids_B)
+
+    @torch.inference_mode()
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest next token and its lead; NaN where a logit is. Logits are never stored."""
+        h = self._native.final(self._room.x_PDL, self._weights)
+        nothing_B = torch.zeros(self._sequences, dtype=torch.int64)
+        found = self._native.kernels.scores(h, self._weights.unembed_VD, nothing_B)
+        return found.argmax, found.margin
+
+    @torch.inference_mode()
+    def logits(self) -> torch.Tensor:
+        """Of the next token, [B, V] float32."""
+        kernels = self._native.kernels
+        h = self._native.final(self._room.x_PDL, self._weights)
+        logits_PVL = kernels.project(h, self._weights.unembed_VD)
+        return kernels.unpack(logits_PVL[: -(-self._sequences // LANES)])[: self._sequences]
+
+    def _prompt(self, ids_BT: torch.Tensor) -> None:
+        """All positions at once, some sequences at a time; the last position's x is kept."""
+        T = ids_BT.shape[1]
+        panels = -(-T // LANES)
+        each = max(1, PROMPT_TOKENS // (panels * LANES))
+        last_BD = torch.empty(self._sequences, self._native.architecture.width)
+        for first in range(0, self._sequences, each):
+            rows = slice(first, min(first + each, self._sequences))
+            count = rows.stop - rows.start
+            room = self._native.room(count * panels)
+            self._native.kernels.embed(panels_of(ids_BT[rows]), self._weights.embed_VD, room.x_PDL)
+            for w, cache in self._layers:
+                heads = self._native.kernels.heads_into(cache.of(rows), panels)
+                self._native.block(w, room, partial(self._native.attend, heads=heads))
+            x_BPDL = room.x_PDL[: count * panels].view(count, panels, -1, LANES)
+            last_BD[rows] = x_BPDL[:, (T - 1) // LANES, :, (T - 1) % LANES]
+        self._room.x_PDL.copy_(panelled(last_BD))
+        self._length = T
+
+    def _step(self, ids_B: torch.Tensor) -> None:
+        ids_PL = panels_of(ids_B[None])
+        self._native.kernels.embed(ids_PL, self._weights.embed_VD, self._room.x_PDL)
+        for w, cache in self._layers:
+            self._native.block(w, self._room, partial(self._attend, cache=cache))
+        self._length += 1
+
+    def _attend(self, a: Operand, w: BlockWeights, out: Operand, cache: KeyValues) -> None:
+        kernels = self._native.kernels
+        qkv_PCL = kernels.project(a, w.qkv_CD, w.qkv_bias_C)
+        kernels.decode(qkv_PCL, self._native.rope, self._length, cache, out)
+
+
+class TorchDecoder:
+    """The same by torch's operations, on any device."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        shape: neox.Shape,
+        weights: Parameters,
+        sequences: int,
+        positions: int,
+    ) -> None:
+        a, like = architecture, weights.embed_VD
+        keys_values = like.new_empty(a.layers, 2, sequences, a.heads, positions, a.head_dim)
+        self._cache = neox.Cache(keys_values)
+        self._shape, self._weights = shape, weights
+        self._last_BD = like.new_empty(sequences, a.width)
+
+    @torch.inference_mode()
+    def feed(self, ids_BT: torch.Tensor) -> None:
+        """Append T tokens to each sequence."""
+        self._last_BD = neox.hidden(ids_BT, self._weights, self._shape, self._cache)[:, -1]
+
+    @torch.inference_mode()
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest next token and its lead."""
+        logits_BV = self.logits()
+        best_B2 = logits_BV.topk(2, dim=-1).values
+        # Not topk's index: equal logits go to the lowest id.
+        return logits_BV.argmax(-1), best_B2[:, 0] - best_B2[:, 1]
+
+    @torch.inference_mode()
+    def logits(self) -> torch.Tensor:
+        """Of the next token, [B, V] float32."""
+        return linear(self._last_BD, self._weights.unembed_VD).float()

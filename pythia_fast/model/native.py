@@ -1,0 +1,183 @@
+"""The forward pass by the native CPU kernels: the same equations as `neox`, on panels of tokens.
+
+B batch, T time, P panels, L = 16 lanes, D width, E = D + F, N = B·T tokens, V vocabulary rows.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from pythia_fast.kernels.cpu import (
+    LANES,
+    MAX_HEAD_DIM,
+    Arithmetic,
+    CpuKernels,
+    Heads,
+    Operand,
+    PanelRope,
+    panelled,
+    panels_of,
+)
+from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model.neox import Shape
+from pythia_fast.model.parameters import BlockWeights, Parameters
+from pythia_fast.suite.architecture import Architecture
+
+
+def takes(architecture: Architecture) -> bool:
+    """Whether the kernels do this shape: they work on pairs of features and heads up to 256."""
+    even = (architecture.head_dim, architecture.width, architecture.intermediate)
+    return architecture.head_dim <= MAX_HEAD_DIM and not any(size % 2 for size in even)
+
+
+Attend = Callable[[Operand, BlockWeights, Operand], None]
+"""(ln1(x), the block's weights, out): what each token's heads find, into the first rows of out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Activations of one batch shape; fresh memory would cost more than the arithmetic on it."""
+
+    x_PDL: torch.Tensor
+    normed: tuple[Operand, Operand]
+    branches: Operand
+    """Rows [attention | gelu], what the output product reads."""
+
+
+class Native:
+    """One architecture's forward pass in one arithmetic. Calls from several threads take turns."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        shape: Shape,
+        arithmetic: Arithmetic,
+        *,
+        instructions: str | None = None,
+    ) -> None:
+        self.kernels = CpuKernels(arithmetic, instructions=instructions)
+        self.arithmetic = arithmetic
+        self.rope = PanelRope(shape.rope)
+        self.architecture = architecture
+        self._shape = shape
+        self._rooms: dict[tuple[int, int], tuple[Room, Attend]] = {}
+        self._turn = threading.Lock()
+
+    def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, w: Parameters) -> torch.Tensor:
+        """Nats of each target, [B, T] float32."""
+        B, T = ids_BT.shape
+        with self._states(ids_BT, w) as x_PDL:
+            h = self.final(x_PDL, w)
+            nll_N = self.kernels.nll(h, w.unembed_VD, panels_of(y_BT).flatten())
+        return _unpadded(nll_N, B, T)
+
+    def scores(
+        self, ids_BT: torch.Tensor, y_BT: torch.Tensor, w: Parameters, start: int
+    ) -> TokenScores:
+        """All scores of the targets from position `start` on, [B, T - start] each."""
+        B, T = ids_BT.shape
+        with self._states(ids_BT, w) as x_PDL:
+            if start:
+                # The vocabulary is half of a small model's work: only what is asked for.
+                x_ND = self._rows(x_PDL, B, T)[:, start:].flatten(0, 1)
+                h = self.final(panelled(x_ND), w)
+                y_N = y_BT[:, start:].flatten()
+                found = self.kernels.scores(h, w.unembed_VD, y_N)
+                return found.map(lambda x_N: x_N.view(B, T - start))
+            h = self.final(x_PDL, w)
+            found = self.kernels.scores(h, w.unembed_VD, panels_of(y_BT).flatten())
+        return found.map(lambda x_N: _unpadded(x_N, B, T))
+
+    def residual_stream(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:
+        """The residual stream before each block and after the last, [B, T, D] float32 each."""
+        B, T = ids_BT.shape
+        with self._turn:
+            room, attend = self._room(B, T)
+            self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
+            yield self._rows(room.x_PDL, B, T)
+            for weights in w.layers:
+                self.block(weights, room, attend)
+                yield self._rows(room.x_PDL, B, T)
+
+    def last_residual(self, ids_BT: torch.Tensor, w: Parameters) -> torch.Tensor:
+        """The residual stream after the last block, [B, T, D] float32."""
+        with self._states(ids_BT, w) as x_PDL:
+            return self._rows(x_PDL, *ids_BT.shape)
+
+    @contextmanager
+    def _states(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:
+        """The residual stream after the last block, as panels; good until the context ends."""
+        with self._turn:
+            room, attend = self._room(*ids_BT.shape)
+            self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
+            for weights in w.layers:
+                self.block(weights, room, attend)
+            yield room.x_PDL
+
+    def block(self, w: BlockWeights, room: Room, attend: Attend) -> None:
+        """One block on the room's x in place, parallel or sequential as in `neox.block`."""
+        kernels, epsilon, width = self.kernels, self._shape.epsilon, self.architecture.width
+        x_PDL, branches = room.x_PDL, room.branches
+        if self._shape.parallel_residual:
+            kernels.norm(x_PDL, (w.ln1, w.ln2), epsilon, room.normed)
+        else:
+            kernels.norm(x_PDL, (w.ln1,), epsilon, room.normed[:1])
+        if self._shape.parallel_residual:
+            attend(room.normed[0], w, branches)
+            kernels.mlp(
+                room.normed[1], w.mlp_in_FD, w.mlp_in_bias_F, self._shape.gelu, branches, width
+            )
+            kernels.residual_(x_PDL, branches, w.out_DE, w.out_bias_D)
+            return
+        attend(room.normed[0], w, room.normed[1])
+        kernels.residual_(x_PDL, room.normed[1], w.attention_out_DD, w.attention_out_bias_D)
+        kernels.norm(x_PDL, (w.ln2,), epsilon, room.normed[:1])
+        kernels.mlp(room.normed[0], w.mlp_in_FD, w.mlp_in_bias_F, self._shape.gelu, branches, 0)
+        kernels.residual_(x_PDL, branches, w.mlp_out_DF, w.mlp_out_bias_D)
+
+    def attend(self, a: Operand, w: BlockWeights, out: Operand, heads: Heads) -> None:
+        """Causal attention of whole sequences; queries, keys and values stay in `heads`."""
+        self.kernels.heads(a, w.qkv_CD, w.qkv_bias_C, self.rope, heads)
+        self.kernels.attention(heads, out)
+
+    def final(self, x_PDL: torch.Tensor, w: Parameters) -> Operand:
+        """The final LayerNorm's output."""
+        h = self.kernels.operand(x_PDL.shape[1], len(x_PDL))
+        self.kernels.norm(x_PDL, (w.final_norm,), self._shape.epsilon, (h,))
+        return h
+
+    def _rows(self, x_PDL: torch.Tensor, B: int, T: int) -> torch.Tensor:
+        each = -(-T // LANES) * LANES
+        return self.kernels.unpack(x_PDL)[: B * each].view(B, each, -1)[:, :T]
+
+    def _room(self, B: int, T: int) -> tuple[Room, Attend]:
+        """Memory for B sequences of as many panels as T tokens take; the last shape's stays."""
+        each = -(-T // LANES)
+        if (B, each) not in self._rooms:
+            self._rooms.clear()
+            heads = self.kernels.room_for_heads(
+                B, self.architecture.heads, self.architecture.head_dim, each
+            )
+            self._rooms[B, each] = self.room(B * each), partial(self.attend, heads=heads)
+        return self._rooms[B, each]
+
+    def room(self, panels: int) -> Room:
+        """Memory for the activations of so many panels, or one more to make their number even."""
+        panels = -(-panels // 2) * 2
+        a, kernels = self.architecture, self.kernels
+        rows = a.width + a.intermediate if self._shape.parallel_residual else a.intermediate
+        return Room(
+            x_PDL=torch.empty(panels, a.width, LANES),
+            normed=(kernels.operand(a.width, panels), kernels.operand(a.width, panels)),
+            branches=kernels.operand(rows, panels),
+        )
+
+
+def _unpadded(x_N: torch.Tensor, B: int, T: int) -> torch.Tensor:
+    """[B, T] of values that lie in whole panels per sequence."""
+    each = -(-T // LANES) * LANES
+    return x_N[: B * each].view(B, each)[:, :T]

@@ -1,0 +1,48 @@
+"""What weights are stored in and how they are multiplied: the values of the argument `dtype`."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic, has_amx
+
+NAMES = ("auto", "float32", "bfloat16", "float16", "split-bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A resolved `dtype`: its `name`, the weights' `dtype`, and the native kernels' arithmetic.
+
+    `arithmetic` is None on a GPU.
+    """
+
+    name: str
+    dtype: torch.dtype
+    arithmetic: Arithmetic | None
+
+
+def resolve_precision(dtype: str | torch.dtype, device: torch.device) -> Precision:
+    """One of `NAMES`, or a torch dtype of such a name, on a device; ArgumentError for any other.
+
+    "split-bf16" keeps float32 weights and multiplies each as a sum of two bfloat16, on processors
+    with AMX: the accuracy of float32, nearly, at a fraction of its cost. "auto" is float16 on a
+    GPU; on a CPU "split-bf16" with AMX and float32 without. Checkpoints are saved in float16, which
+    is exact in float32 and as two bfloat16, but not as one.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in NAMES:
+        raise ArgumentError(f"dtype is {', '.join(map(repr, NAMES))}, not {dtype!r}")
+    if device.type != "cpu":
+        if name == "split-bf16":
+            raise ArgumentError("dtype 'split-bf16' is for a CPU; a GPU takes 'float16' or 'auto'")
+        name = "float16" if name == "auto" else name
+        return Precision(name, getattr(torch, name), None)
+    if name == "auto":
+        name = "split-bf16" if has_amx() else "float32"
+    if name == "split-bf16":
+        if not has_amx():
+            raise ArgumentError("dtype 'split-bf16' needs a processor with AMX: take 'float32'")
+        return Precision(name, torch.float32, "split-bf16")
+    kind = getattr(torch, name)
+    return Precision(name, kind, default_arithmetic(kind))

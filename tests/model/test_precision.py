@@ -1,0 +1,59 @@
+"""What the argument `dtype` means on each device."""
+
+import pytest
+import torch
+
+import pythia_fast
+from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.cpu import has_amx
+from pythia_fast.model import Precision, resolve_precision
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def test_auto_is_the_most_accurate_that_is_fast() -> None:
+    auto = resolve_precision("auto", CPU)
+    expected = "split-bf16" if has_amx() else "float32"
+    assert auto == Precision(expected, torch.float32, expected)
+    assert resolve_precision("auto", CUDA) == Precision("float16", torch.float16, None)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_torch_dtype_and_its_name_are_the_same(name: str) -> None:
+    dtype = getattr(torch, name)
+    assert resolve_precision(dtype, CPU) == resolve_precision(name, CPU)
+    assert resolve_precision(name, CPU).dtype == dtype
+    assert resolve_precision(name, CUDA) == Precision(name, dtype, None)
+
+
+def test_bfloat16_is_multiplied_as_such_where_the_processor_can() -> None:
+    assert resolve_precision("bfloat16", CPU).arithmetic == ("bfloat16" if has_amx() else "float32")
+    assert resolve_precision("float16", CPU).arithmetic == "float32"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8", "half", "", torch.float64])
+def test_others_are_refused(dtype: str | torch.dtype) -> None:
+    with pytest.raises(ArgumentError, match="dtype is 'auto', 'float32'"):
+        resolve_precision(dtype, CPU)
+
+
+def test_split_bf16_is_not_for_a_gpu() -> None:
+    with pytest.raises(ArgumentError, match="for a CPU"):
+        resolve_precision("split-bf16", CUDA)
+
+
+def test_split_bf16_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pythia_fast.model.precision.has_amx", lambda: False)
+    with pytest.raises(ArgumentError, match="needs a processor with AMX"):
+        resolve_precision("split-bf16", CPU)
+    assert resolve_precision("auto", CPU).name == "float32"
+
+
+def test_a_sweep_says_what_it_computes_in(
+    tiny_series: object, tiny_ids: object, capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> None:
+    result = pythia_fast.sweep(
+        tiny_series, steps=[4], tokens=tiny_ids, out=f"{tmp_path}/run", dtype="bfloat16"
+    )
+    assert "computing in bfloat16 on cpu" in capsys.readouterr().err
+    assert result.table["dtype"].to_pylist() == ["bfloat16"]
