@@ -63,8 +63,8 @@ def read_places(
 def _huge_zeros(numel: int, dtype: torch.dtype) -> torch.Tensor:
     """Zeros [numel] in memory of their own, in huge pages where the system gives any.
 
-    An arena is read and written whole, all the time: with pages of 4 KB a fifth of a swap's time
-    goes into looking up where they are (20.5 ms instead of 26.9 ms, one thread, 70m in bfloat16).
+    An arena is read and written whole, all the time: with pages of 4 KB a swap takes 10 to 30%
+    longer, for looking up where they are (one thread, 70m in bfloat16, on a busy machine).
     """
     memory = mmap.mmap(-1, numel * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages
