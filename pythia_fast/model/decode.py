@@ -20,6 +20,10 @@ from pythia_fast.suite.architecture import Architecture
 PROMPT_TOKENS = 4096
 """Tokens of prompts that go through the native kernels at a time."""
 
+FEW_SEQUENCES = 4
+"""Torch multiplies so many tokens by float32 weights in the time that reading these takes; the
+kernels pack weights for sixteen at least."""
+
 
 class Decoder(Protocol):
     """B sequences so far, and what the model says comes next."""

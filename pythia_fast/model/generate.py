@@ -35,7 +35,7 @@ def greedy_steps(
             token_B = decide(context_BT, token_B, margin_B).to(token_B)
         return token_B, margin_B
 
-    return _decode(model, ids_BT, n, choose)
+    return _decode(model, ids_BT, n, choose, reproducible=True)
 
 
 def generate(
@@ -90,7 +90,9 @@ def generate(
         return token_B, stopped_B
 
     new = []
-    for token_B, stopped_now_B in _decode(model, ids_BT, max_new_tokens, choose):
+    for token_B, stopped_now_B in _decode(
+        model, ids_BT, max_new_tokens, choose, reproducible=False
+    ):
         new.append(token_B)
         if bool(stopped_now_B.all()):
             break
@@ -112,7 +114,9 @@ _Choice = tuple[torch.Tensor, torch.Tensor]
 _Choose = Callable[[torch.Tensor, Decoder], _Choice]
 
 
-def _decode(model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose) -> Iterator[_Choice]:
+def _decode(
+    model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose, *, reproducible: bool
+) -> Iterator[_Choice]:
     """Up to n steps: the token that `choose` makes of (context, decoder) is fed back."""
     T = ids_BT.shape[1]
     limit = model.architecture.max_positions
@@ -122,16 +126,16 @@ def _decode(model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose) -> It
         raise ArgumentError(
             f"a prompt of {T} tokens and {n} new ones are more than the model's {limit} positions"
         )
-    return _decode_checked(model, ids_BT, n, choose)
+    if n == 0:
+        return iter(())
+    decoder = model.decoder(len(ids_BT), T + n - 1, reproducible=reproducible)
+    return _decode_checked(decoder, ids_BT, n, choose)
 
 
 def _decode_checked(
-    model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose
+    decoder: Decoder, ids_BT: torch.Tensor, n: int, choose: _Choose
 ) -> Iterator[_Choice]:
     B, T = ids_BT.shape
-    if n == 0:
-        return
-    decoder = model.decoder(B, T + n - 1)
     context_BT = ids_BT.new_empty(B, T + n)
     context_BT[:, :T] = ids_BT
     fed = 0

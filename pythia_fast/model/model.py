@@ -15,7 +15,7 @@ from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import native, neox
-from pythia_fast.model.decode import Decoder, NativeDecoder, TorchDecoder
+from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
 from pythia_fast.model.generate import generate
 from pythia_fast.model.weights import Weights
@@ -226,11 +226,17 @@ class Model:
             stop_token=stop_token,
         )
 
-    def decoder(self, sequences: int, positions: int) -> Decoder:
-        """For so many sequences of up to `positions` tokens, all of one length, none fed yet."""
+    def decoder(self, sequences: int, positions: int, *, reproducible: bool = True) -> Decoder:
+        """For so many sequences of up to `positions` tokens, all of one length, none fed yet.
+
+        Natively a sequence's results are the same in any company. Unless they must be,
+        `reproducible`, torch multiplies the few tokens of a few sequences where it is faster.
+        """
         weights = self._weights.views
         if self.native is not None:
-            return NativeDecoder(self.native, weights, sequences, positions)
+            few = sequences <= FEW_SEQUENCES and self.dtype == torch.float32
+            if reproducible or not few or self.native.arithmetic == "bfloat16":
+                return NativeDecoder(self.native, weights, sequences, positions)
         return TorchDecoder(self.architecture, self._shape, weights, sequences, positions)
 
     def state_dict(self) -> dict[str, torch.Tensor]:

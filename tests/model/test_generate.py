@@ -51,7 +51,7 @@ def test_greedy_of_real_vocabulary_and_head_dim(
     architecture = scaled(size)
     pair = pair_of(architecture)
     g = torch.Generator().manual_seed(1)
-    prompts_BT = torch.randint(architecture.vocab_rows, (2, 9), generator=g)
+    prompts_BT = torch.randint(architecture.vocab_rows, (5, 9), generator=g)
     expected = pair.peer.generate(
         prompts_BT,
         attention_mask=torch.ones_like(prompts_BT),
