@@ -83,6 +83,13 @@ def right_arguments(call):
             "bias": aligned(D),
             "x": aligned(P * D * 16),
         },
+        "pick": {"matrix": matrix(V, D), "rows": ids, "out": operand()},
+        "project": {
+            "x": operand(),
+            "weight": matrix(F, D),
+            "bias": aligned(F),
+            "to": aligned(P * F * 16),
+        },
         "unpack": {
             "x": aligned(P * D * 16),
             "to": aligned(P * D * 16),
@@ -103,13 +110,18 @@ def right_arguments(call):
     }[call]
 
 
-CALLS = ("embed", "norm", "heads", "attention", "mlp", "residual", "unpack", "scores")
+CALLS = (
+    *("embed", "pick", "norm", "heads", "attention", "mlp", "residual", "project"),
+    *("unpack", "scores"),
+)
 WRITTEN = {
     "embed": ["x"],
     "heads": ["queries", "keys", "values"],
     "attention": ["out"],
     "mlp": ["out"],
     "residual": ["x"],
+    "pick": ["out"],
+    "project": ["to"],
     "unpack": ["to"],
     "scores": ["nll", "logsumexp", "target_logit", "argmax", "margin"],
 }
@@ -188,8 +200,8 @@ def test_what_may_not_be_written_is_refused(engine, call, name):
 @pytest.mark.parametrize(("call", "name"), BUFFERS)
 @pytest.mark.parametrize("thing", [None, 3, "text", [1.0]])
 def test_what_has_no_memory_is_refused(engine, call, name, thing):
-    if thing is None and (call, name) == ("scores", "argmax"):
-        return  # the nll alone
+    if thing is None and (call, name) in (("scores", "argmax"), ("project", "bias")):
+        return  # the nll alone; no bias
     refused(engine, call, {name: thing})
 
 
@@ -293,6 +305,8 @@ def test_a_shape_of_heads_that_does_not_fit_is_refused(engine, call, shape):
         ("scores", {"targets": np.full(64, V, np.int32)}, "targets lie in 0 to 19, got 20"),
         ("scores", {"targets": np.full(64, -1, np.int32)}, "targets lie in 0 to 19, got -1"),
         ("embed", {"ids": np.full(64, V, np.int32)}, "ids lie in 0 to 19, got 20"),
+        ("pick", {"rows": np.full(64, -2, np.int32)}, "rows lie in -1 to 19, got -2"),
+        ("pick", {"rows": np.full(64, V, np.int32)}, "rows lie in -1 to 19, got 20"),
     ],
 )
 def test_what_does_not_fit_the_rest_is_refused(engine, call, changes, match):

@@ -94,6 +94,20 @@ def test_the_residual_is_added_to(native, stored, N, D, E):
     check_residual(native, a_NE, *weights(D, E, stored, seed=E), x_ND, count=N)
 
 
+@settings(deadline=None, max_examples=15)
+@given(N=st.integers(1, 70), C=SIZES, D=SIZES, biased=st.booleans())
+def test_a_product_as_it_is(native, stored, N, C, D, biased):
+    h_ND = torch.randn(70, D, generator=torch.Generator().manual_seed(N))
+    w_CD, b_C = weights(C, D, stored, seed=D)
+    if not biased:
+        b_C = torch.zeros(C)
+    x = native.operand(h_ND[:N])
+    got_NC = native.kernels.unpack(native.kernels.project(x, w_CD, b_C if biased else None))[:N]
+    expected = native.kept(h_ND) @ native.kept(w_CD).T + b_C.double()
+    torchs = native.torchs(h_ND) @ native.torchs(w_CD).T + b_C
+    native.check(got_NC, expected, torchs, native.left_out(h_ND[:N], w_CD))
+
+
 @pytest.mark.parametrize("E", [256, 257, 512, 513, 2500])
 def test_long_rows_are_cut_and_their_sums_wait(native, stored, E):
     g = torch.Generator().manual_seed(E)

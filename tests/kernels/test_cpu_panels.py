@@ -60,6 +60,27 @@ def test_rows_of_a_wider_matrix_are_read_where_they_lie(native, stored):
     assert torch.equal(rows_ND, table_VD[ids_PL.flatten()].float())
 
 
+@settings(deadline=None, max_examples=15)
+@given(V=st.integers(1, 40), D=WIDTHS, N=st.integers(1, 70), seed=st.integers(0, 99))
+def test_rows_picked_of_a_matrix_are_an_operand(native, stored, V, D, N, seed):
+    g = torch.Generator().manual_seed(seed)
+    table_VD = torch.randn(V, D, generator=g).to(stored)
+    rows_N = torch.randint(V, (N,), generator=g)
+    picked = native.rows(native.kernels.pick(table_VD, rows_N))
+    expected = native.rows(native.operand(table_VD[rows_N]))
+    assert torch.equal(picked, expected)
+    assert not picked[N:].any()
+    assert not picked[:, D:].any()
+    whole = native.rows(native.kernels.pick(table_VD))
+    assert torch.equal(whole, native.rows(native.operand(table_VD)))
+
+
+@pytest.mark.parametrize("row", [-2, 9])
+def test_a_row_that_a_matrix_lacks_is_not_picked(native, row):
+    with pytest.raises(ArgumentError, match="-1 to 8, got"):
+        native.kernels.pick(torch.ones(9, 4), torch.tensor([0, row]))
+
+
 @pytest.mark.parametrize(("B", "T"), [(1, 1), (1, 16), (1, 17), (3, 5), (2, 32), (3, 33), (5, 100)])
 def test_each_sequence_takes_whole_panels_and_they_are_even(B, T):
     ids_BT = torch.arange(1, B * T + 1).view(B, T)
