@@ -23,7 +23,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics.protocol import Batch, Column
-from pythia_fast.model import Model, greedy_steps
+from pythia_fast.model import Model, greedy_steps, sequences_at_once
 
 FIRST_LOOK = 4
 """Positions tested before the failures are dropped: few unmemorized sequences pass four."""
@@ -167,6 +167,12 @@ class MemorizationScore(_Continuation):
         decided_B: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and margins [B, C]; the first `decided_B` tokens are those that are known."""
+        each = sequences_at_once(model, self.max_tokens)
+        if len(prompt_BP) > each:
+            parts = (torch.split(x, each) for x in (prompt_BP, known_BC, decided_B))
+            done = [self._decode(model, *part) for part in zip(*parts, strict=True)]
+            tokens_BC, margin_BC = (torch.cat(some) for some in zip(*done, strict=True))
+            return tokens_BC, margin_BC
 
         def follow(
             context_BT: torch.Tensor, token_B: torch.Tensor, _margin_B: torch.Tensor

@@ -1,6 +1,6 @@
 """The resident model: weights in one arena, the forward pass, scores and decoding."""
 
-from pythia_fast.model.generate import Decide, greedy_steps
+from pythia_fast.model.generate import Decide, greedy_steps, sequences_at_once
 from pythia_fast.model.model import Model
 from pythia_fast.model.precision import Precision, resolve_precision
 from pythia_fast.model.weights import LoadReport, Weights
@@ -13,4 +13,5 @@ __all__ = [
     "Weights",
     "greedy_steps",
     "resolve_precision",
+    "sequences_at_once",
 ]

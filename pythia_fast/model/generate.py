@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(context [B, T so far], token [B], margin [B]) -> token [B]: the last word on each step."""
 
+CACHE_BYTES = 512 << 20
+"""Keys and values that a batch may hold; or a quarter of the weights' memory, if that is more."""
+
+
+def sequences_at_once(model: "Model", positions: int) -> int:
+    """How many sequences to decode together: as many as keys and values may take memory.
+
+    The more the better: every step reads all weights.
+    """
+    a = model.architecture
+    sequence_bytes = 2 * a.layers * a.width * positions * model.dtype.itemsize
+    return max(1, max(CACHE_BYTES, model.weights.flat.nbytes // 4) // sequence_bytes)
+
 
 def greedy_steps(
     model: "Model", ids_BT: torch.Tensor, n: int, *, decide: Decide | None = None

@@ -17,7 +17,9 @@ from pythia_fast.runs.results import RESERVED, stacked
 from pythia_fast.suite import Architecture
 from pythia_fast.tokens import TokenDataset
 
-CPU_BATCH_TOKENS = 4 * 2049
+CPU_BATCH_TOKENS = 16 * 2049
+"""Of 64 tokens, 512 sequences: decoding reads all weights for each token of a batch."""
+
 ACTIVATION_BYTES = 64 << 20
 """What the widest activation of an automatic batch takes: attention and MLP side by side."""
 

@@ -9,6 +9,7 @@ from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics import Batch, Memorization, MemorizationScore
 from pythia_fast.model import Model
 
@@ -131,6 +132,37 @@ def test_flags_do_not_depend_on_the_batch(model: Model, mixed: torch.Tensor) -> 
     together = Memorization()(model, batch_of(mixed))["memorized"]
     alone = [Memorization()(model, batch_of(row[None]))["memorized"][0] for row in mixed]
     np.testing.assert_array_equal(together, alone)
+
+
+def test_scores_depend_neither_on_the_batch_nor_on_its_parts(
+    tiny_series: Path, mixed: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Natively to the last bit."""
+    model = pythia_fast.load(tiny_series, 16, dtype="bfloat16")
+    together = MemorizationScore()(model, batch_of(mixed))
+    monkeypatch.setattr("pythia_fast.metrics.memorization.sequences_at_once", lambda *_: 7)
+    in_parts = MemorizationScore()(model, batch_of(mixed))
+    alone = [MemorizationScore()(model, batch_of(row[None])) for row in mixed]
+    for name in ("score", "margin", "redecided"):
+        np.testing.assert_array_equal(in_parts[name], together[name])
+        np.testing.assert_array_equal([columns[name][0] for columns in alone], together[name])
+
+
+def test_near_ties_of_all_steps_are_decided_in_few_passes(
+    tiny_series: Path, mixed: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = pythia_fast.load(tiny_series, 16, dtype="bfloat16")
+    exact, asked = Model.exact, []
+
+    def counted(self: Model, ids_BT: torch.Tensor, start: int = 0) -> TokenScores:
+        asked.append(len(ids_BT))
+        return exact(self, ids_BT, start)
+
+    monkeypatch.setattr(Model, "exact", counted)
+    redecided = MemorizationScore()(model, batch_of(mixed))["redecided"]
+    assert len(mixed) // 2 < asked[0] <= np.sum(redecided)
+    assert len(asked) <= CONTINUATION // 4
+    assert asked == sorted(asked, reverse=True)
 
 
 def test_a_tie_is_decided_again(tiny_series: Path, mixed: torch.Tensor) -> None:
