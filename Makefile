@@ -8,7 +8,7 @@ BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py accuracy.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test bench bench-full bench-tables lint format sanitize compilers clean
+.PHONY: demo test bench bench-full bench-tables lint format sanitize sanitize-short compilers clean
 
 demo: $(READY)
 	$(BIN)/pythia-fast demo
@@ -39,9 +39,12 @@ format: $(READY)
 	$(BIN)/ruff format
 	find csrc -name '*.cpp' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
-# The compiled module with both sanitizers, under the tests that call it: a few minutes.
+# The compiled module with both sanitizers, under the tests that call it: some minutes of compiling,
+# then some more of testing, or in the short form one.
 SANITIZED := build/sanitize
-sanitize: $(READY)
+sanitize: CHECKED := tests/core tests/tokens tests/kernels
+sanitize-short: CHECKED := tests/kernels -k 'cpu and not bits'
+sanitize sanitize-short: $(READY)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPYTHIA_FAST_SANITIZE=ON \
 	  -DPYTHIA_FAST_WERROR=ON -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/$(SANITIZED)/out
@@ -52,7 +55,7 @@ sanitize: $(READY)
 	  $$(g++ -print-file-name=libstdc++.so.6)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 OMP_NUM_THREADS=1 \
 	  PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider tests/core tests/tokens
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(CHECKED)
 
 # Every compiler that is promised, warnings being errors; name others with COMPILERS="g++-13 …".
 COMPILERS ?= g++ clang++
