@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import torch
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics.protocol import Batch, Column
 from pythia_fast.model import Model, greedy_steps, sequences_at_once
 
@@ -74,6 +75,11 @@ class Memorization(_Continuation):
         """The metric's name in tables and file names."""
         return "memorization"
 
+    @property
+    def uses_scores(self) -> bool:
+        """Arg maxes and margins are part of the scores."""
+        return True
+
     def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
         """Test the first positions of all, then all positions of those that passed."""
         ids_BT = batch.ids_BT[:, : self.max_tokens]
@@ -83,8 +89,9 @@ class Memorization(_Continuation):
         for length in sorted({min(FIRST_LOOK, self.continuation), self.continuation}):
             if not len(alive):
                 break
-            seen_BT = ids_BT[torch.from_numpy(alive)][:, : self.prompt + length]
-            scores = model.score(seen_BT, start=self.prompt - 1)
+            rows_B = torch.from_numpy(alive)
+            seen_BT = ids_BT[rows_B, : self.prompt + length]
+            scores = self._scores(model, batch, rows_B, length)
             margin = scores.margin.numpy(force=True)
             right = (scores.argmax == seen_BT[:, self.prompt :]).numpy(force=True)
             right &= np.isfinite(margin)  # the arg max of NaN is no guess of the model's
@@ -101,6 +108,13 @@ class Memorization(_Continuation):
             decisions.record(rows, right & np.isfinite(margin), margin)
             decisions.redecided[rows] = True
         return decisions.columns()
+
+    def _scores(self, model: Model, batch: Batch, rows_B: torch.Tensor, length: int) -> TokenScores:
+        """Scores of some rows' first `length` tokens of the continuation."""
+        start = self.prompt - 1
+        if batch.scores is None:
+            return model.score(batch.ids_BT[rows_B, : self.prompt + length], start=start)
+        return batch.scores.map(lambda x_BT: x_BT[rows_B, start : start + length])
 
     def summarize(self, sequences: pa.Table) -> dict[str, float]:
         """How many of the sequences are memorized, and which share."""

@@ -32,9 +32,14 @@ class Perplexity:
         """The metric's name in tables and file names."""
         return "perplexity"
 
+    @property
+    def uses_scores(self) -> bool:
+        """The losses are part of the scores."""
+        return True
+
     def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
         """Sum the nats of each sequence, its padding left out."""
-        nll_BT = model.nll(batch.ids_BT)
+        nll_BT = model.nll(batch.ids_BT) if batch.scores is None else batch.scores.nll
         positions_T = torch.arange(nll_BT.shape[1], device=nll_BT.device)
         counted_BT = positions_T < batch.lengths_B[:, None] - 1
         nll_BT = nll_BT.where(counted_BT, 0)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import torch
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import Model
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -32,11 +33,14 @@ class Batch:
         ids_BT: int64, on the model's device.
         lengths_B: int64, the tokens of each sequence without the padding.
         rows_B: int64, each sequence's row in the dataset.
+        scores: `model.score(ids_BT)`, where it was computed once for several metrics that each say
+            `uses_scores`; None where a metric is alone.
     """
 
     ids_BT: torch.Tensor
     lengths_B: torch.Tensor
     rows_B: npt.NDArray[np.int64]
+    scores: TokenScores | None = None
 
 
 class Metric(Protocol):
@@ -44,8 +48,10 @@ class Metric(Protocol):
 
     A metric may also have `max_tokens` (it looks at no more than so many tokens of a sequence),
     `min_tokens` (it needs as many), `summarize` (from all sequences to the numbers of a step; the
-    default is the mean of each column) and `settings` (plain values that change its results; the
-    default is its attributes). It must give a sequence the same value whatever the batch around it.
+    default is the mean of each column), `settings` (plain values that change its results; the
+    default is its attributes) and `uses_scores` (True: where the batch has `scores` it takes them,
+    and gives what it would give without; the sequences may be longer than `max_tokens` there). It
+    must give a sequence the same value whatever the batch around it.
     """
 
     @property
@@ -83,6 +89,11 @@ def looked_at(metric: Metric, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.
     """How many tokens the metric looks at of sequences of these lengths."""
     limit: int | None = getattr(metric, "max_tokens", None)
     return lengths if limit is None else np.minimum(lengths, limit)
+
+
+def uses_scores(metric: Metric) -> bool:
+    """Whether the metric takes scores that were computed for several metrics at once."""
+    return bool(getattr(metric, "uses_scores", False))
 
 
 def min_tokens(metric: Metric) -> int:

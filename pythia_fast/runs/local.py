@@ -1,18 +1,21 @@
 """The local engine: one process, one resident model, one step after the other."""
 
+import itertools
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import pyarrow as pa
 import torch
 
 from pythia_fast.errors import RunMismatchError, SweepError, SweepInterruptedError
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import Failure, RunFolder, versions
-from pythia_fast.runs.measure import measure
-from pythia_fast.runs.plan import Plan
+from pythia_fast.runs.measure import measure, together
+from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
 from pythia_fast.series import CheckpointSeries
@@ -156,34 +159,57 @@ class LocalEngine:
             twin = self._step_of_sha256.get(loaded.weights_sha256)
         origin = self._origin(loaded, twin, resident.device)
         publications: list[Future[None]] = []
-        for unit in self._plan.units(loaded.step):
-            for publication in publications:
-                if publication.done():
-                    publication.result()  # a disk that is full is told before more is computed
-            if self._folder.done(unit):
-                there = self._folder.origin(unit)["weights_sha256"]
-                self._check_unchanged(loaded.step, there, loaded.weights_sha256)
-                self._progress.skip(self._plan.tokens_of(unit))
-                continue
-            started = time.perf_counter()
-            if twin is not None:
-                table = self._folder.table(replace(unit, step=twin))
-                self._progress.skip(self._plan.tokens_of(unit))
-            else:
-                table = measure(
-                    *(unit.metric, resident, self._plan.dataset, unit.rows),
-                    batch_tokens=batch_tokens,
-                    advance=self._advance,
-                )
-            of_unit = {
-                "metric": unit.metric.name,
-                "shard": unit.shard,
-                "shards": unit.shards,
-                "compute_s": time.perf_counter() - started,
-            }
-            # In a thread of its own: no interrupt can stop it half-way, and nobody waits for it.
-            publications.append(writer.submit(self._folder.publish, unit, table, origin | of_unit))
+        for _, shard in itertools.groupby(self._plan.units(loaded.step), lambda unit: unit.shard):
+            missing = []
+            for unit in shard:
+                if self._folder.done(unit):
+                    there = self._folder.origin(unit)["weights_sha256"]
+                    self._check_unchanged(loaded.step, there, loaded.weights_sha256)
+                    self._progress.skip(self._plan.tokens_of(unit))
+                else:
+                    missing.append(unit)
+            for units in self._groups(missing, twin):
+                for publication in publications:
+                    if publication.done():
+                        publication.result()  # a full disk is told before more is computed
+                started = time.perf_counter()
+                tables = self._tables(units, twin, resident, batch_tokens)
+                elapsed_s = time.perf_counter() - started
+                for unit, table in zip(units, tables, strict=True):
+                    of_unit = {
+                        "metric": unit.metric.name,
+                        "shard": unit.shard,
+                        "shards": unit.shards,
+                        "compute_s": elapsed_s / len(units),
+                    }
+                    # In a thread of its own: no interrupt can stop it half-way, and nobody waits.
+                    publications.append(
+                        writer.submit(self._folder.publish, unit, table, origin | of_unit)
+                    )
         return publications
+
+    def _groups(self, units: Sequence[Unit], twin: int | None) -> list[tuple[Unit, ...]]:
+        """Units of one shard that are measured together, with the same scores."""
+        if twin is not None or len(units) < 2:
+            return [(unit,) for unit in units]
+        lengths = self._plan.dataset.lengths_of(units[0].rows)
+        groups = together([unit.metric for unit in units], lengths)
+        return [tuple(unit for unit in units if unit.metric in group) for group in groups]
+
+    def _tables(
+        self, units: Sequence[Unit], twin: int | None, resident: Model, batch_tokens: int
+    ) -> list[pa.Table]:
+        """The results of units of one shard; those of a twin, with the same weights, are known."""
+        if twin is None:
+            return measure(
+                [unit.metric for unit in units],
+                *(resident, self._plan.dataset, units[0].rows),
+                batch_tokens=batch_tokens,
+                advance=self._advance,
+            )
+        for unit in units:
+            self._progress.skip(self._plan.tokens_of(unit))
+        return [self._folder.table(replace(unit, step=twin)) for unit in units]
 
     def _advance(self, tokens: int) -> None:
         """Some tokens are computed; the step before may meanwhile be on the disk."""

@@ -1,6 +1,7 @@
-"""A metric over some rows of a dataset, batch by batch."""
+"""Metrics over some rows of a dataset, batch by batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch, Metric, looked_at
-from pythia_fast.metrics.protocol import Column
+from pythia_fast.metrics.protocol import Column, uses_scores
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.plan import Rows, batches
 from pythia_fast.runs.results import RESERVED, stacked
@@ -19,6 +20,9 @@ from pythia_fast.tokens import TokenDataset
 
 CPU_BATCH_TOKENS = 16 * 2049
 """Of 64 tokens, 512 sequences: decoding reads all weights for each token of a batch."""
+
+SHARING_SHARE = 0.8
+"""Metrics share scores if each looks at so much of what the one with the longest look does."""
 
 ACTIVATION_BYTES = 64 << 20
 """What the widest activation of an automatic batch takes: attention and MLP side by side."""
@@ -37,39 +41,61 @@ def auto_batch_tokens(architecture: Architecture, precision: Precision) -> int:
 
 
 def measure(
-    metric: Metric,
+    metrics: Sequence[Metric],
     model: Model,
     dataset: TokenDataset,
     rows: Rows,
     *,
     batch_tokens: int,
     advance: Callable[[int], None],
-) -> pa.Table:
-    """The metric's columns for `rows`, with the row numbers as the column `sequence`.
+) -> list[pa.Table]:
+    """Each metric's columns for `rows`, with the row numbers as the column `sequence`.
 
-    Where a batch does not fit into memory it is halved, and so on down to a single sequence.
+    More than one metric go over each batch with the same scores. Where a batch does not fit into
+    memory it is halved, and so on down to a single sequence.
     """
-    lengths = looked_at(metric, dataset.lengths_of(rows))
-    tables = []
+    all_lengths = dataset.lengths_of(rows)
+    each_looks_at = [looked_at(metric, all_lengths) for metric in metrics]
+    lengths = np.max(each_looks_at, axis=0)
+    tables: list[list[pa.Table]] = [[] for _ in metrics]
     todo = list(batches(lengths, batch_tokens))[::-1]
     while todo:
         cut = todo.pop()
         try:
             batch = _gather(dataset, rows[cut], lengths[cut], model.device)
-            table = _table(metric, batch, metric(model, batch))
+            if len(metrics) > 1:
+                batch = replace(batch, scores=model.score(batch.ids_BT))
+            measured = [_table(metric, batch, metric(model, batch)) for metric in metrics]
         except torch.OutOfMemoryError:
             if cut.stop - cut.start < 2:
                 raise
             middle = (cut.start + cut.stop) // 2
             todo += [slice(middle, cut.stop), slice(cut.start, middle)]
         else:
-            tables.append(table)
-            advance(int(lengths[cut].sum()))
+            for some, table in zip(tables, measured, strict=True):
+                some.append(table)
+            advance(sum(int(looked[cut].sum()) for looked in each_looks_at))
             continue
         torch.cuda.empty_cache()  # behind the except: until there the error holds the tensors
-    if not tables:
-        return pa.table({"sequence": pa.array([], pa.int64())})
-    return stacked(tables, metric.name)
+    nothing = pa.table({"sequence": pa.array([], pa.int64())})
+    return [
+        stacked(some, metric.name) if some else nothing
+        for some, metric in zip(tables, metrics, strict=True)
+    ]
+
+
+def together(metrics: Sequence[Metric], lengths: npt.NDArray[np.int64]) -> list[tuple[Metric, ...]]:
+    """Which metrics are measured with the same scores, in their order.
+
+    Those that can be, if they look at nearly the same tokens: scores of many more tokens than a
+    metric looks at would cost more than they save.
+    """
+    sharing = [metric for metric in metrics if uses_scores(metric)]
+    looked = [int(looked_at(metric, lengths).sum()) for metric in sharing]
+    if len(sharing) < 2 or min(looked) < SHARING_SHARE * max(looked):
+        return [(metric,) for metric in metrics]
+    alone = [(metric,) for metric in metrics if not uses_scores(metric)]
+    return [tuple(sharing), *alone]
 
 
 def _gather(

@@ -65,11 +65,11 @@ class Plan:
         return np.arange(chosen.start, chosen.stop, chosen.step)
 
     def units(self, step: int) -> Iterator[Unit]:
-        """The units of `step`; a step without rows has one empty unit for each metric."""
+        """The units of `step`, shard by shard; without rows, an empty one for each metric."""
         rows = self.rows(step)
         shards = np.split(rows, list(range(SHARD_SEQUENCES, len(rows), SHARD_SEQUENCES)))
-        for metric in self.metrics:
-            for shard, some_rows in enumerate(shards):
+        for shard, some_rows in enumerate(shards):
+            for metric in self.metrics:
                 yield Unit(step, metric, shard, len(shards), some_rows)
 
     def tokens_of(self, unit: Unit) -> int:

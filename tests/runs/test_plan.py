@@ -40,8 +40,8 @@ def test_units_cover_every_row_once(tiny: Architecture) -> None:
     units = list(plan(rows, tiny).units(1))
     assert [unit.path for unit in units] == [
         f"parts/step=1/{name}-{shard:05d}.parquet"
-        for name in ("perplexity", "memorization")
         for shard in range(3)
+        for name in ("perplexity", "memorization")
     ]
     for name in ("perplexity", "memorization"):
         of_metric = [unit.rows for unit in units if unit.metric.name == name]
