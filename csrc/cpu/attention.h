@@ -14,7 +14,7 @@ constexpr int chunk_blocks = 8;  // of 32 keys: 32 KB of scores
 
 template <typename M>
 constexpr int softmax_degree = 5;
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 template <>
 constexpr int softmax_degree<Bf16> = 3;  // probabilities are rounded to bfloat16 next
 #endif

@@ -52,7 +52,7 @@ PF_INLINE void append_value(F32, float* block, int slot, const float* row) {
   put_column(F32{}, block + slot * block_rows, 0, load(row), load(row + lanes));
 }
 
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 
 PF_INLINE __m512i bf16_row(Vec a, Vec b) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v));

@@ -31,7 +31,7 @@ PF_INLINE void put_values(F32, float* block, int half, const Vec rows[32]) {
   }
 }
 
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 
 PF_INLINE void put_key_tile(std::uint16_t* tile, const __m512i pairs[16]) {
   Vec rows[lanes];

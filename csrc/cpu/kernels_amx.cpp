@@ -1,4 +1,5 @@
 #define PF_ISA amx
+#define PF_TILES  // compilers disagree on the macro by which they say so
 #include "cpu/all_kernels.h"
 
 namespace pythia_fast::cpu {

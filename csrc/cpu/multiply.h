@@ -60,7 +60,7 @@ PF_INLINE void multiply(F32, const float* w, const float* x0, const float* x1, s
   }
 }
 
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 
 struct TileConfig {
   std::uint8_t palette = 1;

@@ -34,7 +34,7 @@ struct F32 {
   }
 };
 
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 
 PF_INLINE __m512i pairs_of(__m512bh halves) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
@@ -115,7 +115,7 @@ PF_INLINE void pack(F32, Row row, std::int64_t begin, std::int64_t end, float* t
   }
 }
 
-#if defined(__AMX_BF16__)
+#if defined(PF_TILES)
 
 template <typename Source, typename Row>
 PF_INLINE void pack(Bf16, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
