@@ -26,8 +26,7 @@ def test_many_callers_at_once() -> None:
     results: list[np.ndarray] = []
 
     def call() -> None:
-        for threads in (1, 2, 3, 7, 64):
-            results.append(gathered(store, threads))
+        results.extend(gathered(store, threads) for threads in (1, 2, 3, 7, 64))
 
     callers = [threading.Thread(target=call) for _ in range(8)]
     for caller in callers:
