@@ -69,10 +69,14 @@ class Model:
         self._weights = weights
         self._shape = neox.Shape.of(weights.architecture, weights.device)
         self._logit_scale: tuple[Weights, int, float] | None = None
-        self.native = self._make_native(arithmetic)
+        self._arithmetic = arithmetic
+        self.native = self._make_native()
 
     def __repr__(self) -> str:
-        return f"Model({self.spec.name!r}, step={self.step}, {self.dtype}, {self.device})"
+        kind = str(self.dtype)
+        if self.native is not None and kind != f"torch.{self.native.arithmetic}":
+            kind += f" by {self.native.arithmetic}"
+        return f"Model({self.spec.name!r}, step={self.step}, {kind}, {self.device})"
 
     @property
     def weights(self) -> Weights:
@@ -83,9 +87,11 @@ class Model:
     def weights(self, weights: Weights) -> None:
         if weights.architecture != self.architecture:
             raise ArgumentError(f"the arena is for {weights.architecture}, not {self.architecture}")
-        if weights.device != self._weights.device:
+        before, self._weights = self._weights, weights
+        if weights.device != before.device:
             self._shape = neox.Shape.of(weights.architecture, weights.device)
-        self._weights = weights
+        if (weights.device, weights.dtype) != (before.device, before.dtype):
+            self.native = self._make_native()
 
     @property
     def architecture(self) -> Architecture:
@@ -179,10 +185,12 @@ class Model:
             known = (weights, weights.generation, _logit_scale(weights))
             self._logit_scale = known
         roundings = math.sqrt(self.architecture.layers + 1)
-        units, epsilon = NEAR_TIE_UNITS[self.dtype], torch.finfo(self.dtype).eps
-        if self.native is not None and self.native.arithmetic == "split-bf16":
-            units, epsilon = NEAR_TIE_UNITS[torch.bfloat16], SPLIT_EPSILON
-        return units * epsilon * roundings * known[2]
+        error = NEAR_TIE_UNITS[self.dtype] * torch.finfo(self.dtype).eps
+        if self.native is not None and self.native.arithmetic != "float32":
+            split = self.native.arithmetic == "split-bf16"
+            epsilon = SPLIT_EPSILON if split else torch.finfo(torch.bfloat16).eps
+            error = max(error, NEAR_TIE_UNITS[torch.bfloat16] * epsilon)
+        return error * roundings * known[2]
 
     @torch.inference_mode()
     def hidden_states(
@@ -191,7 +199,8 @@ class Model:
         """The residual stream, {layer: [B, T, D]}, numbered as transformers does.
 
         0 is the embedding's output, i the output of block i - 1, and the last, L, has gone through
-        the final LayerNorm. Negative numbers count from the end. `layers` None is all of them.
+        the final LayerNorm. Negative numbers count from the end. `layers` None is all of them. They
+        have the model's dtype, to which the native kernels' float32 stream is rounded.
         """
         ids_BT = self.check_ids(ids_BT)
         last = self.architecture.layers
@@ -275,10 +284,10 @@ class Model:
             raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
         return ids_BT.to(self.device)
 
-    def _make_native(self, arithmetic: Arithmetic | None) -> native.Native | None:
+    def _make_native(self) -> native.Native | None:
         if self.device.type != "cpu" or not native.takes(self.architecture):
             return None
-        chosen = arithmetic or default_arithmetic(self.dtype)
+        chosen = self._arithmetic or default_arithmetic(self.dtype)
         return native.Native(self.architecture, self._shape, chosen)
 
     def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:

@@ -179,7 +179,18 @@ def test_the_state_goes_round(tiny: Architecture, pair_of: Callable) -> None:
     assert torch.equal(pair.ours.state_dict()["embed_out.weight"], pair.state["embed_out.weight"])
 
 
+def test_an_arena_of_another_dtype_is_multiplied_in_its_own_way(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor
+) -> None:
+    other, expected = pair_of(tiny).ours, pair_of(tiny, torch.bfloat16).ours
+    other.weights = expected.weights
+    assert repr(other) == repr(expected)
+    assert torch.equal(other.nll(ids_BT), expected.nll(ids_BT))
+
+
 def test_a_model_says_what_it_is(tiny: Architecture, pair_of: Callable) -> None:
     model: Model = pair_of(tiny).ours
     assert repr(model) == "Model('random', step=None, torch.float32, cpu)"
+    half = pair_of(tiny, torch.float16).ours
+    assert repr(half) == "Model('random', step=None, torch.float16 by float32, cpu)"
     assert model.architecture == tiny

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from pythia_fast.kernels.cpu import Arithmetic, has_amx
 from pythia_fast.model import Model, Weights, neox
 from pythia_fast.suite import Architecture, ModelSpec
 
@@ -86,6 +87,34 @@ def test_trained_weights(
     model = Model(weights, ModelSpec.local("trained", architecture, (0,)))
     assert_bounds(model, exact_BTV, ids_BT)
     assert (model.score(ids_BT).margin <= model.near_tie).float().mean() <= 0.02
+
+
+@pytest.mark.skipif(not has_amx(), reason="split-bf16 needs AMX")
+@pytest.mark.parametrize("size", ["14m", "12b"])
+def test_split_bf16(scaled: Callable, pair_of: Callable, size: str) -> None:
+    pair = pair_of(replace(scaled(size), layers=6))
+    model = Model(pair.ours.weights, pair.ours.spec, arithmetic="split-bf16")
+    ids_BT = torch.randint(50_000, (2, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact_BTV = pair.peer.double()(ids_BT).logits
+    assert_bounds(model, exact_BTV, ids_BT)
+    assert pair.ours.near_tie < model.near_tie < 0.01
+
+
+@pytest.mark.skipif(not has_amx(), reason="bfloat16 is multiplied with AMX")
+def test_it_follows_the_coarser_of_dtype_and_arithmetic(tiny: Architecture) -> None:
+    architecture = replace(tiny, layers=1)
+
+    def bound(dtype: torch.dtype, arithmetic: Arithmetic) -> float:
+        weights = Weights(architecture, dtype=dtype)
+        weights.flat.fill_(1)
+        spec = ModelSpec.local("ones", architecture, (0,))
+        return Model(weights, spec, arithmetic=arithmetic).near_tie
+
+    coarsest = bound(torch.bfloat16, "bfloat16")
+    assert bound(torch.float32, "bfloat16") == coarsest
+    assert bound(torch.bfloat16, "split-bf16") == coarsest
+    assert bound(torch.float32, "split-bf16") < coarsest / 100
 
 
 def test_it_follows_the_weights(tiny: Architecture, pair_of: Callable) -> None:
