@@ -1,7 +1,7 @@
 """The last product and the cross-entropy in one pass over slices of the vocabulary.
 
 On a CPU the native kernel does it, whose logits never leave the registers' neighbourhood. What
-follows is for other devices and for float64, on torch's operations.
+follows is for other devices and for float64, on torch's operations. Neither is differentiable.
 
 Logits of 8 × 2048 tokens of 70m are 3.3 GB in float32; here at most `BLOCK_BYTES` of them exist.
 Each slice is folded into a running maximum and sum (arXiv:1805.02867), in float32. The slices do
@@ -140,7 +140,7 @@ def _slices(
     """(first vocabulary row, logits [R, S] in float32) over the vocabulary, in one scratch block.
 
     bfloat16 products run in bfloat16, where the hardware has them, and are widened; float16 values
-    are multiplied in float32, which is as fast on a CPU and rounds once less.
+    are multiplied in float32, which rounds once less.
     """
     wide = _wide(h_RD)
     if h_RD.dtype == torch.float16:

@@ -67,7 +67,8 @@ def sweep(
         device: where to compute; the first GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
             bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
-            AMX and "float32" without. The results and the progress say which it was.
+            AMX and "float32" without. The results and the progress say which it was. It is part of
+            a run's specification: where machines of both kinds share `out`, name it.
         batch_tokens: how many tokens go through the model at once, padding included.
         deterministic: compute every sequence by itself, so that its values are the same to the
             last bit whatever is computed with it; slower for short sequences.
