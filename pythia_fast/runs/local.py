@@ -73,12 +73,15 @@ class LocalEngine:
                 try:
                     for loaded in checkpoints:
                         self._next(loaded, resident, batch_tokens, writer, on_error)
-                finally:
                     self._settle(on_error)
-        except KeyboardInterrupt:
+                except BaseException as error:
+                    self._settle_after(error)
+                    raise
+        except KeyboardInterrupt as interrupt:
+            meanwhile = "".join(f". Meanwhile {note}" for note in _notes(interrupt))
             raise SweepInterruptedError(
                 f"interrupted: {self._finished} of {len(steps)} steps are finished and kept in "
-                f"{self._folder.path}; the same call goes on from there"
+                f"{self._folder.path}; the same call goes on from there{meanwhile}"
             ) from None
 
     def _check_source(self) -> None:
@@ -139,11 +142,16 @@ class LocalEngine:
             return
         if self._writing is not None and self._writing.weights_sha256 == loaded.weights_sha256:
             self._settle(on_error)  # its results will be taken from the disk
+        publications: list[Future[None]] = []
         try:
-            publications = self._step(loaded, resident, batch_tokens, writer)
-        except RunMismatchError:
-            raise
-        except Exception as error:
+            self._step(loaded, resident, batch_tokens, writer, publications)
+        except BaseException as error:
+            for publication in publications:
+                unwritten = publication.exception()
+                if unwritten is not None and unwritten is not error:
+                    error.add_note(f"results of step {loaded.step} were not written: {unwritten}")
+            if isinstance(error, RunMismatchError) or not isinstance(error, Exception):
+                raise
             self._settle(on_error)
             self._fail(loaded.step, error, on_error)
         else:
@@ -151,14 +159,19 @@ class LocalEngine:
             self._writing = _Writing(loaded.step, loaded.weights_sha256, tuple(publications))
 
     def _step(
-        self, loaded: Loaded, resident: Model, batch_tokens: int, writer: ThreadPoolExecutor
-    ) -> "list[Future[None]]":
+        self,
+        loaded: Loaded,
+        resident: Model,
+        batch_tokens: int,
+        writer: ThreadPoolExecutor,
+        publications: "list[Future[None]]",
+    ) -> None:
+        """Compute what is missing of a step; what the writer is given goes into `publications`."""
         swap(resident, loaded)
         twin = None
         if not isinstance(self._plan.sequences, str):
             twin = self._step_of_sha256.get(loaded.weights_sha256)
         origin = self._origin(loaded, twin, resident.device)
-        publications: list[Future[None]] = []
         for _, shard in itertools.groupby(self._plan.units(loaded.step), lambda unit: unit.shard):
             missing = []
             for unit in shard:
@@ -168,7 +181,8 @@ class LocalEngine:
                     self._progress.skip(self._plan.tokens_of(unit))
                 else:
                     missing.append(unit)
-            for units in self._groups(missing, twin):
+            share = twin is None and not (self._plan.deterministic and resident.native is None)
+            for units in self._groups(missing) if share else [(unit,) for unit in missing]:
                 for publication in publications:
                     if publication.done():
                         publication.result()  # a full disk is told before more is computed
@@ -186,11 +200,11 @@ class LocalEngine:
                     publications.append(
                         writer.submit(self._folder.publish, unit, table, origin | of_unit)
                     )
-        return publications
+        publications.append(writer.submit(self._folder.forget_failure, loaded.step))
 
-    def _groups(self, units: Sequence[Unit], twin: int | None) -> list[tuple[Unit, ...]]:
+    def _groups(self, units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
         """Units of one shard that are measured together, with the same scores."""
-        if twin is not None or len(units) < 2:
+        if len(units) < 2:
             return [(unit,) for unit in units]
         lengths = self._plan.dataset.lengths_of(units[0].rows)
         groups = together([unit.metric for unit in units], lengths)
@@ -236,10 +250,16 @@ class LocalEngine:
             raise error
         self._fail(writing.step, error, on_error)
 
+    def _settle_after(self, error: BaseException) -> None:
+        """The same on the way out of an error, which wins: another becomes a note of it."""
+        try:
+            self._settle("raise")
+        except Exception as other:
+            error.add_note(str(other))
+
     def _count(self, finished: _Writing) -> None:
         self._writing = None
         self._step_of_sha256.setdefault(finished.weights_sha256, finished.step)
-        self._folder.forget_failure(finished.step)
         self._finished += 1
         self._progress.checkpoint_done()
 
@@ -273,14 +293,20 @@ class LocalEngine:
             )
 
     def _fail(self, step: int, error: Exception, on_error: OnError) -> None:
-        failure = Failure(step, type(error).__name__, str(error))
+        words = "; ".join([str(error), *_notes(error)])
+        failure = Failure(step, type(error).__name__, words)
         self._folder.record_failure(failure)
         if on_error == "raise":
             raise SweepError(
-                f"step {step} failed: {error}. What was finished before is kept in "
+                f"step {step} failed: {words}. What was finished before is kept in "
                 f"{self._folder.path}; on_error='skip' goes on without such steps"
             ) from error
-        self._progress.say(f"step {step} failed and is left out: {failure.error}: {error}")
+        self._progress.say(f"step {step} failed and is left out: {failure.error}: {words}")
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes
 
 
 def device_name(device: torch.device) -> str:

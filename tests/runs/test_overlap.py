@@ -1,6 +1,7 @@
 """Reading, computing and writing at the same time: nobody waits, and no failure is lost."""
 
 import errno
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -135,3 +136,77 @@ def test_an_interrupt_waits_for_what_is_being_written(
     monkeypatch.setattr(RunFolder, "publish", slow)
     with pytest.raises(SweepInterruptedError, match="3 of 6 steps are finished"):
         small_sweep(metrics=[Interrupted()])
+
+
+def test_an_interrupt_wins_over_results_that_cannot_be_written(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, interrupted = RunFolder.publish, threading.Event()
+
+    def failing(self: RunFolder, unit: Any, *arguments: Any) -> None:
+        if unit.step == 2:
+            assert interrupted.wait(60)
+            raise WriteError(errno.ENOSPC, "the disk is full")
+        publish(self, unit, *arguments)
+
+    class Interrupted(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            if model.step == 4:
+                interrupted.set()
+                raise KeyboardInterrupt
+            return dict(super().__call__(model, batch))
+
+    monkeypatch.setattr(RunFolder, "publish", failing)
+    words = "2 of 6 steps are finished.*Meanwhile step 2 failed: .*the disk is full"
+    with pytest.raises(SweepInterruptedError, match=words):
+        small_sweep(metrics=[Interrupted()])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch, on_error: str
+) -> None:
+    publish, failed = RunFolder.publish, threading.Event()
+
+    def failing(self: RunFolder, unit: Any, *arguments: Any) -> None:
+        if unit.step == 2:
+            assert failed.wait(60)
+            raise WriteError(errno.ENOSPC, "the disk is full")
+        publish(self, unit, *arguments)
+
+    class Failing:
+        name = "failing"
+
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            if model.step == 2:
+                failed.set()
+                raise RuntimeError("no such thing")
+            return {"zero": [0] * len(batch.rows_B)}
+
+        def summarize(self, sequences: object) -> dict[str, float]:
+            return {"zero": 0.0}
+
+    monkeypatch.setattr(RunFolder, "publish", failing)
+    words = "no such thing; results of step 2 were not written: .*the disk is full"
+    if on_error == "raise":
+        with pytest.raises(SweepError, match=f"step 2 failed: {words}"):
+            small_sweep(metrics=["perplexity", Failing()])
+    else:
+        (failure,) = small_sweep(metrics=["perplexity", Failing()], on_error="skip").failures
+        assert (failure.step, failure.error) == (2, "RuntimeError")
+        assert re.match(words, failure.message)
+
+
+def test_a_failure_that_cannot_be_forgotten_is_its_own_steps(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = RunFolder.forget_failure
+
+    def failing(self: RunFolder, step: int) -> None:
+        if step == 2:
+            raise PermissionError(errno.EACCES, "not yours")
+        forget(self, step)
+
+    monkeypatch.setattr(RunFolder, "forget_failure", failing)
+    (failure,) = small_sweep(on_error="skip").failures
+    assert (failure.step, failure.error) == (2, "PermissionError")
