@@ -33,6 +33,7 @@ constexpr Kernels table{embed<M>,
                         decode<M>,
                         sizeof(typename M::Element),
                         static_cast<std::size_t>(M::planes),
+                        M::block_k,
                         scratch_bytes<M>};
 
 }  // namespace pythia_fast::cpu::PF_ISA

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <string>
 #include <vector>
@@ -45,49 +44,17 @@ struct Free {
 };
 using Memory = std::unique_ptr<std::byte[], Free>;
 
-// Scratch outlives the threads that use it: a megabyte of fresh memory costs more than some
-// kernels.
-class Scratch {
- public:
-  explicit Scratch(std::size_t bytes) : bytes_(bytes) {
-    const std::lock_guard lock(guard());
-    auto& all = idle();
-    const auto fit =
-        std::find_if(all.begin(), all.end(), [&](const Kept& kept) { return kept.bytes >= bytes; });
-    if (fit != all.end()) {
-      bytes_ = fit->bytes;
-      memory_ = std::move(fit->memory);
-      all.erase(fit);
-    } else {
-      memory_ = Memory(static_cast<std::byte*>(::operator new[](bytes, alignment)));
-    }
+// The calling thread's own, kept until the thread ends: a megabyte of fresh memory costs more than
+// some kernels. What it held before is lost.
+std::byte* scratch_of(std::size_t bytes) {
+  thread_local Memory memory;
+  thread_local std::size_t size = 0;
+  if (size < bytes) {
+    memory = Memory(static_cast<std::byte*>(::operator new[](bytes, alignment)));
+    size = bytes;
   }
-  ~Scratch() {
-    const std::lock_guard lock(guard());
-    idle().push_back({std::move(memory_), bytes_});
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
-  std::byte* data() const { return memory_.get(); }
-
- private:
-  struct Kept {
-    Memory memory;
-    std::size_t bytes;
-  };
-  static std::mutex& guard() {
-    static std::mutex only;
-    return only;
-  }
-  static std::vector<Kept>& idle() {
-    static std::vector<Kept> all;
-    return all;
-  }
-
-  Memory memory_;
-  std::size_t bytes_;
-};
+  return memory.get();
+}
 
 // ---- Cutting
 // -------------------------------------------------------------------------------------
@@ -96,10 +63,13 @@ std::int64_t pieces_of(std::int64_t whole, std::int64_t piece) {
   return (whole + piece - 1) / piece;
 }
 
-// An even number of panels that gives each thread some, as far as there are enough.
-std::int64_t group_of(std::int64_t panels, std::size_t threads) {
+// An even number of panels that gives each thread some, as far as there are enough. Where K is cut,
+// sums wait beside the activations in a core's L2, so that there is room for half as many.
+std::int64_t group_of(const Kernels& kernels, std::int64_t k, std::int64_t panels,
+                      std::size_t threads) {
   const std::int64_t share = pieces_of(panels, static_cast<std::int64_t>(threads));
-  return std::min(group_panels, (share + 1) / 2 * 2);
+  const std::int64_t most = k > kernels.block_k ? group_panels / 2 : group_panels;
+  return std::min(most, (share + 1) / 2 * 2);
 }
 
 template <typename Work>
@@ -107,34 +77,33 @@ void by_panels(std::size_t scratch_bytes, void (*kernel)(const Work&, void*), co
                std::int64_t panels, std::size_t threads) {
   const std::int64_t each = 4;
   share(static_cast<std::size_t>(pieces_of(panels, each)), threads, [&](std::size_t piece) {
-    const Scratch scratch(scratch_bytes);
     Work part = work;
     part.panel_begin = static_cast<std::int64_t>(piece) * each;
     part.panel_end = std::min(panels, part.panel_begin + each);
-    kernel(part, scratch.data());
+    kernel(part, scratch_of(scratch_bytes));
   });
 }
 
 // Pieces of `rows_each` rows by a group of panels; a group's pieces follow each other, so that its
 // activations stay in the cache.
 template <typename Call>
-void by_range(std::int64_t rows, std::int64_t rows_each, std::int64_t panels, std::size_t threads,
-              std::size_t scratch_bytes, const Call& call) {
-  const std::int64_t group = group_of(panels, threads), in_rows = pieces_of(rows, rows_each);
+void by_range(const Kernels& kernels, const Weight& weight, std::int64_t rows,
+              std::int64_t rows_each, std::int64_t panels, std::size_t threads, const Call& call) {
+  const std::int64_t group = group_of(kernels, weight.columns, panels, threads);
+  const std::int64_t in_rows = pieces_of(rows, rows_each);
   const std::int64_t pieces = in_rows * pieces_of(panels, group);
   share(static_cast<std::size_t>(pieces), threads, [&](std::size_t index) {
-    const Scratch scratch(scratch_bytes);
     const auto piece = static_cast<std::int64_t>(index);
     const std::int64_t row = piece % in_rows * rows_each, panel = piece / in_rows * group;
     call(Range{row, std::min(rows, row + rows_each), panel, std::min(panels, panel + group)},
-         piece % in_rows, scratch.data());
+         piece % in_rows, scratch_of(kernels.scratch_bytes));
   });
 }
 
 template <typename Work>
-void product(std::size_t scratch_bytes, void (*kernel)(const Work&, void*), const Work& work,
+void product(const Kernels& kernels, void (*kernel)(const Work&, void*), const Work& work,
              std::int64_t rows, std::int64_t panels, std::size_t threads) {
-  by_range(rows, rows_at_once, panels, threads, scratch_bytes,
+  by_range(kernels, work.weight, rows, rows_at_once, panels, threads,
            [&](const Range& range, std::int64_t, void* scratch) {
              Work part = work;
              part.range = range;
@@ -215,16 +184,15 @@ void Engine::unpack(UnpackWork work, std::int64_t panels, std::size_t threads) c
 
 void Engine::heads(HeadsWork work, std::size_t threads) const {
   const std::int64_t rows = work.to.heads * 3 * ((work.to.features + 31) / 32 * 32);
-  product(kernels_->scratch_bytes, kernels_->heads, work, rows, work.x.panels, threads);
+  product(*kernels_, kernels_->heads, work, rows, work.x.panels, threads);
 }
 
 void Engine::mlp(MlpWork work, std::size_t threads) const {
-  product(kernels_->scratch_bytes, kernels_->mlp, work, work.weight.rows, work.x.panels, threads);
+  product(*kernels_, kernels_->mlp, work, work.weight.rows, work.x.panels, threads);
 }
 
 void Engine::residual(ResidualWork work, std::size_t threads) const {
-  product(kernels_->scratch_bytes, kernels_->residual, work, work.weight.rows, work.a.panels,
-          threads);
+  product(*kernels_, kernels_->residual, work, work.weight.rows, work.a.panels, threads);
 }
 
 void Engine::attention(AttentionWork work, std::size_t threads) const {
@@ -232,7 +200,6 @@ void Engine::attention(AttentionWork work, std::size_t threads) const {
   const std::int64_t pairs = pieces_of(work.from.panels, 2), parts = pieces_of(pairs, each);
   const std::int64_t pieces = parts * work.from.sequences * work.from.heads;
   share(static_cast<std::size_t>(pieces), threads, [&](std::size_t index) {
-    const Scratch scratch(kernels_->scratch_bytes);
     const auto piece = static_cast<std::int64_t>(index);
     AttentionWork part = work;
     part.sequence = piece / parts / work.from.heads;
@@ -240,24 +207,22 @@ void Engine::attention(AttentionWork work, std::size_t threads) const {
     // The last queries see the most keys: first, so that no thread is left with them at the end.
     part.pair_begin = (parts - 1 - piece % parts) * each;
     part.pair_end = std::min(pairs, part.pair_begin + each);
-    kernels_->attention(part, scratch.data());
+    kernels_->attention(part, scratch_of(kernels_->scratch_bytes));
   });
 }
 
 void Engine::project(ProjectWork work, std::size_t threads) const {
-  product(kernels_->scratch_bytes, kernels_->project, work, work.weight.rows, work.x.panels,
-          threads);
+  product(*kernels_, kernels_->project, work, work.weight.rows, work.x.panels, threads);
 }
 
 void Engine::decode(DecodeWork work, std::size_t threads) const {
   const std::int64_t pieces = pieces_of(work.cache.sequences, 16) * work.cache.heads;
   share(static_cast<std::size_t>(pieces), threads, [&](std::size_t index) {
-    const Scratch scratch(kernels_->scratch_bytes);
     const auto piece = static_cast<std::int64_t>(index);
     DecodeWork part = work;
     part.panel = piece / work.cache.heads;
     part.head = piece % work.cache.heads;
-    kernels_->decode(part, scratch.data());
+    kernels_->decode(part, scratch_of(kernels_->scratch_bytes));
   });
 }
 
@@ -268,7 +233,7 @@ void Engine::scores(CrossEntropyWork work, std::int64_t tokens, const Scores& to
   const std::int64_t stride = panels * running_floats;
   std::vector<float> running(static_cast<std::size_t>(parts * stride));
   work.with_best = to.argmax != nullptr;
-  by_range(rows, vocabulary_part, panels, threads, kernels_->scratch_bytes,
+  by_range(*kernels_, work.weight, rows, vocabulary_part, panels, threads,
            [&](const Range& range, std::int64_t part, void* scratch) {
              CrossEntropyWork piece = work;
              piece.range = range;

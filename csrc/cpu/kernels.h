@@ -21,7 +21,7 @@ struct Range {
 
 // The floats of scratch that a product over `range` needs where its K is cut.
 inline constexpr std::int64_t rows_at_once = 256;
-inline constexpr std::int64_t group_panels = 64;
+inline constexpr std::int64_t group_panels = 64;  // half of that where K is cut
 inline constexpr std::size_t waiting_floats = rows_at_once * group_panels * 16;
 
 struct CrossEntropyWork {
@@ -161,6 +161,7 @@ struct Kernels {
   void (*decode)(const DecodeWork&, void* scratch);
   std::size_t element_bytes;
   std::size_t planes;
+  std::int64_t block_k;       // the longest K that is not cut
   std::size_t scratch_bytes;  // that every call of a kernel gets, aligned to 64
 };
 

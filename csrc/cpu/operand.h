@@ -117,6 +117,11 @@ PF_INLINE void pack(F32, Row row, std::int64_t begin, std::int64_t end, float* t
 
 #if defined(PF_TILES)
 
+template <typename Source>
+constexpr bool is_bfloat16 = false;
+template <>
+constexpr bool is_bfloat16<BFloat16> = true;
+
 template <typename Source, typename Row>
 PF_INLINE void pack(Bf16, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
   const std::int64_t steps = padded(end - begin) / 32;
@@ -127,6 +132,10 @@ PF_INLINE void pack(Bf16, Row row, std::int64_t begin, std::int64_t end, std::ui
       const std::int64_t k = begin + step * 32;
       if (from == nullptr) {
         _mm512_storeu_si512(at, _mm512_setzero_si512());
+      } else if constexpr (is_bfloat16<Source>) {
+        const std::int64_t left = end - k;
+        const __mmask32 some = left >= 32 ? ~__mmask32{0} : (__mmask32{1} << left) - 1;
+        _mm512_storeu_si512(at, _mm512_maskz_loadu_epi16(some, from + k));
       } else {
         const Vec low = widen_some(from + k, end - k);
         const Vec high = end - k > lanes ? widen_some(from + k + lanes, end - k - lanes) : set1(0);

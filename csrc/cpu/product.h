@@ -35,7 +35,8 @@ constexpr std::int64_t cut_of(std::int64_t k) {
 }
 
 // Asks memory for the rows that are packed next while the present ones are multiplied: they are too
-// many streams for the processor to foresee.
+// many streams for the processor to foresee. A line or so at a time, since each that is under way
+// takes one of the few buffers through which activations come from L2.
 template <typename Source, typename SourceRow>
 class Foresight {
  public:
@@ -100,20 +101,22 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
         const std::int64_t next_row = same_cut ? row + block_rows : end == k ? behind : first;
         const auto next = [&, next_row](int i) { return source_row(next_row + i); };
         Foresight<Source, decltype(next)> foresight(next, next_begin, least(next_begin + cut, k),
-                                                    pairs);
+                                                    pairs * asides);
         float* waiting = scratch.waiting + (row - first) / block_rows * pairs * block_size;
         for (std::int64_t pair = 0; pair < pairs; ++pair, waiting += block_size) {
-          foresight.some();
           const std::int64_t panel = range.panel_begin + 2 * pair;
           const Element* x0 = data + panel * panel_size + begin * lanes;
           const float* before = begin == 0 ? nullptr : waiting;
           float* sums = end == k ? scratch.sums[turn] : waiting;
           if (end == k && ready.sums != nullptr) {
             multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
-                     aside);
+                     [&](int i) __attribute__((always_inline)) {
+                       foresight.some();
+                       aside(i);
+                     });
           } else {
             multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
-                     NoAside{});
+                     [&](int) __attribute__((always_inline)) { foresight.some(); });
           }
           if (end == k) {
             ready = {row, panel, sums};
