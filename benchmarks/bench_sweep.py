@@ -21,7 +21,7 @@ from pythia_fast.suite import spec
 # (checkpoints, sequences, tokens of each) by effort and size.
 FORMS = {
     "quick": {"70m": (2, 1, 256)},
-    "standard": {"70m": (3, 2, 2048), "160m": (2, 2, 2048)},
+    "standard": {"70m": (3, 2, 2048), "160m": (2, 2, 2048), "410m": (2, 1, 2048)},
     "full": {"70m": (8, 16, 2048), "160m": (8, 16, 2048), "410m": (8, 16, 2048)},
 }
 TARGETS = {"70m": 3.0, "160m": 2.5, "410m": 2.0}
