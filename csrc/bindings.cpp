@@ -1,6 +1,9 @@
 // The module, its errors, and how arguments are taken.
 #include "bindings.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <exception>
@@ -73,10 +76,18 @@ std::uint64_t count(const py::object& value, const char* name) {
 std::size_t thread_count(const py::object& threads) {
   const std::uint64_t result = count(threads, "threads");
   if (result == 0) throw ArgumentError("threads must be at least 1, got 0");
-  return result;
+  return std::min(result, std::uint64_t{1} << 16);
 }
 
 Isa isa(const std::optional<std::string>& name) { return name ? isa_named(*name) : best_isa(); }
+
+Unlocked::~Unlocked() {
+  try {
+    PyEval_RestoreThread(state_);
+  } catch (...) {  // pthread_exit, no exception: to leave this block would abort the process
+    for (;;) ::pause();
+  }
+}
 
 Buffer::Buffer(const py::object& object, int flags, const char* name) {
   if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) return;

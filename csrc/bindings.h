@@ -30,10 +30,26 @@ py::object path_to_python(const std::string& path);
 // outside that range.
 std::uint64_t count(const py::object& value, const char* name);
 
-std::size_t thread_count(const py::object& threads);  // ArgumentError for 0
+// No more than any machine has, whatever is asked for; ArgumentError for 0.
+std::size_t thread_count(const py::object& threads);
 
 // The named instruction set, or the best one; ArgumentError for one unknown or not supported here.
 Isa isa(const std::optional<std::string>& name);
+
+// The GIL released for as long as this lives. After the interpreter has begun to end, other threads
+// get it no more: up to Python 3.13 whoever asks is ended there and then by pthread_exit, whose
+// unwinding aborts the process at the first function that is noexcept, as pybind11's own guard is.
+// Such a thread waits here for the process to end, as in Python 3.14.
+class Unlocked {
+ public:
+  Unlocked() : state_(PyEval_SaveThread()) {}
+  ~Unlocked();
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 
 // A Python object's memory, held for as long as this lives; ArgumentError where the object has none
 // as `flags` (PyBUF_…) ask for it. Made and destroyed with the GIL.

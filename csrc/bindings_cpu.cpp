@@ -1,13 +1,11 @@
-// The CPU kernels. Every buffer's type, size and alignment is checked before a kernel sees it.
+// The CPU kernels.
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "bindings.h"
+#include "bindings_arguments.h"
 #include "cpu/engine.h"
 #include "io/errors.h"
 
@@ -15,139 +13,6 @@ namespace pythia_fast {
 namespace {
 
 using cpu::Engine;
-using cpu::OperandView;
-
-constexpr std::int64_t lanes = 16;
-constexpr std::int64_t max_features = 256;
-
-std::int64_t padded(std::int64_t k) { return (k + 31) / 32 * 32; }
-
-std::int64_t size_argument(const py::object& value, const char* name) {
-  const std::uint64_t result = count(value, name);
-  if (result > std::uint64_t{1} << 28) {  // products of two, in bytes, fit 64 bits
-    throw ArgumentError(std::string(name) + " is " + std::to_string(result) + ", far too many");
-  }
-  return static_cast<std::int64_t>(result);
-}
-
-[[noreturn]] void refuse(const char* name, const std::string& what) {
-  throw ArgumentError(std::string(name) + " must be " + what);
-}
-
-std::string format_of(const Py_buffer& view) {
-  std::string format = view.format == nullptr ? "B" : view.format;
-  if (format.size() == 2 && std::strchr("@=<", format[0]) != nullptr) format.erase(0, 1);
-  return format;
-}
-
-// The buffers of one call.
-class Arguments {
- public:
-  // `values` numbers of the type with this struct format, contiguous.
-  template <typename T>
-  T* array(const py::object& object, const char* name, const char* format, std::int64_t values,
-           bool writable) {
-    const Buffer& buffer = hold(object, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT, name, writable);
-    const Py_buffer& view = buffer.view();
-    const std::string found = format_of(view);
-    const bool right = sizeof(T) == 8 ? found == "q" || found == "l" : found == format;
-    if (!right || view.len != values * static_cast<std::int64_t>(sizeof(T))) {
-      refuse(name, std::to_string(values) + " values of format '" + format + "', not " +
-                       std::to_string(view.len) + " bytes of '" + found + "'");
-    }
-    aligned(view, name, sizeof(T));
-    return static_cast<T*>(view.buf);
-  }
-
-  float* floats(const py::object& object, const char* name, std::int64_t values,
-                bool writable = false) {
-    return array<float>(object, name, "f", values, writable);
-  }
-
-  // A row-major matrix: float32, float16, or bfloat16 as uint16.
-  cpu::Weight weight(const py::object& object, const char* name) {
-    const Py_buffer& view = hold(object, PyBUF_STRIDES | PyBUF_FORMAT, name, false).view();
-    const std::string format = format_of(view);
-    if (view.ndim != 2 || (format != "f" && format != "e" && format != "H")) {
-      refuse(name, "a matrix of float32, float16 or, as uint16, bfloat16");
-    }
-    const std::int64_t item = view.itemsize;
-    if (view.shape[1] < 1 || view.shape[0] < 1 || view.strides[1] != item ||
-        view.strides[0] % item != 0 || view.strides[0] < view.shape[1] * item) {
-      refuse(name, "a matrix with values, whose rows are contiguous and do not overlap");
-    }
-    aligned(view, name, static_cast<std::size_t>(item));
-    const cpu::StoredType type = format == "f"   ? cpu::StoredType::f32
-                                 : format == "e" ? cpu::StoredType::f16
-                                                 : cpu::StoredType::bf16;
-    return {view.buf, type, view.shape[0], view.shape[1], view.strides[0] / item};
-  }
-
-  // Activations of `rows` features in an even number of panels.
-  OperandView operand(const py::object& object, const char* name, const Engine& engine,
-                      std::int64_t rows, bool writable = false) {
-    const std::int64_t panel = padded(rows) * lanes * bytes_of(engine);
-    const Py_buffer& view = hold(object, PyBUF_C_CONTIGUOUS, name, writable).view();
-    if (rows < 1 || view.len % (2 * panel) != 0 || view.len == 0) {
-      refuse(name, "an even number of panels of " + std::to_string(panel) + " bytes, not " +
-                       std::to_string(view.len) + " bytes");
-    }
-    aligned(view, name);
-    return {view.buf, view.len / panel, rows};
-  }
-
-  void* memory(const py::object& object, const char* name, std::int64_t bytes, bool writable) {
-    const Py_buffer& view = hold(object, PyBUF_C_CONTIGUOUS, name, writable).view();
-    if (view.len != bytes) {
-      refuse(name, std::to_string(bytes) + " bytes, not " + std::to_string(view.len));
-    }
-    aligned(view, name);
-    return view.buf;
-  }
-
-  std::int64_t bytes(const py::object& object, const char* name) {
-    return hold(object, PyBUF_C_CONTIGUOUS, name, false).view().len;
-  }
-
-  static std::int64_t bytes_of(const Engine& engine) {
-    return static_cast<std::int64_t>(engine.element_bytes() * engine.planes());
-  }
-
- private:
-  const Buffer& hold(const py::object& object, int flags, const char* name, bool writable) {
-    held_.push_back(
-        std::make_unique<Buffer>(object, writable ? flags | PyBUF_WRITABLE : flags, name));
-    return *held_.back();
-  }
-
-  static void aligned(const Py_buffer& view, const char* name, std::size_t bytes = 64) {
-    if (reinterpret_cast<std::uintptr_t>(view.buf) % bytes != 0) {
-      refuse(name, "aligned to " + std::to_string(bytes) + " bytes");
-    }
-  }
-
-  std::vector<std::unique_ptr<Buffer>> held_;
-};
-
-void same(std::int64_t found, std::int64_t wanted, const char* what) {
-  if (found != wanted) {
-    throw ArgumentError(std::string(what) + " are " + std::to_string(found) + ", not " +
-                        std::to_string(wanted));
-  }
-}
-
-// Ids or targets, one per token of all panels, each in [lowest, limit).
-const std::int32_t* checked_ids(Arguments& arguments, const py::object& object, const char* name,
-                                std::int64_t panels, std::int64_t limit, std::int64_t lowest = 0) {
-  const auto* ids = arguments.array<std::int32_t>(object, name, "i", panels * lanes, false);
-  for (std::int64_t i = 0; i < panels * lanes; ++i) {
-    if (ids[i] < lowest || ids[i] >= limit) {
-      throw ArgumentError(std::string(name) + " lie in " + std::to_string(lowest) + " to " +
-                          std::to_string(limit - 1) + ", got " + std::to_string(ids[i]));
-    }
-  }
-  return ids;
-}
 
 void embed(const Engine& engine, const py::object& table, const py::object& ids,
            const py::object& x, const py::object& panels_object, const py::object& threads) {
@@ -155,10 +20,10 @@ void embed(const Engine& engine, const py::object& table, const py::object& ids,
   const std::int64_t panels = size_argument(panels_object, "panels");
   cpu::EmbedWork work{};
   work.weight = arguments.weight(table, "table");
-  work.ids = checked_ids(arguments, ids, "ids", panels, work.weight.rows);
+  work.ids = arguments.ids(ids, "ids", panels, work.weight.rows);
   work.x = arguments.floats(x, "x", panels * work.weight.columns * lanes, true);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.embed(work, panels, workers);
 }
 
@@ -169,9 +34,9 @@ void pick(const Engine& engine, const py::object& matrix, const py::object& rows
   work.weight = arguments.weight(matrix, "matrix");
   work.out = arguments.operand(out, "out", engine, work.weight.columns, true);
   const std::int64_t panels = work.out.panels;
-  work.rows = checked_ids(arguments, rows, "rows", panels, work.weight.rows, -1);
+  work.rows = arguments.ids(rows, "rows", panels, work.weight.rows, -1);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.pick(work, panels, workers);
 }
 
@@ -197,50 +62,8 @@ void norm(const Engine& engine, const py::object& x, double epsilon,
   const std::int64_t panels = work.out[0].panels;
   work.x = arguments.floats(x, "x", panels * features * lanes);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.norm(work, panels, workers);
-}
-
-// Keys and values may have room for more than there is: they say how much by their size.
-void take_cache(Arguments& arguments, const Engine& engine, cpu::Heads& heads,
-                const py::object& keys, const py::object& values, bool writable) {
-  if (heads.features % 2 != 0 || heads.features > max_features) {
-    throw ArgumentError("a head has an even number of features, at most 256, not " +
-                        std::to_string(heads.features));
-  }
-  const std::int64_t pair = heads.sequences * heads.heads * 2 * lanes * padded(heads.features) *
-                            Arguments::bytes_of(engine);
-  const std::int64_t pairs = arguments.bytes(keys, "keys") / pair;
-  heads.capacity = 2 * pairs;
-  heads.keys = arguments.memory(keys, "keys", pairs * pair, writable);
-  heads.values = arguments.memory(values, "values", pairs * pair, writable);
-  if (heads.capacity < heads.panels) {
-    throw ArgumentError("keys have room for " + std::to_string(heads.capacity) +
-                        " panels of a sequence, not for " + std::to_string(heads.panels));
-  }
-}
-
-// The three buffers of attention and their shape.
-cpu::Heads heads_of(Arguments& arguments, const Engine& engine, const py::object& queries,
-                    const py::object& keys, const py::object& values,
-                    const std::vector<std::int64_t>& shape, bool writable) {
-  if (shape.size() != 4 || *std::min_element(shape.begin(), shape.end()) < 1 ||
-      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 20 ||
-      shape[0] * shape[1] * shape[3] > std::int64_t{1} << 40) {
-    throw ArgumentError(
-        "the shape is (sequences, heads, features, panels), all positive and no "
-        "more than memory holds");
-  }
-  cpu::Heads heads{};
-  heads.sequences = shape[0];
-  heads.heads = shape[1];
-  heads.features = shape[2];
-  heads.panels = shape[3];
-  take_cache(arguments, engine, heads, keys, values, writable);
-  const std::int64_t bytes = heads.sequences * heads.heads * ((heads.panels + 1) / 2 * 2) * lanes *
-                             padded(heads.features) * Arguments::bytes_of(engine);
-  heads.queries = arguments.memory(queries, "queries", bytes, writable);
-  return heads;
 }
 
 void heads(const Engine& engine, const py::object& x, const py::object& weight,
@@ -267,7 +90,7 @@ void heads(const Engine& engine, const py::object& x, const py::object& weight,
   const std::int64_t panels = work.to.sequences * work.to.panels;
   same(work.x.panels, (panels + 1) / 2 * 2, "the operand's panels");
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.heads(work, workers);
 }
 
@@ -284,7 +107,7 @@ void attention(const Engine& engine, const py::object& queries, const py::object
     throw ArgumentError("the heads' features do not fit the output's rows");
   }
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.attention(work, workers);
 }
 
@@ -306,7 +129,7 @@ void mlp(const Engine& engine, const py::object& x, const py::object& weight,
     throw ArgumentError("rows come in pairs, and all of them fit the output");
   }
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.mlp(work, workers);
 }
 
@@ -319,7 +142,7 @@ void residual(const Engine& engine, const py::object& a, const py::object& weigh
   work.a = arguments.operand(a, "a", engine, work.weight.columns);
   work.x = arguments.floats(x, "x", work.a.panels * work.weight.rows * lanes, true);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.residual(work, workers);
 }
 
@@ -332,7 +155,7 @@ void project(const Engine& engine, const py::object& x, const py::object& weight
   work.x = arguments.operand(x, "x", engine, work.weight.columns);
   work.to = arguments.floats(to, "to", work.x.panels * work.weight.rows * lanes, true);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.project(work, workers);
 }
 
@@ -344,8 +167,9 @@ void decode(const Engine& engine, const py::object& qkv, const py::object& cosin
             const py::object& out_rows, const py::object& threads) {
   Arguments arguments;
   if (shape.size() != 3 || *std::min_element(shape.begin(), shape.end()) < 1 ||
-      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 24) {
-    throw ArgumentError("the shape is (sequences, heads, features), all positive");
+      *std::max_element(shape.begin(), shape.end()) > std::int64_t{1} << 20) {
+    throw ArgumentError(
+        "the shape is (sequences, heads, features), all positive and no more than memory holds");
   }
   cpu::DecodeWork work{};
   work.cache.sequences = shape[0];
@@ -373,7 +197,7 @@ void decode(const Engine& engine, const py::object& qkv, const py::object& cosin
   work.qkv = arguments.floats(qkv, "qkv",
                               work.out.panels * work.cache.heads * 3 * work.cache.features * lanes);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.decode(work, workers);
 }
 
@@ -387,7 +211,7 @@ void unpack(const Engine& engine, const py::object& x, const py::object& to,
   work.x = arguments.floats(x, "x", panels * work.features * lanes);
   work.to = arguments.floats(to, "to", panels * work.features * lanes, true);
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.unpack(work, panels, workers);
 }
 
@@ -403,7 +227,7 @@ void scores(const Engine& engine, const py::object& x, const py::object& weight,
     throw ArgumentError("a vocabulary has fewer than 2^24 rows");
   }
   work.x = arguments.operand(x, "x", engine, work.weight.columns);
-  work.targets = checked_ids(arguments, targets, "targets", work.x.panels, work.weight.rows);
+  work.targets = arguments.ids(targets, "targets", work.x.panels, work.weight.rows);
   if (tokens > work.x.panels * lanes) throw ArgumentError("more tokens than the operand holds");
   cpu::Scores to{};
   to.nll = arguments.floats(nll, "nll", tokens, true);
@@ -414,7 +238,7 @@ void scores(const Engine& engine, const py::object& x, const py::object& weight,
     to.margin = arguments.floats(margin, "margin", tokens, true);
   }
   const std::size_t workers = thread_count(threads);
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   engine.scores(work, tokens, to, workers);
 }
 
@@ -469,8 +293,8 @@ or as many for more panels, which `decode` fills.)")
            R"(Attention of one token more of each sequence, all at `position`.
 
 qkv is float32 panels [heads, 3, features] whose lanes are sequences. Keys and values are added to
-those that `heads` and earlier calls have left there, with room for the position; values after it
-must be zeros. `shape` is (sequences, heads, features). The result goes into rows [heads, features]
+those that `heads` and earlier calls have left there, with room for the position; after it there
+may be any finite numbers: they count for nothing. `shape` is (sequences, heads, features). The result goes into rows [heads, features]
 of an operand of `out_rows` rows.)")
       .def("unpack", &unpack, py::arg("x"), py::arg("to"), py::arg("panels"), py::arg("features"),
            py::arg("threads"), "x as float32 rows [16 panels, features].")

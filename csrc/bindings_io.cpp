@@ -21,7 +21,7 @@ py::bytes read_bytes(const File& file, const py::object& offset_object,
       PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(nbytes)));
   if (!result) throw py::error_already_set();
   auto* begin = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(result.ptr()));
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   file.read(offset, {begin, nbytes});
   return result;
 }
@@ -46,7 +46,7 @@ std::vector<std::uint64_t> read_into(const std::vector<Read>& reads, const py::o
   const std::size_t workers = thread_count(threads);
   const Isa chosen = isa(instructions);
   const Buffer buffer(destination, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS, "destination");
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   return read_tensors(reads, buffer.bytes(), workers, chosen);
 }
 
@@ -57,7 +57,7 @@ void bind_io(py::module_& m) {
 
 ReadError where the system refuses. `size` is the size when it was opened. Threads may share it.)")
       .def(py::init([](const std::filesystem::path& path) {
-             const py::gil_scoped_release unlocked;
+             const Unlocked unlocked;
              return std::make_shared<File>(path.native());
            }),
            py::arg("path"))

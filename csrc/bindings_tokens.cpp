@@ -24,7 +24,7 @@ std::span<std::int64_t> int64_vector(const Buffer& buffer, const char* name) {
 
 std::shared_ptr<TokenStore> open_store(const std::filesystem::path& index,
                                        const std::filesystem::path& bin) {
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   return std::make_shared<TokenStore>(index.native(), bin.native());
 }
 
@@ -43,7 +43,7 @@ void store_lengths(const TokenStore& store, const py::object& rows, const py::ob
   const Buffer result_buffer(result, row_flags | PyBUF_WRITABLE, "out");
   const auto from = int64_vector(rows_buffer, "rows");
   const auto to = int64_vector(result_buffer, "out");
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   store.lengths(from, to);
 }
 
@@ -67,7 +67,7 @@ void store_gather(const TokenStore& store, const py::object& rows, const py::obj
   const Matrix matrix{static_cast<std::byte*>(view.buf), type,
                       static_cast<std::uint64_t>(view.shape[0]),
                       static_cast<std::uint64_t>(view.shape[1]), view.strides[0]};
-  const py::gil_scoped_release unlocked;
+  const Unlocked unlocked;
   store.gather(selected, columns, matrix, workers);
 }
 
@@ -79,7 +79,7 @@ py::object store_find_outside(const TokenStore& store, const py::object& rows,
   const auto selected = int64_vector(rows_buffer, "rows");
   std::optional<Outside> found;
   {
-    const py::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     found = store.find_outside(selected, limit, workers);
   }
   if (!found) return py::none();

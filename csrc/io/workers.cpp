@@ -8,7 +8,6 @@
 #include <deque>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -60,6 +59,7 @@ class Job {
 class Pool {
  public:
   void share(Job& job, std::size_t helpers) {
+    const Leave leave{*this, job};
     {
       const std::lock_guard lock(mutex_);
       for (std::size_t i = 0; i < helpers; ++i) waiting_.push_back(&job);
@@ -68,18 +68,26 @@ class Pool {
     }
     wake_.notify_all();
     job.run();
-    std::unique_lock lock(mutex_);
-    std::erase(waiting_, &job);  // who has not come by now finds nothing left to do
-    done_.wait(lock, [&] { return job.helpers == 0; });
   }
 
  private:
-  // With the mutex held. False where the system has no more threads: those that there are do the
-  // work, with the same result.
+  // Nobody knows of the job any more when this is gone, even if memory for waiting ran out.
+  struct Leave {
+    Pool& pool;
+    Job& job;
+    ~Leave() {
+      std::unique_lock lock(pool.mutex_);
+      std::erase(pool.waiting_, &job);  // who has not come by now finds nothing left to do
+      pool.done_.wait(lock, [&] { return job.helpers == 0; });
+    }
+  };
+
+  // With the mutex held. False where the system has no more threads or memory: the threads that
+  // there are do the work, with the same result.
   bool begin_thread() {
     try {
       std::thread([this] { work(); }).detach();
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       return false;
     }
     ++idle_;

@@ -1,6 +1,8 @@
 """What the engine is handed is checked: a buffer that does not fit is an error, never a crash."""
 
+import contextlib
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -238,6 +240,12 @@ def test_no_number_of_threads_is_refused(engine, call, threads):
     refused(engine, call, {"threads": threads})
 
 
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("threads", [2**31, 2**63 - 1, 2**63, 2**64 - 1])
+def test_more_threads_than_any_machine_has_are_no_more_than_all(engine, call, threads):
+    getattr(engine, call)(**right_arguments(call), threads=threads)
+
+
 @pytest.mark.parametrize("call", ["embed", "norm", "unpack"])
 def test_sizes_whose_product_overflows_are_refused(engine, call):
     empty = {"x": aligned(0), "to": aligned(0), "ids": aligned(0, np.int32)}
@@ -269,6 +277,56 @@ def test_sizes_whose_product_overflows_are_refused(engine, call):
 @pytest.mark.parametrize("call", ["heads", "attention"])
 def test_a_shape_of_heads_that_does_not_fit_is_refused(engine, call, shape):
     refused(engine, call, {"shape": shape})
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (),
+        (2, 2),
+        (2, 2, 4, 2),
+        (0, 2, 4),
+        (2, -2, 4),
+        (2, 2, 3),
+        (1, 1, 258),
+        (2**20, 2**20, 256),
+        (2**20 + 1, 1, 4),
+        (2**24, 2**24, 256),
+        (2**62, 2, 4),
+    ],
+)
+def test_a_shape_of_decoding_that_does_not_fit_is_refused(engine, shape):
+    room = 2 * 2 * 2 * 16 * PADDED
+    right = {"qkv": aligned(2 * 2 * 3 * 4 * 16), "cosines": aligned(64), "sines": aligned(64)}
+    right |= {"rotary": 4, "positions": 32, "position": 3}
+    right |= {"keys": aligned(room), "values": aligned(room)}
+    right |= {"out": operand(panels=2), "out_rows": D, "threads": 1}
+    engine.decode(**right, shape=(2, 2, 4))
+    with pytest.raises(ArgumentError):
+        engine.decode(**right, shape=shape)
+
+
+def test_ids_that_change_during_a_call_stay_those_that_were_checked(engine):
+    panels = 2000
+    table = np.arange(1, V + 1, dtype=np.float32)[:, None]
+    ids, x = np.zeros(panels * 16, np.int32), aligned(panels * 16)
+    done = threading.Event()
+
+    def write():
+        while not done.is_set():
+            ids.fill(1 << 30)  # a read by it would be of a page that is not there
+            ids.fill(V - 1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(200):
+            with contextlib.suppress(ArgumentError):
+                engine.embed(table, ids, x, panels, 1)
+                assert set(np.unique(x)) <= {1.0, float(V)}
+    finally:
+        done.set()
+        writer.join()
 
 
 @pytest.mark.parametrize(
