@@ -52,6 +52,13 @@ END_OF_TEXT = "<|endoftext|>"
     help="A tokenizer.json. [default: the model's own]",
 )
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
+    default="auto",
+    show_default=True,
+    help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
+)
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
 @common
 def generate(
@@ -64,6 +71,7 @@ def generate(
     seed: int | None,
     tokenizer: Path | None,
     device: str | None,
+    dtype: str,
     cache_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -83,9 +91,15 @@ def generate(
     ids = text.encode(prompt, add_special_tokens=False).ids
     if not ids:
         raise ArgumentError("the prompt gives no tokens: write at least one character")
-    from pythia_fast.runs import load  # not before all that can be checked without torch
+    # Not before all that can be checked without torch.
+    from pythia_fast.model import resolve_precision
+    from pythia_fast.runs import load
+    from pythia_fast.runs.streaming import resolve_device
 
-    resident = load(model, chosen, device=device, cache_dir=cache_dir)
+    target = resolve_device(device)
+    kind = resolve_precision(dtype, target, series.spec.architecture).name
+    click.echo(f"{series.name} at step {chosen}: computing in {kind} on {target}", err=True)
+    resident = load(model, chosen, device=target, dtype=kind, cache_dir=cache_dir)
     stop = text.token_to_id(END_OF_TEXT)
     known = stop is not None and stop < resident.architecture.vocab_rows
     written = resident.generate(

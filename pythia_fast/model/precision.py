@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic, has_amx
+from pythia_fast.kernels.cpu import MAX_HEAD_DIM, Arithmetic, default_arithmetic, has_amx
+from pythia_fast.model.native import takes
+from pythia_fast.suite.architecture import Architecture
 
 NAMES = ("auto", "float32", "bfloat16", "float16", "split-bf16")
 
@@ -14,7 +16,7 @@ NAMES = ("auto", "float32", "bfloat16", "float16", "split-bf16")
 class Precision:
     """A resolved `dtype`: its `name`, the weights' `dtype`, and the native kernels' arithmetic.
 
-    `arithmetic` is None on a GPU.
+    `arithmetic` is None where torch computes: on a GPU, and for shapes the kernels do not take.
     """
 
     name: str
@@ -22,13 +24,16 @@ class Precision:
     arithmetic: Arithmetic | None
 
 
-def resolve_precision(dtype: str | torch.dtype, device: torch.device) -> Precision:
+def resolve_precision(
+    dtype: str | torch.dtype, device: torch.device, architecture: Architecture | None = None
+) -> Precision:
     """One of `NAMES`, or a torch dtype of such a name, on a device; ArgumentError for any other.
 
     "split-bf16" keeps float32 weights and multiplies each as a sum of two bfloat16, on processors
     with AMX: the accuracy of float32, nearly, at a fraction of its cost. "auto" is float16 on a
     GPU; on a CPU "split-bf16" with AMX and float32 without. Checkpoints are saved in float16, which
-    is exact in float32 and as two bfloat16, but not as one.
+    is exact in float32 and as two bfloat16, but not as one. Where the kernels do not take the
+    `architecture`, if one is given, torch computes: "auto" is float32 and "split-bf16" an error.
     """
     name = str(dtype).removeprefix("torch.")
     if name not in NAMES:
@@ -38,11 +43,17 @@ def resolve_precision(dtype: str | torch.dtype, device: torch.device) -> Precisi
             raise ArgumentError("dtype 'split-bf16' is for a CPU; a GPU takes 'float16' or 'auto'")
         name = "float16" if name == "auto" else name
         return Precision(name, getattr(torch, name), None)
+    taken = architecture is None or takes(architecture)
     if name == "auto":
-        name = "split-bf16" if has_amx() else "float32"
+        name = "split-bf16" if has_amx() and taken else "float32"
     if name == "split-bf16":
         if not has_amx():
             raise ArgumentError("dtype 'split-bf16' needs a processor with AMX: take 'float32'")
+        if architecture is not None and not taken:
+            raise ArgumentError(
+                f"dtype 'split-bf16' is for even widths and heads of at most {MAX_HEAD_DIM}, and "
+                f"these heads are {architecture.head_dim} wide: take 'float32'"
+            )
         return Precision(name, torch.float32, "split-bf16")
     kind = getattr(torch, name)
-    return Precision(name, kind, default_arithmetic(kind))
+    return Precision(name, kind, default_arithmetic(kind) if taken else None)

@@ -132,8 +132,8 @@ def stream(
             yielded before stays good.
     """
     target = resolve_device(device)
-    precision = resolve_precision(dtype, target)
     series = open_series(model, cache_dir=cache_dir)
+    precision = resolve_precision(dtype, target, series.spec.architecture)
     return _stream(series, parse_steps(steps, series.steps), precision, target)
 
 

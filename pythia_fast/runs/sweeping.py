@@ -86,10 +86,10 @@ def sweep(
     if on_error not in ("raise", "skip"):
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     target = resolve_device(device)
-    precision = resolve_precision(dtype, target)
     chosen = sequences_argument(sequences)
     _check_batch_tokens(batch_tokens)
     series = open_series(model, cache_dir=cache_dir)
+    precision = resolve_precision(dtype, target, series.spec.architecture)
     plan = Plan(
         spec=series.spec,
         steps=parse_steps(steps, series.steps),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import GPTNeoXForCausalLM
 
+from pythia_fast.kernels.cpu import has_amx
 from pythia_fast.series import write_checkpoint
 from pythia_fast.suite import spec
 from pythia_fast.testing import HubServer, random_state_dict
@@ -33,6 +34,17 @@ def test_greedy_text_is_that_of_transformers(run, suite):
     assert found["continuation_ids"] == greedy(suite / "step4", 20)
     assert found["step"] == 4
     assert run(*arguments).stdout == PROMPT + found["continuation"] + "\n"
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_it_says_what_it_computes_in(run, suite, dtype):
+    done = run("generate", suite, PROMPT, "--step", 4, "--max-new-tokens", 2, "--dtype", dtype)
+    expected = ("split-bf16" if has_amx() else "float32") if dtype == "auto" else dtype
+    assert done.stderr == f"{suite.name} at step 4: computing in {expected} on cpu\n"
+
+
+def test_a_dtype_that_is_none_is_wrong_usage(run, suite):
+    run("generate", suite, PROMPT, "--dtype", "int8", exit_code=2)
 
 
 def test_without_a_step_it_is_the_last(run, suite):

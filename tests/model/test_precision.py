@@ -1,5 +1,9 @@
 """What the argument `dtype` means on each device."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +11,8 @@ import pythia_fast
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import has_amx
 from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.suite import Architecture
+from pythia_fast.testing import make_series
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -47,6 +53,28 @@ def test_split_bf16_without_amx_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ArgumentError, match="needs a processor with AMX"):
         resolve_precision("split-bf16", CPU)
     assert resolve_precision("auto", CPU).name == "float32"
+
+
+@pytest.mark.parametrize("change", [{"width": 60}, {"width": 264, "heads": 1}])
+def test_shapes_that_the_kernels_do_not_take_are_torchs(tiny: Architecture, change: dict) -> None:
+    other = replace(tiny, **change)
+    assert resolve_precision("auto", CPU, tiny) == resolve_precision("auto", CPU)
+    assert resolve_precision("auto", CPU, other) == Precision("float32", torch.float32, None)
+    assert resolve_precision("bfloat16", CPU, other) == Precision("bfloat16", torch.bfloat16, None)
+    with pytest.raises(ArgumentError, match="split-bf16"):
+        resolve_precision("split-bf16", CPU, other)
+
+
+def test_results_of_torch_do_not_say_split_bf16(
+    tiny: Architecture, tiny_ids: np.ndarray, tmp_path: Path
+) -> None:
+    series = make_series(tmp_path / "odd", replace(tiny, width=60), (0,))
+    result = pythia_fast.sweep(series, tokens=tiny_ids, out=tmp_path / "run", progress=False)
+    assert result.table["dtype"].to_pylist() == ["float32"]
+    with pytest.raises(ArgumentError, match="split-bf16"):
+        pythia_fast.load(series, dtype="split-bf16")
+    with pytest.raises(ArgumentError, match="split-bf16"):
+        pythia_fast.sweep(series, tokens=tiny_ids, dtype="split-bf16", progress=False)
 
 
 def test_a_sweep_says_what_it_computes_in(

@@ -1,5 +1,6 @@
 """Metrics of one sweep that share the scores of a batch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import pythia_fast
 from pythia_fast.metrics import Memorization, Perplexity
 from pythia_fast.runs.measure import together
+from pythia_fast.suite import Architecture
+from pythia_fast.testing import make_series
 
 
 class Counting:
@@ -59,6 +62,21 @@ def test_a_much_shorter_look_goes_on_its_own(
     counting = Counting(monkeypatch)
     run(tiny_series, tiny_ids, tmp_path / "run", Perplexity(), FLAGS)
     assert counting.calls["nll"] == 2
+
+
+def test_deterministic_values_are_not_shared_where_torch_computes(
+    tiny: Architecture, tiny_ids: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch may multiply differently for a loss than for all scores: a metric's values are its own,
+    whichever others are asked for."""
+    ids = tiny_ids[:2, : FLAGS.max_tokens]
+    counting = Counting(monkeypatch)
+    for name, width, calls in (("native", 64, 0), ("torch", 60, 2)):
+        series = make_series(tmp_path / name, replace(tiny, width=width), (0,))
+        pythia_fast.sweep(
+            series, tokens=ids, metrics=[Perplexity(), FLAGS], deterministic=True, progress=False
+        )
+        assert counting.calls["nll"] == calls
 
 
 def test_a_step_half_done_is_finished_alone(
