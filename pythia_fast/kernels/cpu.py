@@ -108,11 +108,9 @@ class CpuKernels:
 
     def operand(self, rows: int, panels: int) -> Operand:
         """Room for `rows` features of `panels` panels, an even number."""
-        padded = -(-rows // 32) * 32
-        count = self._engine.planes * panels * padded * LANES
         # Products read the rows that pad, too, and 0 · NaN is NaN: they must be numbers.
         make = torch.zeros if rows % 32 else torch.empty
-        return Operand(make(count * self._engine.element_bytes // 4), rows, panels)
+        return Operand(make(self._floats_of(rows, panels)), rows, panels)
 
     def embed(self, ids_PL: torch.Tensor, table_VD: torch.Tensor, x_PDL: torch.Tensor) -> None:
         """Rows of the embedding into x."""
@@ -154,11 +152,10 @@ class CpuKernels:
 
     def room_for_heads(self, sequences: int, heads: int, width: int, panels: int) -> Heads:
         """Room for queries, keys and values; `width` is a head's, `panels` a sequence's."""
-        padded = -(-width // 32) * 32
-        count = sequences * heads * (-(-panels // 2) * 2) * LANES * padded * self._engine.planes
+        count = sequences * heads * self._floats_of(width, -(-panels // 2) * 2)
         # Values of a missing last panel are multiplied with zeros: they must be numbers.
         make = torch.zeros if panels % 2 else torch.empty
-        queries, keys, values = (make(count * self._engine.element_bytes // 4) for _ in range(3))
+        queries, keys, values = (make(count) for _ in range(3))
         return Heads(queries, keys, values, (sequences, heads, width, panels))
 
     def heads(
@@ -182,18 +179,19 @@ class CpuKernels:
 
     def room_for_keys(self, sequences: int, heads: int, width: int, positions: int) -> KeyValues:
         """Room for keys and values of so many positions; `width` is a head's."""
-        pairs, padded = -(-positions // (2 * LANES)), -(-width // 32) * 32
-        count = heads * pairs * 2 * LANES * padded * self._engine.planes
-        shape = sequences, count * self._engine.element_bytes // 4
+        shape = sequences, self.key_value_bytes(heads, width, positions) // 8
         # Values of positions to come are multiplied with zeros: they must be numbers.
         return KeyValues(torch.empty(shape), torch.zeros(shape), heads, width, positions)
+
+    def key_value_bytes(self, heads: int, width: int, positions: int) -> int:
+        """What the keys and values of one sequence take in `room_for_keys`."""
+        return 8 * heads * self._floats_of(width, -(-positions // (2 * LANES)) * 2)
 
     def heads_into(self, cache: KeyValues, panels: int) -> Heads:
         """What `heads` fills and `attention` reads, its keys and values being the cache's."""
         sequences = len(cache.keys_BX)
-        padded = -(-cache.width // 32) * 32
-        count = sequences * cache.heads * (-(-panels // 2) * 2) * LANES * padded
-        queries = torch.empty(count * self._engine.planes * self._engine.element_bytes // 4)
+        each = self._floats_of(cache.width, -(-panels // 2) * 2)
+        queries = torch.empty(sequences * cache.heads * each)
         shape = sequences, cache.heads, cache.width, panels
         return Heads(queries, cache.keys_BX, cache.values_BX, shape)
 
@@ -311,6 +309,12 @@ class CpuKernels:
             torch.get_num_threads(),
         )
         return scores
+
+    def _floats_of(self, rows: int, panels: int) -> int:
+        """What an operand of so many features and panels takes, in numbers of four bytes."""
+        padded = -(-rows // 32) * 32
+        values = panels * padded * LANES
+        return values * self._engine.planes * self._engine.element_bytes // 4
 
 
 def panels_of(ids_BT: torch.Tensor) -> torch.Tensor:

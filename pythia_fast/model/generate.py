@@ -27,7 +27,11 @@ def sequences_at_once(model: "Model", positions: int) -> int:
     The more the better: every step reads all weights.
     """
     a = model.architecture
-    sequence_bytes = 2 * a.layers * a.width * positions * model.dtype.itemsize
+    if model.native is None:
+        layer_bytes = 2 * a.width * positions * model.dtype.itemsize
+    else:
+        layer_bytes = model.native.kernels.key_value_bytes(a.heads, a.head_dim, positions)
+    sequence_bytes = a.layers * layer_bytes
     return max(1, max(CACHE_BYTES, model.weights.flat.nbytes // 4) // sequence_bytes)
 
 

@@ -117,7 +117,11 @@ class Model:
             B, T, self.architecture.vocab_rows, dtype=self.dtype, device=self.device
         )
         for rows in self._passes(ids_BT):
-            out_BTV[rows] = linear(self._hidden(ids_BT[rows]), self._weights.unembed_VD)
+            if self.native is not None:
+                self.native.logits_into(ids_BT[rows], self._weights.views, out_BTV[rows])
+                continue
+            h_BTD = self._hidden(ids_BT[rows])
+            out_BTV[rows] = linear(h_BTD, self._weights.unembed_VD)
         return out_BTV
 
     @torch.inference_mode()
@@ -208,10 +212,15 @@ class Model:
         for layer in wanted:
             if not -last - 1 <= layer <= last:
                 raise ArgumentError(f"layers are 0 to {last} (or -1 to {-last - 1}), got {layer}")
-        found: dict[int, torch.Tensor] = {}
-        for layer, x_BTD in enumerate(self._residual_stream(ids_BT)):
-            if layer in wanted or layer - last - 1 in wanted:
-                found[layer] = x_BTD if layer < last else self._final_norm(x_BTD)
+        shape = *ids_BT.shape, self.architecture.width
+        found = {
+            layer % (last + 1): torch.empty(shape, dtype=self.dtype, device=self.device)
+            for layer in wanted
+        }
+        for rows in self._passes(ids_BT):
+            for layer, x_BTD in enumerate(self._residual_stream(ids_BT[rows])):
+                if layer in found:
+                    found[layer][rows] = x_BTD if layer < last else self._final_norm(x_BTD)
         return {layer: found[layer % (last + 1)] for layer in wanted}
 
     def generate(
@@ -291,10 +300,7 @@ class Model:
         return native.Native(self.architecture, self._shape, chosen)
 
     def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        if self.native is None:
-            return neox.hidden(ids_BT, self._weights.views, self._shape)
-        x_BTD = self.native.last_residual(ids_BT, self._weights.views)
-        return self._final_norm(x_BTD.to(self.dtype))
+        return neox.hidden(ids_BT, self._weights.views, self._shape)
 
     def _residual_stream(self, ids_BT: torch.Tensor) -> Iterator[torch.Tensor]:
         """The residual stream before each block and after the last, [B, T, D]."""

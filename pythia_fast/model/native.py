@@ -27,6 +27,9 @@ from pythia_fast.model.neox import Shape
 from pythia_fast.model.parameters import BlockWeights, Parameters
 from pythia_fast.suite.architecture import Architecture
 
+LOGIT_ROWS = 4096
+"""Rows of the vocabulary whose logits are in memory as float32 at a time."""
+
 
 def takes(architecture: Architecture) -> bool:
     """Whether the kernels do this shape: they work on pairs of features and heads up to 256."""
@@ -92,6 +95,18 @@ class Native:
             found = self.kernels.scores(h, w.unembed_VD, panels_of(y_BT).flatten())
         return found.map(lambda x_N: _unpadded(x_N, B, T))
 
+    def logits_into(self, ids_BT: torch.Tensor, w: Parameters, to_BTV: torch.Tensor) -> None:
+        """Logits of each next token, rounded to the dtype of `to`.
+
+        Some of the vocabulary's rows at a time: in float32 they are in memory for these only.
+        """
+        B, T = ids_BT.shape
+        with self._states(ids_BT, w) as x_PDL:
+            h = self.final(x_PDL, w)
+        for first in range(0, len(w.unembed_VD), LOGIT_ROWS):
+            cut = slice(first, first + LOGIT_ROWS)
+            to_BTV[..., cut] = self._rows(self.kernels.project(h, w.unembed_VD[cut]), B, T)
+
     def residual_stream(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:
         """The residual stream before each block and after the last, [B, T, D] float32 each."""
         B, T = ids_BT.shape
@@ -102,11 +117,6 @@ class Native:
             for weights in w.layers:
                 self.block(weights, room, attend)
                 yield self._rows(room.x_PDL, B, T)
-
-    def last_residual(self, ids_BT: torch.Tensor, w: Parameters) -> torch.Tensor:
-        """The residual stream after the last block, [B, T, D] float32."""
-        with self._states(ids_BT, w) as x_PDL:
-            return self._rows(x_PDL, *ids_BT.shape)
 
     @contextmanager
     def _states(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pythia_fast.errors import ArgumentError, NonFiniteError, TokenRangeError
-from pythia_fast.model import Model, greedy_steps
+from pythia_fast.model import Model, greedy_steps, sequences_at_once
 from pythia_fast.suite import Architecture
 
 
@@ -200,3 +200,21 @@ def test_too_long_and_foreign_input_is_refused_before_the_first_step(model: Mode
         greedy_steps(model, torch.zeros(1, 100, dtype=torch.int64), 29)
     with pytest.raises(TokenRangeError):
         greedy_steps(model, torch.full((1, 5), 160), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_keys_and_values_take_no_more_than_they_may(
+    tiny: Architecture, pair_of: Callable, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the kernels keep them in, and however they pad them."""
+    limit = 4 << 20
+    monkeypatch.setattr("pythia_fast.model.generate.CACHE_BYTES", limit)
+    model: Model = pair_of(tiny, dtype).ours
+    assert model.native is not None
+    count = sequences_at_once(model, 40)
+    a, kernels = tiny, model.native.kernels
+    taken = []
+    for sequences in (count, count + 1):
+        room = kernels.room_for_keys(sequences, a.heads, a.head_dim, 40)
+        taken.append(a.layers * (room.keys_BX.nbytes + room.values_BX.nbytes))
+    assert taken[0] <= limit < taken[1]

@@ -152,6 +152,44 @@ def test_a_start_outside_the_sequence_is_refused(
         pair_of(tiny).ours.score(ids_BT, start)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_memory_is_bounded_by_passes_that_change_nothing(
+    tiny: Architecture,
+    pair_of: Callable,
+    ids_BT: torch.Tensor,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model: Model = pair_of(tiny, dtype).ours
+    assert model.native is not None
+    whole, hidden = model(ids_BT), model.hidden_states(ids_BT)
+    seen = []
+    room = model.native.room
+    monkeypatch.setattr(model.native, "room", lambda panels: seen.append(panels) or room(panels))
+    monkeypatch.setattr("pythia_fast.model.model.NATIVE_PASS_TOKENS", 7 * 60)
+    monkeypatch.setattr("pythia_fast.model.native.LOGIT_ROWS", 96)
+    assert torch.equal(model(ids_BT), whole)
+    for layer, x_BTD in model.hidden_states(ids_BT).items():
+        assert torch.equal(x_BTD, hidden[layer])
+    assert 0 < max(seen) <= 7 * 4  # sequences of four panels
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logits_and_scores_are_of_one_arithmetic(
+    tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, dtype: torch.dtype
+) -> None:
+    """They differ by the rounding of the result: half a unit of the largest logit."""
+    model: Model = pair_of(tiny, dtype).ours
+    logits_BTV, scores = model(ids_BT)[:, :-1].float(), model.score(ids_BT)
+    rounding = torch.finfo(dtype).eps / 2 * float(logits_BTV.abs().max()) + 1e-5
+    logit_BT = logits_BTV.gather(2, ids_BT[:, 1:, None])[..., 0]
+    assert (logit_BT - scores.target_logit).abs().max() <= rounding
+    assert (logits_BTV.logsumexp(-1) - scores.logsumexp).abs().max() <= rounding
+    clear_BT = scores.margin > 2 * rounding
+    assert clear_BT.float().mean() > 0.8
+    assert torch.equal(logits_BTV.argmax(-1)[clear_BT], scores.argmax[clear_BT])
+
+
 def test_another_arena_takes_the_place_of_the_first(
     tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from pythia_fast.model import neox
+from pythia_fast.kernels.cpu import has_amx
+from pythia_fast.model import Model, neox
 from pythia_fast.suite import Architecture
 
 LOGIT_TOLERANCE = 1e-4
@@ -85,6 +86,22 @@ def test_half_types_err_no_more_than_transformers(
         error, peers_error = (ours - expected).abs(), (peers - expected).abs()
         assert error.max() <= 2 * peers_error.max() + 1e-6
         assert error.mean() <= mean_ratio * peers_error.mean() + 1e-6
+
+
+@pytest.mark.skipif(not has_amx(), reason="split-bf16 needs AMX")
+def test_losses_in_split_bf16(size: Architecture, pair_of: Callable) -> None:
+    """A product errs by up to 2^-16 of a term, so a logit by some 2^-16 · sqrt(layers + 1) · 3, the
+    deviation of these logits, if each term erred by as much in a direction of its own. A typical
+    term errs by less than half of that: so do losses on average, and three times as much is rare.
+    """
+    pair = pair_of(size)
+    model = Model(pair.ours.weights, pair.ours.spec, arithmetic="split-bf16")
+    unit = 2.0**-16 * (size.layers + 1) ** 0.5 * 3  # 8e-5
+    ids_BT = ids_for(size, 4, 65)
+    with torch.no_grad():
+        difference_BT = (model.nll(ids_BT) - nll_of(pair.peer(ids_BT).logits, ids_BT)).abs()
+    assert difference_BT.mean() <= unit / 2
+    assert difference_BT.max() <= 1.5 * unit
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
