@@ -17,7 +17,8 @@ from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, layer_norm, linear, linear_cross_entropy
 
 from pythia_fast.kernels import cross_entropy as slices
-from pythia_fast.kernels.cpu import CpuKernels, Operand, has_amx, panelled
+from pythia_fast.kernels.cpu import CpuKernels, has_amx
+from pythia_fast.kernels.panels import Operand, panelled
 from pythia_fast.kernels.scores import TokenScores
 
 FORMS = {

@@ -16,7 +16,6 @@ V vocabulary rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from pythia_fast.core import CpuEngine, instruction_sets
-from pythia_fast.kernels.rotary import Rope
+from pythia_fast.kernels.panels import LANES, Heads, KeyValues, Operand, PanelRope
 from pythia_fast.kernels.scores import TokenScores
 
 Arithmetic = Literal["float32", "bfloat16", "split-bf16"]
@@ -32,7 +31,6 @@ Arithmetic = Literal["float32", "bfloat16", "split-bf16"]
 STORED = frozenset((torch.float32, torch.bfloat16, torch.float16))
 """The dtypes in which the kernels take matrices."""
 
-LANES = 16
 MAX_HEAD_DIM = 256
 
 
@@ -44,56 +42,6 @@ def has_amx() -> bool:
 def default_arithmetic(dtype: torch.dtype) -> Arithmetic:
     """How weights of a dtype are multiplied on this processor where nothing else was asked for."""
     return "bfloat16" if dtype == torch.bfloat16 and has_amx() else "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """What a product reads: `rows` features of the tokens of P panels, in the arithmetic's form."""
-
-    data: torch.Tensor
-    rows: int
-    panels: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """Queries, keys and values of [B, H], laid out for attention; P panels to a sequence."""
-
-    queries: torch.Tensor
-    keys: torch.Tensor
-    values: torch.Tensor
-    shape: tuple[int, int, int, int]
-    """Sequences, heads, head width, panels of a sequence."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValues:
-    """Keys and values of B sequences, a row each, with room for `positions` of them."""
-
-    keys_BX: torch.Tensor
-    values_BX: torch.Tensor
-    heads: int
-    width: int
-    """Of a head."""
-    positions: int
-
-    def of(self, rows: slice) -> "KeyValues":
-        """Those of some of the sequences, in the same memory."""
-        keys_BX, values_BX = self.keys_BX[rows], self.values_BX[rows]
-        return KeyValues(keys_BX, values_BX, self.heads, self.width, self.positions)
-
-
-class PanelRope:
-    """Cosines and sines [R/2, positions] for whole panels: one vector for sixteen positions."""
-
-    def __init__(self, rope: Rope) -> None:
-        positions, pairs = rope.cos_TP.shape
-        self.positions = -(-positions // LANES) * LANES
-        self.rotary_dims = 2 * pairs
-        self.cosines = torch.zeros(pairs, self.positions)
-        self.sines = torch.zeros(pairs, self.positions)
-        self.cosines[:, :positions] = rope.cos_TP.T
-        self.sines[:, :positions] = rope.sin_TP.T
 
 
 class CpuKernels:
@@ -315,28 +263,6 @@ class CpuKernels:
         padded = -(-rows // 32) * 32
         values = panels * padded * LANES
         return values * self._engine.planes * self._engine.element_bytes // 4
-
-
-def panels_of(ids_BT: torch.Tensor) -> torch.Tensor:
-    """Ids as panels [P, L]: each sequence is filled up with 0 to whole panels, and P is even."""
-    B, T = ids_BT.shape
-    each = -(-T // LANES)
-    total = -(-B * each // 2) * 2
-    ids_PL = ids_BT.new_zeros(total, LANES)
-    ids_PL[: B * each].view(B, each * LANES)[:, :T] = ids_BT
-    return ids_PL
-
-
-def panelled(h_ND: torch.Tensor) -> torch.Tensor:
-    """Rows as float32 panels [P, D, L], filled up with rows of zeros to an even P."""
-    N, D = h_ND.shape
-    panels = -(-N // (2 * LANES)) * 2
-    x_PDL = torch.zeros(panels, D, LANES)
-    whole = N // LANES
-    x_PDL[:whole] = h_ND[: whole * LANES].view(whole, LANES, D).transpose(1, 2)
-    if N % LANES:
-        x_PDL[whole, :, : N % LANES] = h_ND[whole * LANES :].T
-    return x_PDL
 
 
 def _array(weight: torch.Tensor) -> npt.NDArray[np.generic]:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import linear
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.cpu import LANES, KeyValues, Operand, panelled, panels_of
+from pythia_fast.kernels.panels import LANES, KeyValues, Operand, panelled, panels_of
 from pythia_fast.model import neox
 from pythia_fast.model.native import Native
 from pythia_fast.model.parameters import BlockWeights, Parameters

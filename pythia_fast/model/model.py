@@ -6,11 +6,10 @@ B batch, T time, D width, V vocabulary rows.
 import math
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
 from torch.nn.functional import embedding, linear
 
-from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
@@ -18,6 +17,7 @@ from pythia_fast.model import native, neox
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
 from pythia_fast.model.generate import generate
+from pythia_fast.model.ids import Ids, checked_ids
 from pythia_fast.model.weights import Weights
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.suite.architecture import Architecture
@@ -36,8 +36,6 @@ NEAR_TIE_UNITS = {torch.float32: 256.0, torch.bfloat16: 16.0, torch.float16: 16.
 """`Model.near_tie` in units of its estimate. Half types round each product's result; in float32 the
 roundings inside a product count, and grow with the width. The largest errors of a margin seen in
 trained and random models are 38, 10 and 7 units, at widths up to 512."""
-
-Ids = torch.Tensor | np.ndarray | list[list[int]]
 
 
 class Model:
@@ -266,32 +264,7 @@ class Model:
 
         The last `labels` of a sequence are never an input, so it may be longer by as many.
         """
-        if isinstance(ids, np.ndarray) and not ids.flags.writeable:
-            ids = ids.copy()  # torch shares memory, and warns where it may not write
-        try:
-            ids_BT = torch.as_tensor(ids)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ArgumentError(
-                f"ids are integers [B, T], sequences of one length in a batch: {error}"
-            ) from error
-        integer = not (ids_BT.is_floating_point() or ids_BT.is_complex())
-        if ids_BT.ndim != 2 or not integer or ids_BT.dtype == torch.bool:
-            raise ArgumentError(
-                f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
-            )
-        limit = self.architecture.max_positions + labels
-        vocab_rows = self.architecture.vocab_rows
-        if not ids_BT.numel() or ids_BT.shape[1] > limit:
-            raise ArgumentError(
-                f"ids need at least one sequence of 1 to {limit} tokens, got shape "
-                f"{tuple(ids_BT.shape)}"
-            )
-        ids_BT = ids_BT.to(torch.int64)
-        low, high = ids_BT.aminmax()
-        if low < 0 or high >= vocab_rows:
-            row, offset = ((ids_BT < 0) | (ids_BT >= vocab_rows)).nonzero()[0].tolist()
-            raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
-        return ids_BT.to(self.device)
+        return checked_ids(ids, self.architecture, self.device, labels=labels)
 
     def _make_native(self) -> native.Native | None:
         if self.device.type != "cpu" or not native.takes(self.architecture):

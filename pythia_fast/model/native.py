@@ -11,17 +11,8 @@ from functools import partial
 
 import torch
 
-from pythia_fast.kernels.cpu import (
-    LANES,
-    MAX_HEAD_DIM,
-    Arithmetic,
-    CpuKernels,
-    Heads,
-    Operand,
-    PanelRope,
-    panelled,
-    panels_of,
-)
+from pythia_fast.kernels.cpu import MAX_HEAD_DIM, Arithmetic, CpuKernels
+from pythia_fast.kernels.panels import LANES, Heads, Operand, PanelRope, panelled, panels_of
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model.neox import Shape
 from pythia_fast.model.parameters import BlockWeights, Parameters

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pythia_fast.core import instruction_sets
-from pythia_fast.kernels.cpu import LANES, CpuKernels, Operand, PanelRope, panelled
+from pythia_fast.kernels.cpu import CpuKernels
+from pythia_fast.kernels.panels import LANES, Operand, PanelRope, panelled
 from pythia_fast.kernels.rotary import Rope
 
 PAIRS = [("float32", isa) for isa in ("portable", "avx2", "avx512") if isa in instruction_sets()]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pythia_fast.core import instruction_sets
-from pythia_fast.kernels.cpu import CpuKernels, Heads, PanelRope, panelled
+from pythia_fast.kernels.cpu import CpuKernels
+from pythia_fast.kernels.panels import Heads, PanelRope, panelled
 from pythia_fast.kernels.rotary import rope_tables
 
 D, F, V, H = 72, 200, 4500, 3

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels import reference
-from pythia_fast.kernels.cpu import LANES, KeyValues, PanelRope
+from pythia_fast.kernels.panels import LANES, KeyValues, PanelRope
 from pythia_fast.kernels.rotary import rope_tables
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.kernels import reference
-from pythia_fast.kernels.cpu import panelled
+from pythia_fast.kernels.panels import panelled
 
 GELUS = {"none": reference.gelu, "tanh": reference.gelu_tanh}
 SIZES = st.sampled_from((1, 2, 31, 32, 33, 64, 100, 300))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import layer_norm
 
 from pythia_fast.kernels import reference
-from pythia_fast.kernels.cpu import panelled
+from pythia_fast.kernels.panels import panelled
 
 EPS = 1e-5
 

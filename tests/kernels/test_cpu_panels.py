@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.cpu import LANES, panelled, panels_of
+from pythia_fast.kernels.panels import LANES, panelled, panels_of
 
 WIDTHS = st.sampled_from((1, 2, 15, 16, 17, 31, 33, 64, 100))
 
