@@ -97,7 +97,7 @@ struct AttentionWork {
 };
 
 // One token more of each of the cache's sequences, all at `position`: its key and value are added
-// to the cache, and its query attends to all up to them. Values after them must be zeros.
+// to the cache, and its query attends to all up to them. Values after them must be finite.
 struct DecodeWork {
   const float* qkv;  // [panels][heads][3][features][16]: lanes are sequences
   const float* cosines;
