@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.frame import Command, common, dtype_option, print_json
 
 if TYPE_CHECKING:
     from pythia_fast.series import CheckpointSeries
@@ -52,13 +52,7 @@ END_OF_TEXT = "<|endoftext|>"
     help="A tokenizer.json. [default: the model's own]",
 )
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
-    default="auto",
-    show_default=True,
-    help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
-)
+@dtype_option
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
 @common
 def generate(

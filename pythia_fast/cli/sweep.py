@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.frame import INCOMPLETE, Command, common, dtype_option, print_json
 
 if TYPE_CHECKING:
     from pythia_fast.runs import SweepResult
@@ -78,13 +78,7 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 )
 @click.option("--no-resume", is_flag=True, help="Compute all anew, in a new run folder.")
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
-    default="auto",
-    show_default=True,
-    help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
-)
+@dtype_option
 @click.option(
     "--batch-tokens",
     callback=_batch_tokens,
