@@ -19,18 +19,14 @@ struct MlpEpilogue {
   const MlpWork& work;
 
   PF_INLINE void operator()(const Block& block, int part) const {
-    constexpr int parts = asides / 2, rows = block_rows / parts;
-    const int panel = part / parts;
     const std::int64_t size = padded(work.out.rows) * lanes;
-    auto* to = static_cast<typename M::Element*>(work.out.data) + (block.panel + panel) * size;
-    const int begin = part % parts * rows;
-    for (int i = begin; i < begin + rows; i += 2) {
-      const std::int64_t row = block.row + i;
-      if (row >= work.weight.rows) return;
-      const float* sums = block.sums + (panel * block_rows + i) * lanes;
-      M::put_pair(to, work.out.panels * size, work.out_row + row, value(sums, row),
-                  value(sums + lanes, row + 1));
-    }
+    auto* out = static_cast<typename M::Element*>(work.out.data);
+    each_row<2>(block, part, work.weight.rows,
+                [&](std::int64_t panel, std::int64_t row, const float* sums)
+                    __attribute__((always_inline)) {
+                      M::put_pair(out + panel * size, work.out.panels * size, work.out_row + row,
+                                  value(sums, row), value(sums + lanes, row + 1));
+                    });
   }
 
   PF_INLINE Vec value(const float* sums, std::int64_t row) const {
@@ -52,18 +48,14 @@ struct ResidualEpilogue {
   const ResidualWork& work;
 
   PF_INLINE void operator()(const Block& block, int part) const {
-    constexpr int parts = asides / 2, rows = block_rows / parts;
-    const int panel = part / parts;
-    const int begin = part % parts * rows;
-    float* x = work.x + (block.panel + panel) * work.weight.rows * lanes;
-    for (int i = begin; i < begin + rows; ++i) {
-      const std::int64_t row = block.row + i;
-      if (row >= work.weight.rows) return;
-      // The branches first: their sum is small and rounds finely.
-      const Vec branches =
-          load(block.sums + (panel * block_rows + i) * lanes) + set1(work.bias[row]);
-      store(x + row * lanes, load(x + row * lanes) + branches);
-    }
+    each_row(block, part, work.weight.rows,
+             [&](std::int64_t panel, std::int64_t row, const float* sums)
+                 __attribute__((always_inline)) {
+                   float* x = work.x + (panel * work.weight.rows + row) * lanes;
+                   // The branches first: their sum is small and rounds finely.
+                   const Vec branches = load(sums) + set1(work.bias[row]);
+                   store(x, load(x) + branches);
+                 });
   }
 };
 

@@ -19,6 +19,18 @@ struct Block {
   const float* sums;   // [2 panels][32 rows][16 tokens]
 };
 
+// One of the sixteen parts of what is done with a block: `call(panel, row, sums)` for each row of
+// the part, or each second one, as far as the product has `rows`.
+template <int step = 1, typename Call>
+PF_INLINE void each_row(const Block& block, int part, std::int64_t rows, Call&& call) {
+  constexpr int parts = asides / 2, part_rows = block_rows / parts;
+  const int panel = part / parts, begin = part % parts * part_rows;
+  for (int i = begin; i < begin + part_rows; i += step) {
+    if (block.row + i >= rows) return;
+    call(block.panel + panel, block.row + i, block.sums + (panel * block_rows + i) * lanes);
+  }
+}
+
 // A thread's own memory.
 template <typename M>
 struct ProductScratch {

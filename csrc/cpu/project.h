@@ -9,16 +9,12 @@ struct ProjectEpilogue {
   const ProjectWork& work;
 
   PF_INLINE void operator()(const Block& block, int part) const {
-    constexpr int parts = asides / 2, rows = block_rows / parts;
-    const int panel = part / parts;
-    const int begin = part % parts * rows;
-    float* to = work.to + (block.panel + panel) * work.weight.rows * lanes;
-    for (int i = begin; i < begin + rows; ++i) {
-      const std::int64_t row = block.row + i;
-      if (row >= work.weight.rows) return;
-      const Vec bias = set1(work.bias == nullptr ? 0 : work.bias[row]);
-      store(to + row * lanes, load(block.sums + (panel * block_rows + i) * lanes) + bias);
-    }
+    each_row(block, part, work.weight.rows,
+             [&](std::int64_t panel, std::int64_t row, const float* sums)
+                 __attribute__((always_inline)) {
+                   const Vec bias = set1(work.bias == nullptr ? 0 : work.bias[row]);
+                   store(work.to + (panel * work.weight.rows + row) * lanes, load(sums) + bias);
+                 });
   }
 };
 
