@@ -1,7 +1,11 @@
 """The threads that the compiled module keeps: shared by callers, renewed after a fork."""
 
 import os
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -46,3 +50,51 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         os._exit(0 if same else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def cores_of_all_threads() -> set[str]:
+    """Where this process's threads may run, as Linux says it."""
+    return {
+        line.split()[1]
+        for status in Path("/proc/self/task").glob("*/status")
+        for line in status.read_text().splitlines()
+        if line.startswith("Cpus_allowed_list")
+    }
+
+
+def test_threads_that_slept_work_and_may_go_anywhere_again() -> None:
+    """They are woken on another core than the caller's, but are not kept from it."""
+    store = store_of(5000)
+    expected = gathered(store, 1)
+    before = cores_of_all_threads()
+    for pause_s in (0, 1e-5, 1e-4, 1e-3, 1e-2) * 4:
+        time.sleep(pause_s)
+        assert np.array_equal(gathered(store, 3), expected)
+    deadline_s = time.monotonic() + 60
+    while cores_of_all_threads() != before:  # one may still be waking, for work that is done
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+
+
+ONE_CORE = """
+import os, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import numpy as np
+from pythia_fast.core import TokenStore
+
+ids = np.arange(5000 * 64, dtype=np.int32)
+store = TokenStore.in_memory(ids, np.arange(5001, dtype=np.int64) * 64)
+for _ in range(10):
+    out = np.zeros((5000, 64), np.int64)
+    store.gather(np.arange(5000), 0, 64, out, 2)
+    assert np.array_equal(out.ravel(), ids)
+    time.sleep(0.001)
+assert len(os.sched_getaffinity(0)) == 1
+"""
+
+
+def test_more_threads_than_cores() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_CORE], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
