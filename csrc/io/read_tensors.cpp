@@ -18,7 +18,7 @@ namespace {
 constexpr std::size_t piece_bytes = std::size_t{1} << 17;
 
 // What a thread takes at a time: pieces that follow each other in a file.
-constexpr std::size_t span_bytes = std::size_t{1} << 22;
+constexpr std::size_t span_bytes = std::size_t{1} << 23;
 
 struct Piece {
   std::size_t read;

@@ -312,11 +312,11 @@ def test_tensors_larger_than_what_is_read_at_a_time(tmp_path, instructions):
     rng = np.random.default_rng(3)
     values, reads, at = [], [], 0
     for name in ("a", "b"):
-        floats = rng.normal(size=3_300_001).astype(np.float16)
+        floats = rng.normal(size=6_600_001).astype(np.float16)
         floats[rng.integers(0, floats.size, 9)] = np.inf
         (tmp_path / name).write_bytes(floats.tobytes())
         file = File(tmp_path / name)
-        for begin, end in ((2_000_003, 3_300_001), (0, 77), (77, 2_000_003)):
+        for begin, end in ((4_000_003, 6_600_001), (0, 77), (77, 4_000_003)):
             reads.append(Read(file, begin * 2, "F16", 1, end - begin, at, "F32", 0))
             values.append(floats[begin:end].astype(np.float32))
             at += (end - begin) * 4 + 12
