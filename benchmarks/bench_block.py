@@ -91,10 +91,11 @@ class Block:
         self.shape = neox.Shape.of(a)
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         exact = one_layer(size)
-        self.w = converted(exact, kind).layers[0]
+        resident = converted(exact, kind)
         self.peer_w = converted(exact, getattr(torch, self.peer_dtype)).layers[0]
         self.exact_w = exact.layers[0]
         self.native = Native(a, self.shape, dtype)
+        self.w = self.native.packed(resident).layers[0]
         self.x_BTD = torch.randn(B, T, a.width, generator=torch.Generator().manual_seed(0))
         self.room, self.attend = self.native._room(B, T)
         self.room.x_PDL.copy_(panelled(self.x_BTD.flatten(0, 1)))
@@ -146,14 +147,14 @@ class Block:
             Stage(
                 "MLP in, bias and GELU",
                 lambda: kernels.mlp(
-                    room.normed[1], w.mlp_in_FD, w.mlp_in_bias_F, s.gelu, room.branches, D
+                    room.normed[1], w.mlp_in, w.mlp_in_bias_F, s.gelu, room.branches, D
                 ),
                 mlp_by_torch,
                 products[1],
             ),
             Stage(
                 "output products and residual",
-                lambda: kernels.residual_(room.x_PDL, room.branches, w.out_DE, w.out_bias_D),
+                lambda: kernels.residual_(room.x_PDL, room.branches, w.out, w.out_bias_D),
                 out_by_torch,
                 products[2],
             ),

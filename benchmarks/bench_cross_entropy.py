@@ -126,7 +126,9 @@ class Fused:
         width = x_ND.shape[1]
         self.dtype = dtype
         self._kernels = CpuKernels(dtype if has_amx() else "float32")
-        self._x_PDL, self._w_VD, self._y_N = panelled(x_ND), w_VD, y_N
+        self._x_PDL, self._y_N = panelled(x_ND), y_N
+        # Packed before, as a model does once for each load.
+        self._w = w_VD if self._kernels.arithmetic == "float32" else self._kernels.pack(w_VD)
         self._h = self._kernels.operand(width, len(self._x_PDL))
         self._plain = (torch.ones(width), torch.zeros(width))
 
@@ -136,11 +138,11 @@ class Fused:
 
     def nll(self) -> torch.Tensor:
         """Nats, [N]."""
-        return self._kernels.nll(self._norm(), self._w_VD, self._y_N)
+        return self._kernels.nll(self._norm(), self._w, self._y_N)
 
     def scores(self) -> TokenScores:
         """Nats, logsumexp, target logit, arg max and margin, [N] each."""
-        return self._kernels.scores(self._norm(), self._w_VD, self._y_N)
+        return self._kernels.scores(self._norm(), self._w, self._y_N)
 
 
 def check(tensors: Tensors, fused: Fused, peers: Mapping[str, Callable[[], torch.Tensor]]) -> None:

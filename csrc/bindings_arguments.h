@@ -11,6 +11,7 @@
 
 #include "bindings.h"
 #include "cpu/engine.h"
+#include "cpu/packed_weight.h"
 #include "io/errors.h"
 
 namespace pythia_fast {
@@ -94,6 +95,17 @@ class Arguments {
                                  : format == "e" ? cpu::StoredType::f16
                                                  : cpu::StoredType::bf16;
     return {view.buf, type, view.shape[0], view.shape[1], view.strides[0] / item};
+  }
+
+  // What a product multiplies by: a matrix, or one packed by the same kernels in its rows' order.
+  cpu::Weight factor(const py::object& object, const char* name, const cpu::Engine& engine,
+                     const cpu::RowOrder& order = {}) {
+    if (!py::isinstance<cpu::PackedWeight>(object)) return weight(object, name);
+    const auto& packed = object.cast<const cpu::PackedWeight&>();
+    if (&packed.kernels() != &engine.kernels() || !(packed.order() == order)) {
+      refuse(name, "a matrix, or one packed by these kernels in the order of this product's rows");
+    }
+    return packed.weight();
   }
 
   // Activations of `rows` features in an even number of panels.

@@ -27,6 +27,38 @@ void embed(const Engine& engine, const py::object& table, const py::object& ids,
   engine.embed(work, panels, workers);
 }
 
+// A new matrix packed, or `into` packed anew.
+py::object pack(const Engine& engine, const py::object& matrix, const py::object& threads,
+                const py::object& into, const py::object& features, const py::object& rotary) {
+  Arguments arguments;
+  const cpu::Weight weight = arguments.weight(matrix, "matrix");
+  const cpu::RowOrder order{size_argument(features, "features"), size_argument(rotary, "rotary")};
+  if (order.features % 2 != 0 || order.rotary % 2 != 0 || order.rotary > order.features ||
+      (order.features != 0 && weight.rows % (3 * order.features) != 0)) {
+    throw ArgumentError(
+        "heads have an even number of features, of which an even number turns, and the rows are "
+        "[heads, 3, features]");
+  }
+  py::object to = into;
+  if (to.is_none()) {
+    to = py::cast(
+        std::make_unique<cpu::PackedWeight>(engine.kernels(), weight.rows, weight.columns, order));
+  } else if (!py::isinstance<cpu::PackedWeight>(to)) {
+    refuse("into", "a PackedWeight");
+  }
+  auto& packed = to.cast<cpu::PackedWeight&>();
+  if (&packed.kernels() != &engine.kernels() || packed.rows() != weight.rows ||
+      packed.columns() != weight.columns || !(packed.order() == order)) {
+    refuse("into", "packed by these kernels from a matrix of this shape and order");
+  }
+  const std::size_t workers = thread_count(threads);
+  {
+    const Unlocked unlocked;
+    packed.pack(weight, workers);
+  }
+  return to;
+}
+
 void pick(const Engine& engine, const py::object& matrix, const py::object& rows,
           const py::object& out, const py::object& threads) {
   Arguments arguments;
@@ -81,7 +113,7 @@ void heads(const Engine& engine, const py::object& x, const py::object& weight,
     throw ArgumentError("an even number of a head's features turns, at as many positions as " +
                         std::to_string(work.to.panels) + " panels have");
   }
-  work.weight = arguments.weight(weight, "weight");
+  work.weight = arguments.factor(weight, "weight", engine, {work.to.features, work.to.rotary});
   same(work.weight.rows, 3 * work.to.heads * work.to.features, "the weight's rows");
   work.bias = arguments.floats(bias, "bias", work.weight.rows);
   work.cosines = arguments.floats(cosines, "cosines", work.to.rotary / 2 * work.positions);
@@ -116,7 +148,7 @@ void mlp(const Engine& engine, const py::object& x, const py::object& weight,
          const py::object& out_rows, const py::object& out_row, const py::object& threads) {
   Arguments arguments;
   cpu::MlpWork work{};
-  work.weight = arguments.weight(weight, "weight");
+  work.weight = arguments.factor(weight, "weight", engine);
   work.bias = arguments.floats(bias, "bias", work.weight.rows);
   if (gelu != "none" && gelu != "tanh") refuse("gelu", "'none' (by erf) or 'tanh'");
   work.gelu = gelu == "none" ? cpu::Gelu::erf : cpu::Gelu::tanh;
@@ -137,7 +169,7 @@ void residual(const Engine& engine, const py::object& a, const py::object& weigh
               const py::object& bias, const py::object& x, const py::object& threads) {
   Arguments arguments;
   cpu::ResidualWork work{};
-  work.weight = arguments.weight(weight, "weight");
+  work.weight = arguments.factor(weight, "weight", engine);
   work.bias = arguments.floats(bias, "bias", work.weight.rows);
   work.a = arguments.operand(a, "a", engine, work.weight.columns);
   work.x = arguments.floats(x, "x", work.a.panels * work.weight.rows * lanes, true);
@@ -150,7 +182,7 @@ void project(const Engine& engine, const py::object& x, const py::object& weight
              const py::object& bias, const py::object& to, const py::object& threads) {
   Arguments arguments;
   cpu::ProjectWork work{};
-  work.weight = arguments.weight(weight, "weight");
+  work.weight = arguments.factor(weight, "weight", engine);
   if (!bias.is_none()) work.bias = arguments.floats(bias, "bias", work.weight.rows);
   work.x = arguments.operand(x, "x", engine, work.weight.columns);
   work.to = arguments.floats(to, "to", work.x.panels * work.weight.rows * lanes, true);
@@ -222,7 +254,7 @@ void scores(const Engine& engine, const py::object& x, const py::object& weight,
   Arguments arguments;
   const std::int64_t tokens = size_argument(tokens_object, "tokens");
   cpu::CrossEntropyWork work{};
-  work.weight = arguments.weight(weight, "weight");
+  work.weight = arguments.factor(weight, "weight", engine);
   if (work.weight.rows >= std::int64_t{1} << 24) {
     throw ArgumentError("a vocabulary has fewer than 2^24 rows");
   }
@@ -245,6 +277,11 @@ void scores(const Engine& engine, const py::object& x, const py::object& weight,
 }  // namespace
 
 void bind_cpu(py::module_& m) {
+  py::class_<cpu::PackedWeight>(m, "PackedWeight",
+                                "A matrix as the products of one CpuEngine read it: see `pack`.")
+      .def_property_readonly("rows", &cpu::PackedWeight::rows)
+      .def_property_readonly("columns", &cpu::PackedWeight::columns)
+      .def_property_readonly("nbytes", &cpu::PackedWeight::bytes);
   py::class_<Engine>(m, "CpuEngine", R"(The CPU kernels of one arithmetic and instruction set.
 
 `arithmetic` is "float32", "bfloat16" or "split-bf16"; the latter two need "amx". `instructions` is
@@ -262,6 +299,12 @@ without a change to any result. ArgumentError where a buffer does not fit.)")
       .def_property_readonly("element_bytes", &Engine::element_bytes)
       .def("embed", &embed, py::arg("table"), py::arg("ids"), py::arg("x"), py::arg("panels"),
            py::arg("threads"), "x = rows `ids` (int32, one per token) of `table`.")
+      .def("pack", &pack, py::arg("matrix"), py::arg("threads"), py::kw_only(),
+           py::arg("into") = py::none(), py::arg("features") = 0, py::arg("rotary") = 0,
+           R"(The matrix in the form in which products read it, as a PackedWeight.
+
+Products take it in the place of the matrix and give the same results. `into` is one to be packed
+anew, from a matrix of the same shape. `features` and `rotary` are for the weight of `heads`.)")
       .def("pick", &pick, py::arg("matrix"), py::arg("rows"), py::arg("out"), py::arg("threads"),
            "Rows of a matrix as an operand; `rows` is int32, one per token, -1 a row of zeros.")
       .def("norm", &norm, py::arg("x"), py::arg("epsilon"), py::arg("weights"), py::arg("biases"),

@@ -10,6 +10,16 @@ from typing_extensions import Buffer
 # NumPy's arrays are buffers, but say so to type checkers only from Python 3.12 on.
 _Memory: TypeAlias = Buffer | npt.NDArray[Any]
 
+class PackedWeight:
+    """A matrix as the products of one CpuEngine read it: `CpuEngine.pack` makes one."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
 class CpuEngine:
     """The CPU kernels of one arithmetic and instruction set; `pythia_fast.kernels.cpu` calls it."""
 
@@ -21,6 +31,15 @@ class CpuEngine:
     def embed(
         self, table: _Memory, ids: _Memory, x: _Memory, panels: int, threads: int
     ) -> None: ...
+    def pack(
+        self,
+        matrix: _Memory,
+        threads: int,
+        *,
+        into: PackedWeight | None = None,
+        features: int = 0,
+        rotary: int = 0,
+    ) -> PackedWeight: ...
     def pick(self, matrix: _Memory, rows: _Memory, out: _Memory, threads: int) -> None: ...
     def norm(
         self,
@@ -35,7 +54,7 @@ class CpuEngine:
     def heads(
         self,
         x: _Memory,
-        weight: _Memory,
+        weight: _Memory | PackedWeight,
         bias: _Memory,
         cosines: _Memory,
         sines: _Memory,
@@ -60,7 +79,7 @@ class CpuEngine:
     def mlp(
         self,
         x: _Memory,
-        weight: _Memory,
+        weight: _Memory | PackedWeight,
         bias: _Memory,
         gelu: str,
         out: _Memory,
@@ -69,10 +88,15 @@ class CpuEngine:
         threads: int,
     ) -> None: ...
     def residual(
-        self, a: _Memory, weight: _Memory, bias: _Memory, x: _Memory, threads: int
+        self, a: _Memory, weight: _Memory | PackedWeight, bias: _Memory, x: _Memory, threads: int
     ) -> None: ...
     def project(
-        self, x: _Memory, weight: _Memory, bias: _Memory | None, to: _Memory, threads: int
+        self,
+        x: _Memory,
+        weight: _Memory | PackedWeight,
+        bias: _Memory | None,
+        to: _Memory,
+        threads: int,
     ) -> None: ...
     def decode(
         self,
@@ -93,7 +117,7 @@ class CpuEngine:
     def scores(
         self,
         x: _Memory,
-        weight: _Memory,
+        weight: _Memory | PackedWeight,
         targets: _Memory,
         tokens: int,
         nll: _Memory,

@@ -9,6 +9,7 @@ try:
     from pythia_fast._core import (
         CpuEngine,
         File,
+        PackedWeight,
         Read,
         TokenStore,
         instruction_sets,
@@ -21,4 +22,12 @@ except ImportError as error:
         "g++ 12 or clang 14), or install the package with `pip install .`"
     ) from error
 
-__all__ = ["CpuEngine", "File", "Read", "TokenStore", "instruction_sets", "read_tensors"]
+__all__ = [
+    "CpuEngine",
+    "File",
+    "PackedWeight",
+    "Read",
+    "TokenStore",
+    "instruction_sets",
+    "read_tensors",
+]

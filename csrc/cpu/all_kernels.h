@@ -8,6 +8,7 @@
 #include "cpu/heads.h"
 #include "cpu/mlp.h"
 #include "cpu/norm.h"
+#include "cpu/pack.h"
 #include "cpu/project.h"
 
 namespace pythia_fast::cpu::PF_ISA {
@@ -21,6 +22,7 @@ constexpr std::size_t scratch_bytes =
 
 template <typename M>
 constexpr Kernels table{embed<M>,
+                        pack<M>,
                         pick<M>,
                         norm<M>,
                         heads<M>,

@@ -115,20 +115,13 @@ inline void begin_running(Running* running, std::int64_t panels) {
 }
 
 // Folds the vocabulary's rows of the range into `running`, one entry per panel of the range.
-template <typename M, typename Source>
-void cross_entropy_of(const CrossEntropyWork& work, void* scratch) {
+template <typename M>
+void cross_entropy(const CrossEntropyWork& work, void* scratch) {
   const Range& range = work.range;
   auto* running = reinterpret_cast<Running*>(work.running);
   begin_running(running, range.panel_end - range.panel_begin);
   CrossEntropy epilogue(running, work.targets, range.panel_begin, range.row_end, work.with_best);
-  const auto* data = static_cast<const Source*>(work.weight.data);
-  const auto row = [&](std::int64_t i) -> const Source* {
-    return i < range.row_end ? data + i * work.weight.stride : nullptr;
-  };
-  product<M, Source>(row, work.weight.columns, range, work.x, product_scratch<M>(scratch),
-                     epilogue);
+  product_of<M>(work.weight, same_row, range, work.x, scratch, epilogue);
 }
-
-PF_BY_STORED_TYPE(cross_entropy, CrossEntropyWork)
 
 }  // namespace pythia_fast::cpu::PF_ISA

@@ -63,13 +63,14 @@ std::int64_t pieces_of(std::int64_t whole, std::int64_t piece) {
   return (whole + piece - 1) / piece;
 }
 
-// An even number of panels that gives each thread some, as far as there are enough. Where K is cut,
-// sums wait beside the activations in a core's L2, so that there is room for half as many.
-std::int64_t group_of(const Kernels& kernels, std::int64_t k, std::int64_t panels,
+// An even number of panels that gives each thread some, as far as there are enough. There is room
+// for half as many where sums wait beside the activations in a core's L2, since K is cut, and half
+// as many are enough where the weights need no packing.
+std::int64_t group_of(const Kernels& kernels, const Weight& weight, std::int64_t panels,
                       std::size_t threads) {
   const std::int64_t share = pieces_of(panels, static_cast<std::int64_t>(threads));
-  const std::int64_t most = k > kernels.block_k ? group_panels / 2 : group_panels;
-  return std::min(most, (share + 1) / 2 * 2);
+  const bool half = weight.columns > kernels.block_k || weight.type == StoredType::packed;
+  return std::min(half ? group_panels / 2 : group_panels, (share + 1) / 2 * 2);
 }
 
 template <typename Work>
@@ -89,7 +90,7 @@ void by_panels(std::size_t scratch_bytes, void (*kernel)(const Work&, void*), co
 template <typename Call>
 void by_range(const Kernels& kernels, const Weight& weight, std::int64_t rows,
               std::int64_t rows_each, std::int64_t panels, std::size_t threads, const Call& call) {
-  const std::int64_t group = group_of(kernels, weight.columns, panels, threads);
+  const std::int64_t group = group_of(kernels, weight, panels, threads);
   const std::int64_t in_rows = pieces_of(rows, rows_each);
   const std::int64_t pieces = in_rows * pieces_of(panels, group);
   share(static_cast<std::size_t>(pieces), threads, [&](std::size_t index) {

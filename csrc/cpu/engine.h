@@ -30,6 +30,7 @@ class Engine {
  public:
   Engine(Isa isa, Arithmetic arithmetic);  // ArgumentError where the processor cannot
 
+  const Kernels& kernels() const { return *kernels_; }
   std::size_t element_bytes() const { return kernels_->element_bytes; }
   std::size_t planes() const { return kernels_->planes; }
 

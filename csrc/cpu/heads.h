@@ -113,18 +113,37 @@ struct HeadPlaces {
   }
 };
 
+// The rows of the product by heads: [heads][3][features padded]. Of queries and keys, the features
+// that turn together follow each other.
+class HeadOrder {
+ public:
+  explicit HeadOrder(const RowOrder& order) : order_(order), width_(padded(order.features)) {}
+
+  // Which row of W is row `row` of the product, or -1.
+  std::int64_t source(std::int64_t row) const {
+    const std::int64_t part = row / width_;
+    std::int64_t feature = row % width_;
+    if (part % 3 != 2 && feature < order_.rotary) {
+      feature = feature / 2 + (feature % 2 == 0 ? 0 : order_.rotary / 2);
+    }
+    return feature < order_.features ? part * order_.features + feature : -1;
+  }
+
+ private:
+  RowOrder order_;
+  std::int64_t width_;
+};
+
 template <typename M>
 class HeadsEpilogue {
  public:
   explicit HeadsEpilogue(const HeadsWork& work)
-      : work_(work), places_(work.to), scale_(set1(query_scale(work.to.features))) {}
+      : work_(work),
+        places_(work.to),
+        order_({work.to.features, work.to.rotary}),
+        scale_(set1(query_scale(work.to.features))) {}
 
-  // Row `i` of the product: which row of W, or -1.
-  std::int64_t source(std::int64_t row) const {
-    const std::int64_t part = row / places_.width, feature = feature_of(part % 3, row);
-    if (feature >= work_.to.features) return -1;
-    return part * work_.to.features + feature;
-  }
+  std::int64_t source(std::int64_t row) const { return order_.source(row); }
 
   PF_INLINE void operator()(const Block& block, int part) {
     constexpr int parts = asides / 2, rows = block_rows / parts;
@@ -143,12 +162,6 @@ class HeadsEpilogue {
 
  private:
   using Element = typename M::Element;
-
-  std::int64_t feature_of(std::int64_t kind, std::int64_t row) const {
-    const std::int64_t feature = row % places_.width;
-    if (kind == 2 || feature >= work_.to.rotary) return feature;
-    return feature / 2 + (feature % 2 == 0 ? 0 : work_.to.rotary / 2);
-  }
 
   PF_INLINE void find(const Block& block, int panel) {
     const std::int64_t number = block.panel + panel;
@@ -198,23 +211,18 @@ class HeadsEpilogue {
 
   const HeadsWork& work_;
   HeadPlaces<M> places_;
+  HeadOrder order_;
   Vec scale_;
   std::int64_t sequence_ = 0, panel_ = 0, index_ = 0, feature_ = 0;
   Vec rows_[block_rows];
 };
 
-template <typename M, typename Source>
-void heads_of(const HeadsWork& work, void* scratch) {
+template <typename M>
+void heads(const HeadsWork& work, void* scratch) {
   HeadsEpilogue<M> epilogue(work);
-  const auto* data = static_cast<const Source*>(work.weight.data);
-  const auto row = [&](std::int64_t i) -> const Source* {
-    const std::int64_t source = i < work.range.row_end ? epilogue.source(i) : -1;
-    return source < 0 ? nullptr : data + source * work.weight.stride;
-  };
-  product<M, Source>(row, work.weight.columns, work.range, work.x, product_scratch<M>(scratch),
-                     epilogue);
+  product_of<M>(
+      work.weight, [&](std::int64_t row) { return epilogue.source(row); }, work.range, work.x,
+      scratch, epilogue);
 }
-
-PF_BY_STORED_TYPE(heads, HeadsWork)
 
 }  // namespace pythia_fast::cpu::PF_ISA

@@ -41,6 +41,14 @@ struct EmbedWork {
   std::int64_t panel_begin, panel_end;
 };
 
+// Rows [begin, end) of a product by a row-major matrix, in the form in which it reads them.
+struct PackWork {
+  Weight weight;
+  RowOrder order;
+  void* to;  // blocks of 32 rows by the columns padded to a multiple of 32, in all planes
+  std::int64_t row_begin, row_end;  // the first a multiple of 32
+};
+
 // Rows of a matrix, picked by number, as an operand. The number -1 stands for a row of zeros.
 struct PickWork {
   Weight weight;
@@ -149,6 +157,7 @@ struct UnpackWork {
 
 struct Kernels {
   void (*embed)(const EmbedWork&, void* scratch);
+  void (*pack)(const PackWork&, void* scratch);
   void (*pick)(const PickWork&, void* scratch);
   void (*norm)(const NormWork&, void* scratch);
   void (*heads)(const HeadsWork&, void* scratch);

@@ -6,14 +6,6 @@
 
 namespace pythia_fast::cpu::PF_ISA {
 
-template <typename Source>
-auto rows_of(const Weight& weight) {
-  return [&weight](std::int64_t row) -> const Source* {
-    if (row >= weight.rows) return nullptr;
-    return static_cast<const Source*>(weight.data) + row * weight.stride;
-  };
-}
-
 template <typename M>
 struct MlpEpilogue {
   const MlpWork& work;
@@ -35,14 +27,11 @@ struct MlpEpilogue {
   }
 };
 
-template <typename M, typename Source>
-void mlp_of(const MlpWork& work, void* scratch) {
+template <typename M>
+void mlp(const MlpWork& work, void* scratch) {
   MlpEpilogue<M> epilogue{work};
-  product<M, Source>(rows_of<Source>(work.weight), work.weight.columns, work.range, work.x,
-                     product_scratch<M>(scratch), epilogue);
+  product_of<M>(work.weight, same_row, work.range, work.x, scratch, epilogue);
 }
-
-PF_BY_STORED_TYPE(mlp, MlpWork)
 
 struct ResidualEpilogue {
   const ResidualWork& work;
@@ -59,13 +48,10 @@ struct ResidualEpilogue {
   }
 };
 
-template <typename M, typename Source>
-void residual_of(const ResidualWork& work, void* scratch) {
+template <typename M>
+void residual(const ResidualWork& work, void* scratch) {
   ResidualEpilogue epilogue{work};
-  product<M, Source>(rows_of<Source>(work.weight), work.weight.columns, work.range, work.a,
-                     product_scratch<M>(scratch), epilogue);
+  product_of<M>(work.weight, same_row, work.range, work.a, scratch, epilogue);
 }
-
-PF_BY_STORED_TYPE(residual, ResidualWork)
 
 }  // namespace pythia_fast::cpu::PF_ISA

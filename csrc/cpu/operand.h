@@ -8,8 +8,8 @@
 //   Bf16   bfloat16, by AMX tiles; panels [K/2][16][2], the pairs that a tile multiplies
 //   Split  a float32 as the sum of two bfloat16, hi + lo, in two planes; W X is taken as
 //          hi hi + hi lo + lo hi, which leaves out 2^-16 of a term and less
-// Weights lie row-major as they were loaded, in any of three types, and are packed 32 rows at a
-// time into a core's own cache while they are used: loading a checkpoint costs no packing.
+// Weights lie row-major as they were loaded, in any of three types. They are packed in blocks of 32
+// rows: once for all products of a checkpoint, or into a core's own cache while they are used.
 #pragma once
 
 #include "cpu/types.h"
@@ -99,7 +99,7 @@ PF_INLINE Vec widen_some(const Source* from, std::int64_t count) {
 // i of the block begins, null for a row of zeros. The columns are padded with zeros to a multiple
 // of 32; `end - begin` may be less only at the end of a row.
 template <typename Source, typename Row>
-PF_INLINE void pack(F32, Row row, std::int64_t begin, std::int64_t end, float* to) {
+PF_INLINE void pack_block(F32, Row row, std::int64_t begin, std::int64_t end, float* to) {
   for (std::int64_t k = begin; k < begin + padded(end - begin); k += lanes) {
     for (int half = 0; half < 2; ++half) {
       Vec tile[lanes];
@@ -123,7 +123,7 @@ template <>
 constexpr bool is_bfloat16<BFloat16> = true;
 
 template <typename Source, typename Row>
-PF_INLINE void pack(Bf16, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
+PF_INLINE void pack_block(Bf16, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
   const std::int64_t steps = padded(end - begin) / 32;
   for (int i = 0; i < block_rows; ++i) {
     const Source* from = row(i);
@@ -146,7 +146,7 @@ PF_INLINE void pack(Bf16, Row row, std::int64_t begin, std::int64_t end, std::ui
 }
 
 template <typename Source, typename Row>
-PF_INLINE void pack(Split, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
+PF_INLINE void pack_block(Split, Row row, std::int64_t begin, std::int64_t end, std::uint16_t* to) {
   const std::int64_t steps = padded(end - begin) / 32;
   const auto widened = [](__m256i half) {
     return Vec{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};

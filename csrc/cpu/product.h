@@ -1,7 +1,8 @@
-// The loop of every product: blocks of 32 rows of W, each packed once, by the pairs of panels of a
-// group of tokens. The packed rows stay in the core's L1 and the group's activations in its L2, so
-// that W is read from memory once per group. K is cut where 32 packed rows would not fit: then a
-// few hundred rows are taken through one cut after the other, and their sums wait in between.
+// The loop of every product: blocks of 32 packed rows of W, each by the pairs of panels of a group
+// of tokens. The packed rows stay in the core's L1 and the group's activations in its L2, so that W
+// is read from memory once per group. K is cut where 32 packed rows would not fit: then a few
+// hundred rows are taken through one cut after the other, and their sums wait in between. W has
+// been packed before, or is row-major and packed on the way.
 //
 // What becomes of a block is the epilogue's business: `epilogue(block, i)`, i = 0 … 15, is called
 // while the next block is multiplied. Sums run over K in one fixed order whatever else is computed,
@@ -46,13 +47,30 @@ constexpr std::int64_t cut_of(std::int64_t k) {
   return padded((k + cuts - 1) / cuts);
 }
 
-// Asks memory for the rows that are packed next while the present ones are multiplied: they are too
-// many streams for the processor to foresee. A line or so at a time, since each that is under way
-// takes one of the few buffers through which activations come from L2.
-template <typename Source, typename SourceRow>
-class Foresight {
+// Asks memory for what is multiplied next while the present rows are: a line or so at a time, since
+// each that is under way takes one of the few buffers through which activations come from L2.
+class AskingLines {
  public:
-  Foresight(SourceRow row, std::int64_t begin, std::int64_t end, std::int64_t times) : row_(row) {
+  AskingLines(const void* begin, std::int64_t bytes, std::int64_t times)
+      : at_(static_cast<const char*>(begin)), left_((bytes + line - 1) / line) {
+    each_ = (left_ + times - 1) / times;
+  }
+
+  PF_INLINE void some() {
+    for (std::int64_t i = 0; i < each_ && left_ > 0; ++i, --left_, at_ += line) prefetch(at_);
+  }
+
+ private:
+  static constexpr std::int64_t line = 64;
+  const char* at_;
+  std::int64_t left_, each_;
+};
+
+// The same for columns of 32 rows, which are too many streams for the processor to foresee.
+template <typename Source, typename SourceRow>
+class AskingRows {
+ public:
+  AskingRows(SourceRow row, std::int64_t begin, std::int64_t end, std::int64_t times) : row_(row) {
     bytes_ = (end - begin) * static_cast<std::int64_t>(sizeof(Source));
     begin_ = begin;
     const std::int64_t lines = block_rows * ((bytes_ + line - 1) / line);
@@ -84,10 +102,59 @@ ProductScratch<M>& product_scratch(void* scratch) {
   return *static_cast<ProductScratch<M>*>(scratch);
 }
 
-// W X over `range`. `source_row(row)` is where row `row` of the product begins in W, null for a row
-// of zeros; K is W's and X's.
-template <typename M, typename Source, typename SourceRow, typename Epilogue>
-void product(SourceRow source_row, std::int64_t k, const Range& range, const OperandView& x,
+// Where a product has its packed rows from. `block(row, begin, end)` are 32 of them, columns
+// [begin, end); `ahead(row, begin, end, times)` asks for those that are wanted next.
+//
+// Row-major: packed here. `source_row(row)` is where row `row` of the product begins in W, null for
+// a row of zeros.
+template <typename M, typename Source, typename SourceRow>
+class RowMajor {
+ public:
+  RowMajor(SourceRow source_row, ProductScratch<M>& scratch)
+      : source_row_(source_row), packed_(scratch.weights) {}
+
+  const typename M::Element* block(std::int64_t row, std::int64_t begin, std::int64_t end) {
+    const auto rows = [&](int i) { return source_row_(row + i); };
+    pack_block<Source>(M{}, rows, begin, end, packed_);
+    return packed_;
+  }
+
+  auto ahead(std::int64_t row, std::int64_t begin, std::int64_t end, std::int64_t times) const {
+    const auto rows = [this, row](int i) { return source_row_(row + i); };
+    return AskingRows<Source, decltype(rows)>(rows, begin, end, times);
+  }
+
+ private:
+  SourceRow source_row_;
+  typename M::Element* packed_;
+};
+
+// As pack.h leaves them: blocks of 32 rows by all columns, cuts of which lie in one piece.
+template <typename M>
+class Packed {
+ public:
+  explicit Packed(const Weight& weight)
+      : data_(static_cast<const typename M::Element*>(weight.data)),
+        block_(block_rows * padded(weight.columns) * M::planes) {}
+
+  const typename M::Element* block(std::int64_t row, std::int64_t begin, std::int64_t) const {
+    return data_ + row / block_rows * block_ + begin * block_rows * M::planes;
+  }
+
+  auto ahead(std::int64_t row, std::int64_t begin, std::int64_t end, std::int64_t times) const {
+    constexpr auto bytes = static_cast<std::int64_t>(sizeof(typename M::Element));
+    return AskingLines(block(row, begin, end), padded(end - begin) * block_rows * M::planes * bytes,
+                       times);
+  }
+
+ private:
+  const typename M::Element* data_;
+  std::int64_t block_;
+};
+
+// W X over `range`; K is W's and X's.
+template <typename M, typename Rows, typename Epilogue>
+void product(Rows rows, std::int64_t k, const Range& range, const OperandView& x,
              ProductScratch<M>& scratch, Epilogue& epilogue) {
   using Element = typename M::Element;
   const Tiles tiles;
@@ -107,13 +174,11 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
       const std::int64_t end = least(begin + cut, k);
       const std::int64_t columns = padded(end - begin);
       for (std::int64_t row = first; row < behind; row += block_rows) {
-        pack<Source>(M{}, [&](int i) { return source_row(row + i); }, begin, end, scratch.weights);
+        const Element* packed = rows.block(row, begin, end);
         const bool same_cut = row + block_rows < behind;
         const std::int64_t next_begin = same_cut ? begin : end == k ? 0 : end;
         const std::int64_t next_row = same_cut ? row + block_rows : end == k ? behind : first;
-        const auto next = [&, next_row](int i) { return source_row(next_row + i); };
-        Foresight<Source, decltype(next)> foresight(next, next_begin, least(next_begin + cut, k),
-                                                    pairs * asides);
+        auto asking = rows.ahead(next_row, next_begin, least(next_begin + cut, k), pairs * asides);
         float* waiting = scratch.waiting + (row - first) / block_rows * pairs * block_size;
         for (std::int64_t pair = 0; pair < pairs; ++pair, waiting += block_size) {
           const std::int64_t panel = range.panel_begin + 2 * pair;
@@ -121,14 +186,14 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
           const float* before = begin == 0 ? nullptr : waiting;
           float* sums = end == k ? scratch.sums[turn] : waiting;
           if (end == k && ready.sums != nullptr) {
-            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
+            multiply(M{}, packed, x0, x0 + panel_size, plane, columns, before, sums,
                      [&](int i) __attribute__((always_inline)) {
-                       foresight.some();
+                       asking.some();
                        aside(i);
                      });
           } else {
-            multiply(M{}, scratch.weights, x0, x0 + panel_size, plane, columns, before, sums,
-                     [&](int) __attribute__((always_inline)) { foresight.some(); });
+            multiply(M{}, packed, x0, x0 + panel_size, plane, columns, before, sums,
+                     [&](int) __attribute__((always_inline)) { asking.some(); });
           }
           if (end == k) {
             ready = {row, panel, sums};
@@ -143,7 +208,8 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
   }
 }
 
-// Defines `kernel<M>(work, scratch)`, which calls `kernel_of<M, Source>` for the weights' type.
+// Defines `kernel<M>(work, scratch)`, which calls `kernel_of<M, Source>` for a row-major matrix's
+// type.
 #define PF_BY_STORED_TYPE(kernel, Work)                 \
   template <typename M>                                 \
   void kernel(const Work& work, void* scratch) {        \
@@ -154,7 +220,37 @@ void product(SourceRow source_row, std::int64_t k, const Range& range, const Ope
         return kernel##_of<M, BFloat16>(work, scratch); \
       case StoredType::f16:                             \
         return kernel##_of<M, Float16>(work, scratch);  \
+      case StoredType::packed:                          \
+        return;                                         \
     }                                                   \
   }
+
+// Runs a product with W's rows as they are stored: `source(Source*)`.
+template <typename M, typename Epilogue, typename RowNumber>
+void product_of(const Weight& weight, RowNumber number, const Range& range, const OperandView& x,
+                void* scratch, Epilogue& epilogue) {
+  ProductScratch<M>& own = product_scratch<M>(scratch);
+  const auto row_major = [&]<typename Source>(const Source* data) {
+    const auto row = [&, data](std::int64_t i) -> const Source* {
+      const std::int64_t source = i < range.row_end ? number(i) : -1;
+      return source < 0 ? nullptr : data + source * weight.stride;
+    };
+    product<M>(RowMajor<M, Source, decltype(row)>(row, own), weight.columns, range, x, own,
+               epilogue);
+  };
+  switch (weight.type) {
+    case StoredType::f32:
+      return row_major(static_cast<const float*>(weight.data));
+    case StoredType::bf16:
+      return row_major(static_cast<const BFloat16*>(weight.data));
+    case StoredType::f16:
+      return row_major(static_cast<const Float16*>(weight.data));
+    case StoredType::packed:
+      return product<M>(Packed<M>(weight), weight.columns, range, x, own, epilogue);
+  }
+}
+
+// Rows as they are.
+PF_INLINE std::int64_t same_row(std::int64_t row) { return row; }
 
 }  // namespace pythia_fast::cpu::PF_ISA

@@ -1,7 +1,7 @@
 // A product as it is, float32 panels: what decoding projects a step's tokens into, and logits.
 #pragma once
 
-#include "cpu/mlp.h"
+#include "cpu/product.h"
 
 namespace pythia_fast::cpu::PF_ISA {
 
@@ -18,13 +18,10 @@ struct ProjectEpilogue {
   }
 };
 
-template <typename M, typename Source>
-void project_of(const ProjectWork& work, void* scratch) {
+template <typename M>
+void project(const ProjectWork& work, void* scratch) {
   ProjectEpilogue epilogue{work};
-  product<M, Source>(rows_of<Source>(work.weight), work.weight.columns, work.range, work.x,
-                     product_scratch<M>(scratch), epilogue);
+  product_of<M>(work.weight, same_row, work.range, work.x, scratch, epilogue);
 }
-
-PF_BY_STORED_TYPE(project, ProjectWork)
 
 }  // namespace pythia_fast::cpu::PF_ISA

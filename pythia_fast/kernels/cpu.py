@@ -2,7 +2,8 @@
 
 Activations are feature-major, one token to a lane of a vector, so that nothing along the features
 needs a shuffle and a product's result is the next product's input. Weights are read where they lie
-in the arena, whatever their dtype. An arithmetic says how products are taken:
+in the arena, whatever their dtype, or from packed copies, which is faster. An arithmetic says how
+products are taken:
 
 - "float32": float32 multiply-adds, on any processor;
 - "bfloat16": AMX tiles, activations rounded to bfloat16, sums in float32;
@@ -22,11 +23,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pythia_fast.core import CpuEngine, instruction_sets
+from pythia_fast.core import CpuEngine, PackedWeight, instruction_sets
 from pythia_fast.kernels.panels import LANES, Heads, KeyValues, Operand, PanelRope
 from pythia_fast.kernels.scores import TokenScores
 
 Arithmetic = Literal["float32", "bfloat16", "split-bf16"]
+
+Matrix = torch.Tensor | PackedWeight
+"""What a product multiplies by: a weight as it is, or as `CpuKernels.pack` has made it."""
 
 STORED = frozenset((torch.float32, torch.bfloat16, torch.float16))
 """The dtypes in which the kernels take matrices."""
@@ -53,6 +57,7 @@ class CpuKernels:
     def __init__(self, arithmetic: Arithmetic, *, instructions: str | None = None) -> None:
         self.arithmetic = arithmetic
         self._engine = CpuEngine(arithmetic, instructions=instructions)
+        self.value_bytes = self._engine.planes * self._engine.element_bytes
 
     def operand(self, rows: int, panels: int) -> Operand:
         """Room for `rows` features of `panels` panels, an even number."""
@@ -64,6 +69,26 @@ class CpuKernels:
         """Rows of the embedding into x."""
         self._engine.embed(
             _array(table_VD), _int32(ids_PL), x_PDL.numpy(), len(ids_PL), torch.get_num_threads()
+        )
+
+    def pack(
+        self,
+        w_CD: torch.Tensor,
+        *,
+        into: PackedWeight | None = None,
+        head_dim: int = 0,
+        rotary_dims: int = 0,
+    ) -> PackedWeight:
+        """A copy of a matrix as products read it; their results are the same.
+
+        `into` is one of the same shape that is packed anew. The weight of `heads` needs the heads'
+        width and how many of their dimensions turn.
+        """
+        return self._engine.pack(
+            *(_array(w_CD), torch.get_num_threads()),
+            into=into,
+            features=head_dim,
+            rotary=rotary_dims,
         )
 
     def pick(self, x_ND: torch.Tensor, rows_N: torch.Tensor | None = None) -> Operand:
@@ -107,12 +132,12 @@ class CpuKernels:
         return Heads(queries, keys, values, (sequences, heads, width, panels))
 
     def heads(
-        self, x: Operand, w_CD: torch.Tensor, b_C: torch.Tensor, rope: PanelRope, to: Heads
+        self, x: Operand, w_CD: Matrix, b_C: torch.Tensor, rope: PanelRope, to: Heads
     ) -> None:
         """Rotated queries and keys, and values, of the projection laid out [H, 3, K]."""
         self._engine.heads(
             x.data.numpy(),
-            _array(w_CD),
+            _factor(w_CD),
             _floats(b_C),
             rope.cosines.numpy(),
             rope.sines.numpy(),
@@ -166,14 +191,13 @@ class CpuKernels:
             torch.get_num_threads(),
         )
 
-    def project(
-        self, x: Operand, w_CD: torch.Tensor, b_C: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def project(self, x: Operand, w_CD: Matrix, b_C: torch.Tensor | None = None) -> torch.Tensor:
         """W x + b as float32 panels, [P, C, L]."""
-        to_PCL = torch.empty(x.panels, len(w_CD), LANES)
+        rows = w_CD.rows if isinstance(w_CD, PackedWeight) else len(w_CD)
+        to_PCL = torch.empty(x.panels, rows, LANES)
         self._engine.project(
             x.data.numpy(),
-            _array(w_CD),
+            _factor(w_CD),
             None if b_C is None else _floats(b_C),
             to_PCL.numpy(),
             torch.get_num_threads(),
@@ -195,7 +219,7 @@ class CpuKernels:
     def mlp(
         self,
         x: Operand,
-        w_FD: torch.Tensor,
+        w_FD: Matrix,
         b_F: torch.Tensor,
         gelu: str,
         out: Operand,
@@ -204,7 +228,7 @@ class CpuKernels:
         """gelu(W x + b) into rows `out_row` and on of `out`; `gelu` is "none" (erf) or "tanh"."""
         self._engine.mlp(
             x.data.numpy(),
-            _array(w_FD),
+            _factor(w_FD),
             _floats(b_F),
             gelu,
             out.data.numpy(),
@@ -213,12 +237,10 @@ class CpuKernels:
             torch.get_num_threads(),
         )
 
-    def residual_(
-        self, x_PDL: torch.Tensor, a: Operand, w_DE: torch.Tensor, b_D: torch.Tensor
-    ) -> None:
+    def residual_(self, x_PDL: torch.Tensor, a: Operand, w_DE: Matrix, b_D: torch.Tensor) -> None:
         """Add W a + b to x, in place; the branches are summed before x is added."""
         self._engine.residual(
-            a.data.numpy(), _array(w_DE), _floats(b_D), x_PDL.numpy(), torch.get_num_threads()
+            a.data.numpy(), _factor(w_DE), _floats(b_D), x_PDL.numpy(), torch.get_num_threads()
         )
 
     def unpack(self, x_PDL: torch.Tensor) -> torch.Tensor:
@@ -228,16 +250,16 @@ class CpuKernels:
         self._engine.unpack(x_PDL.numpy(), rows_ND.numpy(), panels, width, torch.get_num_threads())
         return rows_ND
 
-    def nll(self, h: Operand, w_VD: torch.Tensor, y_N: torch.Tensor) -> torch.Tensor:
+    def nll(self, h: Operand, w_VD: Matrix, y_N: torch.Tensor) -> torch.Tensor:
         """Nats of the first N tokens' targets, [N] float32: logsumexp(W h) - (W h)[y]."""
         nll_N = torch.empty(len(y_N))
         self._engine.scores(
-            *(h.data.numpy(), _array(w_VD), _targets(y_N, h.panels), len(y_N), nll_N.numpy()),
+            *(h.data.numpy(), _factor(w_VD), _targets(y_N, h.panels), len(y_N), nll_N.numpy()),
             *(None, None, None, None, torch.get_num_threads()),
         )
         return nll_N
 
-    def scores(self, h: Operand, w_VD: torch.Tensor, y_N: torch.Tensor) -> TokenScores:
+    def scores(self, h: Operand, w_VD: Matrix, y_N: torch.Tensor) -> TokenScores:
         """All scores of the first N tokens' targets, [N] each; logits are never in memory."""
         count = len(y_N)
         scores = TokenScores(
@@ -248,7 +270,7 @@ class CpuKernels:
             margin=torch.empty(count),
         )
         self._engine.scores(
-            *(h.data.numpy(), _array(w_VD), _targets(y_N, h.panels), count),
+            *(h.data.numpy(), _factor(w_VD), _targets(y_N, h.panels), count),
             scores.nll.numpy(),
             scores.logsumexp.numpy(),
             scores.target_logit.numpy(),
@@ -262,7 +284,7 @@ class CpuKernels:
         """What an operand of so many features and panels takes, in numbers of four bytes."""
         padded = -(-rows // 32) * 32
         values = panels * padded * LANES
-        return values * self._engine.planes * self._engine.element_bytes // 4
+        return values * self.value_bytes // 4
 
 
 def _array(weight: torch.Tensor) -> npt.NDArray[np.generic]:
@@ -271,6 +293,10 @@ def _array(weight: torch.Tensor) -> npt.NDArray[np.generic]:
     if weight.dtype == torch.bfloat16:
         weight = weight.view(torch.uint16)
     return weight.numpy()
+
+
+def _factor(weight: Matrix) -> npt.NDArray[np.generic] | PackedWeight:
+    return weight if isinstance(weight, PackedWeight) else _array(weight)
 
 
 def _floats(vector: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -14,7 +14,9 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.panels import LANES, KeyValues, Operand, panelled, panels_of
 from pythia_fast.model import neox
 from pythia_fast.model.native import Native
-from pythia_fast.model.parameters import BlockWeights, Parameters
+from pythia_fast.model.packed import PackedBlock
+from pythia_fast.model.parameters import Parameters
+from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
 
 PROMPT_TOKENS = 4096
@@ -44,14 +46,14 @@ class NativeDecoder:
     A sequence's results do not depend on the others, nor on the number of threads.
     """
 
-    def __init__(self, native: Native, weights: Parameters, sequences: int, positions: int) -> None:
-        self._native, self._weights = native, weights
+    def __init__(self, native: Native, weights: Weights, sequences: int, positions: int) -> None:
+        self._native, self._weights = native, native.packed(weights)
         self._sequences, self._positions = sequences, positions
         self._length = 0
         a, kernels = native.architecture, native.kernels
         self._layers = [
             (w, kernels.room_for_keys(sequences, a.heads, a.head_dim, positions))
-            for w in weights.layers
+            for w in self._weights.layers
         ]
         self._room = native.room(-(-sequences // LANES))
 
@@ -74,7 +76,7 @@ class NativeDecoder:
         """The likeliest next token and its lead; NaN where a logit is. Logits are never stored."""
         h = self._native.final(self._room.x_PDL, self._weights)
         nothing_B = torch.zeros(self._sequences, dtype=torch.int64)
-        found = self._native.kernels.scores(h, self._weights.unembed_VD, nothing_B)
+        found = self._native.kernels.scores(h, self._weights.unembed, nothing_B)
         return found.argmax, found.margin
 
     @torch.inference_mode()
@@ -82,7 +84,7 @@ class NativeDecoder:
         """Of the next token, [B, V] float32."""
         kernels = self._native.kernels
         h = self._native.final(self._room.x_PDL, self._weights)
-        logits_PVL = kernels.project(h, self._weights.unembed_VD)
+        logits_PVL = kernels.project(h, self._weights.unembed)
         return kernels.unpack(logits_PVL[: -(-self._sequences // LANES)])[: self._sequences]
 
     def _prompt(self, ids_BT: torch.Tensor) -> None:
@@ -111,7 +113,7 @@ class NativeDecoder:
             self._native.block(w, self._room, partial(self._attend, cache=cache))
         self._length += 1
 
-    def _attend(self, a: Operand, w: BlockWeights, out: Operand, cache: KeyValues) -> None:
+    def _attend(self, a: Operand, w: PackedBlock, out: Operand, cache: KeyValues) -> None:
         kernels = self._native.kernels
         qkv_PCL = kernels.project(a, w.qkv_CD, w.qkv_bias_C)
         kernels.decode(qkv_PCL, self._native.rope, self._length, cache, out)

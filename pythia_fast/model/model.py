@@ -116,7 +116,7 @@ class Model:
         )
         for rows in self._passes(ids_BT):
             if self.native is not None:
-                self.native.logits_into(ids_BT[rows], self._weights.views, out_BTV[rows])
+                self.native.logits_into(ids_BT[rows], self._weights, out_BTV[rows])
                 continue
             h_BTD = self._hidden(ids_BT[rows])
             out_BTV[rows] = linear(h_BTD, self._weights.unembed_VD)
@@ -130,7 +130,7 @@ class Model:
         for rows in self._passes(ids_BT) if out_BT.numel() else ():
             if self.native is not None:
                 ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-                out_BT[rows] = self.native.nll(ids, y_BT, self._weights.views)
+                out_BT[rows] = self.native.nll(ids, y_BT, self._weights)
                 continue
             h_ND = self._hidden(ids_BT[rows, :-1]).flatten(0, 1)
             nll_N = linear_nll(h_ND, self._weights.unembed_VD, ids_BT[rows, 1:].flatten())
@@ -146,7 +146,7 @@ class Model:
         for rows in self._passes(ids_BT) if count else ():
             if self.native is not None:
                 ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-                found = self.native.scores(ids, y_BT, self._weights.views, start)
+                found = self.native.scores(ids, y_BT, self._weights, start)
                 parts.append(found.map(lambda x_BT: x_BT.reshape(-1)))
                 continue
             h_ND = self._hidden(ids_BT[rows, :-1])[:, start:].flatten(0, 1)
@@ -252,7 +252,7 @@ class Model:
         if self.native is not None:
             few = sequences <= FEW_SEQUENCES and self.dtype == torch.float32
             if reproducible or not few or self.native.arithmetic == "bfloat16":
-                return NativeDecoder(self.native, weights, sequences, positions)
+                return NativeDecoder(self.native, self._weights, sequences, positions)
         return TorchDecoder(self.architecture, self._shape, weights, sequences, positions)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -278,7 +278,7 @@ class Model:
     def _residual_stream(self, ids_BT: torch.Tensor) -> Iterator[torch.Tensor]:
         """The residual stream before each block and after the last, [B, T, D]."""
         if self.native is not None:
-            for x_BTD in self.native.residual_stream(ids_BT, self._weights.views):
+            for x_BTD in self.native.residual_stream(ids_BT, self._weights):
                 yield x_BTD.to(self.dtype)
             return
         x_BTD = embedding(ids_BT, self._weights.embed_VD)

@@ -15,7 +15,8 @@ from pythia_fast.kernels.cpu import MAX_HEAD_DIM, Arithmetic, CpuKernels
 from pythia_fast.kernels.panels import LANES, Heads, Operand, PanelRope, panelled, panels_of
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model.neox import Shape
-from pythia_fast.model.parameters import BlockWeights, Parameters
+from pythia_fast.model.packed import Packed, PackedBlock, Packer
+from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
 
 LOGIT_ROWS = 4096
@@ -28,7 +29,7 @@ def takes(architecture: Architecture) -> bool:
     return architecture.head_dim <= MAX_HEAD_DIM and not any(size % 2 for size in even)
 
 
-Attend = Callable[[Operand, BlockWeights, Operand], None]
+Attend = Callable[[Operand, PackedBlock, Operand], None]
 """(ln1(x), the block's weights, out): what each token's heads find, into the first rows of out."""
 
 
@@ -58,68 +59,78 @@ class Native:
         self.rope = PanelRope(shape.rope)
         self.architecture = architecture
         self._shape = shape
+        self._packer = Packer(self.kernels, architecture, self.rope.rotary_dims)
         self._rooms: dict[tuple[int, int], tuple[Room, Attend]] = {}
         self._turn = threading.Lock()
 
-    def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, w: Parameters) -> torch.Tensor:
+    def packed(self, weights: Weights) -> Packed:
+        """An arena's weights as the kernels take them, packed anew if it has been loaded since."""
+        with self._turn:
+            return self._packer.take(weights)
+
+    def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights) -> torch.Tensor:
         """Nats of each target, [B, T] float32."""
         B, T = ids_BT.shape
-        with self._states(ids_BT, w) as x_PDL:
+        with self._states(ids_BT, weights) as (x_PDL, w):
             h = self.final(x_PDL, w)
-            nll_N = self.kernels.nll(h, w.unembed_VD, panels_of(y_BT).flatten())
+            nll_N = self.kernels.nll(h, w.unembed, panels_of(y_BT).flatten())
         return _unpadded(nll_N, B, T)
 
     def scores(
-        self, ids_BT: torch.Tensor, y_BT: torch.Tensor, w: Parameters, start: int
+        self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights, start: int
     ) -> TokenScores:
         """All scores of the targets from position `start` on, [B, T - start] each."""
         B, T = ids_BT.shape
-        with self._states(ids_BT, w) as x_PDL:
+        with self._states(ids_BT, weights) as (x_PDL, w):
             if start:
                 # The vocabulary is half of a small model's work: only what is asked for.
                 x_ND = self._rows(x_PDL, B, T)[:, start:].flatten(0, 1)
                 h = self.final(panelled(x_ND), w)
                 y_N = y_BT[:, start:].flatten()
-                found = self.kernels.scores(h, w.unembed_VD, y_N)
+                found = self.kernels.scores(h, w.unembed, y_N)
                 return found.map(lambda x_N: x_N.view(B, T - start))
             h = self.final(x_PDL, w)
-            found = self.kernels.scores(h, w.unembed_VD, panels_of(y_BT).flatten())
+            found = self.kernels.scores(h, w.unembed, panels_of(y_BT).flatten())
         return found.map(lambda x_N: _unpadded(x_N, B, T))
 
-    def logits_into(self, ids_BT: torch.Tensor, w: Parameters, to_BTV: torch.Tensor) -> None:
+    def logits_into(self, ids_BT: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
         """Logits of each next token, rounded to the dtype of `to`.
 
         Some of the vocabulary's rows at a time: in float32 they are in memory for these only.
         """
         B, T = ids_BT.shape
-        with self._states(ids_BT, w) as x_PDL:
+        with self._states(ids_BT, weights) as (x_PDL, w):
             h = self.final(x_PDL, w)
-        for first in range(0, len(w.unembed_VD), LOGIT_ROWS):
+        for first in range(0, len(weights.unembed_VD), LOGIT_ROWS):
             cut = slice(first, first + LOGIT_ROWS)
-            to_BTV[..., cut] = self._rows(self.kernels.project(h, w.unembed_VD[cut]), B, T)
+            to_BTV[..., cut] = self._rows(self.kernels.project(h, weights.unembed_VD[cut]), B, T)
 
-    def residual_stream(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:
+    def residual_stream(self, ids_BT: torch.Tensor, weights: Weights) -> Iterator[torch.Tensor]:
         """The residual stream before each block and after the last, [B, T, D] float32 each."""
         B, T = ids_BT.shape
         with self._turn:
+            w = self._packer.take(weights)
             room, attend = self._room(B, T)
             self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
             yield self._rows(room.x_PDL, B, T)
-            for weights in w.layers:
-                self.block(weights, room, attend)
+            for block in w.layers:
+                self.block(block, room, attend)
                 yield self._rows(room.x_PDL, B, T)
 
     @contextmanager
-    def _states(self, ids_BT: torch.Tensor, w: Parameters) -> Iterator[torch.Tensor]:
+    def _states(
+        self, ids_BT: torch.Tensor, weights: Weights
+    ) -> Iterator[tuple[torch.Tensor, Packed]]:
         """The residual stream after the last block, as panels; good until the context ends."""
         with self._turn:
+            w = self._packer.take(weights)
             room, attend = self._room(*ids_BT.shape)
             self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
-            for weights in w.layers:
-                self.block(weights, room, attend)
-            yield room.x_PDL
+            for block in w.layers:
+                self.block(block, room, attend)
+            yield room.x_PDL, w
 
-    def block(self, w: BlockWeights, room: Room, attend: Attend) -> None:
+    def block(self, w: PackedBlock, room: Room, attend: Attend) -> None:
         """One block on the room's x in place, parallel or sequential as in `neox.block`."""
         kernels, epsilon, width = self.kernels, self._shape.epsilon, self.architecture.width
         x_PDL, branches = room.x_PDL, room.branches
@@ -130,22 +141,22 @@ class Native:
         if self._shape.parallel_residual:
             attend(room.normed[0], w, branches)
             kernels.mlp(
-                room.normed[1], w.mlp_in_FD, w.mlp_in_bias_F, self._shape.gelu, branches, width
+                room.normed[1], w.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, width
             )
-            kernels.residual_(x_PDL, branches, w.out_DE, w.out_bias_D)
+            kernels.residual_(x_PDL, branches, w.out, w.out_bias_D)
             return
         attend(room.normed[0], w, room.normed[1])
-        kernels.residual_(x_PDL, room.normed[1], w.attention_out_DD, w.attention_out_bias_D)
+        kernels.residual_(x_PDL, room.normed[1], w.attention_out, w.attention_out_bias_D)
         kernels.norm(x_PDL, (w.ln2,), epsilon, room.normed[:1])
-        kernels.mlp(room.normed[0], w.mlp_in_FD, w.mlp_in_bias_F, self._shape.gelu, branches, 0)
-        kernels.residual_(x_PDL, branches, w.mlp_out_DF, w.mlp_out_bias_D)
+        kernels.mlp(room.normed[0], w.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, 0)
+        kernels.residual_(x_PDL, branches, w.mlp_out, w.mlp_out_bias_D)
 
-    def attend(self, a: Operand, w: BlockWeights, out: Operand, heads: Heads) -> None:
+    def attend(self, a: Operand, w: PackedBlock, out: Operand, heads: Heads) -> None:
         """Causal attention of whole sequences; queries, keys and values stay in `heads`."""
-        self.kernels.heads(a, w.qkv_CD, w.qkv_bias_C, self.rope, heads)
+        self.kernels.heads(a, w.qkv, w.qkv_bias_C, self.rope, heads)
         self.kernels.attention(heads, out)
 
-    def final(self, x_PDL: torch.Tensor, w: Parameters) -> Operand:
+    def final(self, x_PDL: torch.Tensor, w: Packed) -> Operand:
         """The final LayerNorm's output."""
         h = self.kernels.operand(x_PDL.shape[1], len(x_PDL))
         self.kernels.norm(x_PDL, (w.final_norm,), self._shape.epsilon, (h,))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pythia_fast.core import instruction_sets
-from pythia_fast.kernels.cpu import CpuKernels
+from pythia_fast.kernels.cpu import CpuKernels, Matrix
 from pythia_fast.kernels.panels import LANES, Operand, PanelRope, panelled
 from pythia_fast.kernels.rotary import Rope
 
@@ -91,14 +91,14 @@ class Native:
     def attention(
         self,
         x_BTD: torch.Tensor,
-        w_CD: torch.Tensor,
+        w_CD: Matrix,
         b_C: torch.Tensor,
         heads: int,
         rope: Rope,
     ) -> torch.Tensor:
         """Projection, rotation and attention of whole sequences, [B, T, H K] float64."""
         B, T, D = x_BTD.shape
-        each, width = -(-T // LANES), len(w_CD) // 3
+        each, width = -(-T // LANES), len(b_C) // 3
         padded_BTD = torch.zeros(B, each * LANES, D)
         padded_BTD[:, :T] = x_BTD
         x = self.operand(padded_BTD.view(-1, D))

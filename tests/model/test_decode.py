@@ -18,15 +18,12 @@ KINDS = ["torch", "float32", *(["bfloat16", "split-bf16"] if "amx" in instructio
 
 
 def decoder_of(kind: str, model: Model, sequences: int, positions: int) -> Decoder:
-    architecture, shape, views = (
-        model.architecture,
-        Shape.of(model.architecture),
-        model.weights.views,
-    )
+    architecture, weights = model.architecture, model.weights
+    shape = Shape.of(architecture)
     if kind == "torch":
-        return TorchDecoder(architecture, shape, views, sequences, positions)
+        return TorchDecoder(architecture, shape, weights.views, sequences, positions)
     native = Native(architecture, shape, kind)  # type: ignore[arg-type]
-    return NativeDecoder(native, views, sequences, positions)
+    return NativeDecoder(native, weights, sequences, positions)
 
 
 @pytest.fixture(params=["parallel", "sequential"])

@@ -1,0 +1,122 @@
+"""Weights as the native kernels take them: matrices packed once for each load, the rest in place.
+
+D width, C = 3D, F feed-forward width, V vocabulary rows.
+"""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+
+from pythia_fast.core import PackedWeight
+from pythia_fast.kernels.cpu import CpuKernels, Matrix
+from pythia_fast.model.parameters import BlockWeights, Norm
+from pythia_fast.model.weights import Weights
+from pythia_fast.suite.architecture import Architecture
+
+LARGEST_COPY = 4 << 30
+"""Bytes. Packed weights are a second copy. Where it would be larger, and for float32 products,
+which hardly gain by it, matrices are multiplied as they lie in the arena, with the same results."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBlock:
+    """One block's weights; `qkv` is packed for attention, `qkv_CD` lies in the arena."""
+
+    ln1: Norm
+    ln2: Norm
+    qkv: Matrix
+    qkv_CD: torch.Tensor
+    qkv_bias_C: torch.Tensor
+    mlp_in: Matrix
+    mlp_in_bias_F: torch.Tensor
+    out: Matrix
+    attention_out: Matrix
+    mlp_out: Matrix
+    attention_out_bias_D: torch.Tensor
+    mlp_out_bias_D: torch.Tensor
+    out_bias_D: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """All weights of a model."""
+
+    embed_VD: torch.Tensor
+    layers: tuple[PackedBlock, ...]
+    final_norm: Norm
+    unembed: Matrix
+
+
+def unpacked(w: BlockWeights) -> PackedBlock:
+    """A block whose matrices are multiplied as they lie, for once: the results are the same."""
+    return PackedBlock(
+        ln1=w.ln1,
+        ln2=w.ln2,
+        qkv=w.qkv_CD,
+        qkv_CD=w.qkv_CD,
+        qkv_bias_C=w.qkv_bias_C,
+        mlp_in=w.mlp_in_FD,
+        mlp_in_bias_F=w.mlp_in_bias_F,
+        out=w.out_DE,
+        attention_out=w.attention_out_DD,
+        mlp_out=w.mlp_out_DF,
+        attention_out_bias_D=w.attention_out_bias_D,
+        mlp_out_bias_D=w.mlp_out_bias_D,
+        out_bias_D=w.out_bias_D,
+    )
+
+
+class Packer:
+    """Packs an arena's matrices, again after each load, always into the same memory."""
+
+    def __init__(self, kernels: CpuKernels, architecture: Architecture, rotary_dims: int) -> None:
+        self._kernels = kernels
+        self._architecture = architecture
+        self._heads = {"head_dim": architecture.head_dim, "rotary_dims": rotary_dims}
+        bytes_of_all = _copied_bytes(architecture, kernels)
+        self._copying = kernels.arithmetic != "float32" and bytes_of_all <= LARGEST_COPY
+        self._copies: dict[str, PackedWeight] = {}
+        self._known: tuple[Weights, int, Packed] | None = None
+
+    def take(self, weights: Weights) -> Packed:
+        """The weights as they are now; what was returned before is not valid any more."""
+        known = self._known
+        if known is None or known[0] is not weights or known[1] != weights.generation:
+            self._known = None  # nothing is valid while packing is under way
+            known = (weights, weights.generation, self._packed(weights))
+            self._known = known
+        return known[2]
+
+    def _packed(self, weights: Weights) -> Packed:
+        layers = (self._block(f"{i} ", w) for i, w in enumerate(weights.layers))
+        return Packed(
+            embed_VD=weights.embed_VD,
+            layers=tuple(layers),
+            final_norm=weights.final_norm,
+            unembed=self._copy("unembed", weights.unembed_VD),
+        )
+
+    def _block(self, name: str, w: BlockWeights) -> PackedBlock:
+        block, copy = unpacked(w), self._copy
+        qkv = copy(f"{name} qkv", w.qkv_CD, **self._heads)
+        mlp_in = copy(f"{name} mlp_in", w.mlp_in_FD)
+        if self._architecture.parallel_residual:
+            return replace(block, qkv=qkv, mlp_in=mlp_in, out=copy(f"{name} out", w.out_DE))
+        attention_out = copy(f"{name} attention_out", w.attention_out_DD)
+        mlp_out = copy(f"{name} mlp_out", w.mlp_out_DF)
+        return replace(block, qkv=qkv, mlp_in=mlp_in, attention_out=attention_out, mlp_out=mlp_out)
+
+    def _copy(self, name: str, matrix: torch.Tensor, **heads: int) -> Matrix:
+        if not self._copying:
+            return matrix
+        copy = self._kernels.pack(matrix, into=self._copies.get(name), **heads)
+        self._copies[name] = copy
+        return copy
+
+
+def _copied_bytes(architecture: Architecture, kernels: CpuKernels) -> int:
+    """What all packed matrices take, but for padding."""
+    matrices = [shape for name, shape in architecture.shapes().items() if len(shape) == 2]
+    values = sum(prod(shape) for shape in matrices) - architecture.vocab_rows * architecture.width
+    return values * kernels.value_bytes
