@@ -14,7 +14,7 @@ from pythia_fast.model.parameters import BlockWeights, Norm
 from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
 
-LARGEST_COPY = 4 << 30
+LARGEST_COPY = 2 << 30
 """Bytes. Packed weights are a second copy. Where it would be larger, and for float32 products,
 which hardly gain by it, matrices are multiplied as they lie in the arena, with the same results."""
 
