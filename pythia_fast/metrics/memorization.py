@@ -7,8 +7,8 @@ of positions at which the two agree.
 
 Greedy decoding gives the continuation exactly if and only if, with the true tokens as input, the
 arg max is right at every position: so the flags need no generation. An arg max whose margin over
-the second best is a near tie, within the error of the arithmetic, is decided again in float32 and
-one sequence at a time, so that a flag depends neither on the data type nor on the batch.
+the second best is a near tie, within the error of the arithmetic, is decided again in float32, so
+that a flag depends neither on the data type nor on the batch.
 """
 
 import operator
@@ -26,8 +26,8 @@ from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics.protocol import Batch, Column
 from pythia_fast.model import Model, greedy_steps, sequences_at_once
 
-FIRST_LOOK = 4
-"""Positions tested before the failures are dropped: few unmemorized sequences pass four."""
+PANEL = 16
+"""Tokens that the native kernels compute together: a sequence costs as much as whole panels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class Memorization(_Continuation):
         return True
 
     def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:
-        """Test the first positions of all, then all positions of those that passed."""
+        """Test the first positions of all, then more and more of those that passed so far."""
         ids_BT = batch.ids_BT[:, : self.max_tokens]
         decisions = _Decisions(len(ids_BT), self.continuation)
         alive = np.arange(len(ids_BT))
         unsure: npt.NDArray[np.bool_] = np.zeros(len(ids_BT), dtype=np.bool_)
-        for length in sorted({min(FIRST_LOOK, self.continuation), self.continuation}):
+        for length in self._looks():
             if not len(alive):
                 break
             rows_B = torch.from_numpy(alive)
@@ -102,12 +102,23 @@ class Memorization(_Continuation):
         if unsure.any():
             rows = alive[unsure]
             unsure_BT = ids_BT[torch.from_numpy(rows)]
-            scores = model.exact(unsure_BT, start=self.prompt - 1)
-            margin = scores.margin.numpy(force=True)
-            right = (scores.argmax == unsure_BT[:, self.prompt :]).numpy(force=True)
+            argmax_RC, margin_RC = model.decide(unsure_BT, start=self.prompt - 1)
+            margin = margin_RC.numpy(force=True)
+            right = (argmax_RC == unsure_BT[:, self.prompt :]).numpy(force=True)
             decisions.record(rows, right & np.isfinite(margin), margin)
             decisions.redecided[rows] = True
         return decisions.columns()
+
+    def _looks(self) -> list[int]:
+        """How many positions are tested before the failures are dropped, in rising order.
+
+        As many as whole panels of input decide, twice, then all. Most sequences that are not
+        memorized fail at the first position, which the prompt's own panels decide if it fills them,
+        and few of the others pass sixteen more.
+        """
+        first = 1 + -self.prompt % PANEL
+        looks = (min(length, self.continuation) for length in (first, first + PANEL))
+        return sorted({*looks, self.continuation})
 
     def _scores(self, model: Model, batch: Batch, rows_B: torch.Tensor, length: int) -> TokenScores:
         """Scores of some rows' first `length` tokens of the continuation."""
@@ -161,7 +172,7 @@ class MemorizationScore(_Continuation):
                 break
             decisions.redecided[rows_R.numpy(force=True)] = True
             seen_RT = torch.cat([ids_BT[rows_R, :P], decoded_BC[rows_R]], 1)
-            exact_RC = model.exact(seen_RT, start=P - 1).argmax
+            exact_RC, _ = model.decide(seen_RT, start=P - 1)
             wrong_RC = tie_RC & (exact_RC != decoded_BC[rows_R])
             overruled_R = wrong_RC.any(1)
             rows_R, first_R = rows_R[overruled_R], wrong_RC[overruled_R].int().argmax(1)

@@ -1,21 +1,107 @@
 """The same scores in float32, whatever the resident dtype: the referee for near ties.
 
-One block's weights (or one embedding) are in memory in float32 at a time, read from the checkpoint
-that the resident weights came from. Each sequence is computed alone, so that its scores do not
-depend on the batch around it.
+On a CPU the native kernels compute them, many sequences at a time: a sequence's bits do not depend
+on its company. Elsewhere torch does, each sequence on its own, for the same reason.
+
+The weights are the checkpoint's own, in float32. If they are not resident, those of a small model
+are read once into an arena of `KEPT_BYTES` at most, which is kept, and read again for another
+checkpoint. Of a larger model, and on a GPU, one block (or one embedding) is in memory at a time.
+
+B batch, T time, D width, V vocabulary rows, P panels, L = 16 lanes.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from pythia_fast.kernels.cpu import Arithmetic
 from pythia_fast.kernels.cross_entropy import linear_scores
+from pythia_fast.kernels.panels import LANES, panelled
 from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model.native import Native, takes
 from pythia_fast.model.neox import Shape, block, layer_norm
+from pythia_fast.model.packed import unpacked
 from pythia_fast.model.parameters import BlockWeights, Layout, Norm, Place, parameters
 from pythia_fast.model.weights import Weights, read_places
 from pythia_fast.series.checkpoint import Checkpoint
+from pythia_fast.suite.architecture import Architecture
+
+KEPT_BYTES = 1 << 30
+"""The largest arena that is kept: models up to 160m. Where split-bf16 decides first, its packed
+copy takes as much again."""
+
+HELD_BYTES = 256 << 20
+"""What the residual stream may take of sequences for which a checkpoint is read once."""
+
+PASS_TOKENS = 4096
+"""Tokens that go through a block together."""
+
+
+class Referee:
+    """Scores from a checkpoint's own weights, for one architecture on one device."""
+
+    def __init__(self, architecture: Architecture, shape: Shape, device: torch.device) -> None:
+        self._architecture, self._shape = architecture, shape
+        self.is_native = device.type == "cpu" and takes(architecture)
+        self._natives: dict[Arithmetic, Native] = {}
+        self._kept: Weights | None = None
+        self._kept_of: Checkpoint | None = None
+
+    @torch.inference_mode()
+    def scores(
+        self,
+        ids_BT: torch.Tensor,
+        start: int,
+        resident: Weights,
+        checkpoint: Checkpoint | None,
+        arithmetic: Arithmetic = "float32",
+    ) -> TokenScores:
+        """Scores of the targets after position `start`, [B, T - 1 - start].
+
+        The weights are the resident ones if they are float32 or no checkpoint is known. Another
+        `arithmetic` than "float32" is for where the native kernels compute.
+        """
+        count = ids_BT.shape[1] - 1 - start
+        if not len(ids_BT) or not count:
+            empty_BT = resident.flat.new_empty(len(ids_BT), count, dtype=torch.float32)
+            index_BT = torch.empty_like(empty_BT, dtype=torch.int64)
+            return TokenScores(empty_BT, empty_BT, empty_BT, index_BT, empty_BT)
+        weights: Weights | None = resident if resident.dtype == torch.float32 else None
+        source: FromArena | FromCheckpoint = FromArena(resident)
+        if weights is None and checkpoint is not None:
+            source = FromCheckpoint(checkpoint, resident)
+            weights = self._keep(checkpoint) if self.is_native else None
+        if not self.is_native:
+            return _each_alone(ids_BT, source, self._shape, start)
+        native = self._native(arithmetic)
+        tokens = HELD_BYTES // (4 * self._architecture.width) if weights is None else PASS_TOKENS
+        parts = []
+        for part_BT in torch.split(ids_BT, _sequences_of(tokens, ids_BT)):
+            if weights is None:
+                parts.append(_streamed(part_BT, source, self._shape, native, start))
+            else:
+                parts.append(native.scores(part_BT[:, :-1], part_BT[:, 1:], weights, start))
+        return TokenScores.cat(parts)
+
+    def _native(self, arithmetic: Arithmetic) -> Native:
+        if arithmetic not in self._natives:
+            self._natives[arithmetic] = Native(self._architecture, self._shape, arithmetic)
+        return self._natives[arithmetic]
+
+    def _keep(self, checkpoint: Checkpoint) -> Weights | None:
+        """The checkpoint in an arena, or None if that would be too large."""
+        if self._kept_of is not checkpoint:
+            itemsize = torch.float32.itemsize
+            if Layout(self._architecture, itemsize).numel * itemsize > KEPT_BYTES:
+                return None
+            if self._kept is None:
+                self._kept = Weights(self._architecture)
+            self._kept_of = None  # should reading fail
+            self._kept.load(checkpoint)
+            self._kept_of = checkpoint
+        return self._kept
 
 
 class FromArena:
@@ -113,11 +199,10 @@ class FromCheckpoint:
         return values.to(self.weights.device)
 
 
-@torch.inference_mode()
-def exact_scores(
-    ids_BT: torch.Tensor, source: FromArena | FromCheckpoint, shape: Shape, start: int
+def _each_alone(
+    ids_BT: torch.Tensor, source: "FromArena | FromCheckpoint", shape: Shape, start: int
 ) -> TokenScores:
-    """Scores of the targets after position `start`, [B, T - 1 - start], in float32."""
+    """The scores by torch, a sequence at a time."""
     sequences = [source.embed(ids_1T[:, :-1]) for ids_1T in torch.split(ids_BT, 1)]
     for weights in source.blocks():
         sequences = [block(x_1TD, weights, shape) for x_1TD in sequences]
@@ -127,6 +212,55 @@ def exact_scores(
         h_ND = layer_norm(x_1TD[0, start:], norm, shape.epsilon)
         parts.append(linear_scores(h_ND, unembed_VD, ids_1T[0, start + 1 :]))
     return TokenScores.cat([part.map(lambda x_N: x_N[None]) for part in parts])
+
+
+def _streamed(
+    ids_BT: torch.Tensor,
+    source: "FromArena | FromCheckpoint",
+    shape: Shape,
+    native: Native,
+    start: int,
+) -> TokenScores:
+    """The scores by the native kernels; each block is read once for all sequences."""
+    kernels, T = native.kernels, ids_BT.shape[1] - 1
+    passes = torch.split(ids_BT, _sequences_of(PASS_TOKENS, ids_BT))
+    streams = [_panelled(source.embed(part_BT[:, :-1])) for part_BT in passes]
+    # Only the last pass may be smaller than the first.
+    room = native.room(len(streams[0]))
+    last = native.room(len(streams[-1]))
+    for weights in source.blocks():
+        for part_BT, x_PDL in zip(passes, streams, strict=True):
+            heads = kernels.room_for_heads(
+                len(part_BT), shape.heads, x_PDL.shape[1] // shape.heads, -(-T // LANES)
+            )
+            one = room if len(x_PDL) == len(streams[0]) else last
+            attend = partial(native.attend, heads=heads)
+            native.block(unpacked(weights), replace(one, x_PDL=x_PDL), attend)
+    norm, unembed_VD = source.final_norm(), source.unembed_VD()
+    parts = []
+    for part_BT, x_PDL in zip(passes, streams, strict=True):
+        B = len(part_BT)
+        each = -(-T // LANES) * LANES
+        x_ND = kernels.unpack(x_PDL)[: B * each].view(B, each, -1)[:, start:T].flatten(0, 1)
+        x_PDL = panelled(x_ND)
+        h = kernels.operand(x_PDL.shape[1], len(x_PDL))
+        kernels.norm(x_PDL, (norm,), shape.epsilon, (h,))
+        parts.append(kernels.scores(h, unembed_VD, part_BT[:, start + 1 :].flatten()))
+    return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), T - start))
+
+
+def _panelled(x_BTD: torch.Tensor) -> torch.Tensor:
+    """Rows of sequences as panels, each sequence filled up with zeros to whole ones."""
+    B, T, D = x_BTD.shape
+    each = -(-T // LANES) * LANES
+    padded_BTD = x_BTD.new_zeros(B, each, D)
+    padded_BTD[:, :T] = x_BTD
+    return panelled(padded_BTD.flatten(0, 1))
+
+
+def _sequences_of(tokens: int, ids_BT: torch.Tensor) -> int:
+    """How many sequences have so many tokens, one at least."""
+    return max(1, tokens // ids_BT.shape[1])
 
 
 def _one_block(weights: Weights) -> Layout:

@@ -10,14 +10,15 @@ import torch
 from torch.nn.functional import embedding, linear
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
+from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic, has_amx
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import native, neox
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
-from pythia_fast.model.exact import FromArena, FromCheckpoint, exact_scores
+from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
 from pythia_fast.model.ids import Ids, checked_ids
+from pythia_fast.model.near_tie import largest_logit_scale, relative_error
 from pythia_fast.model.weights import Weights
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.suite.architecture import Architecture
@@ -28,14 +29,6 @@ PASS_TOKENS = 2048
 
 NATIVE_PASS_TOKENS = 4096
 """Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
-
-SPLIT_EPSILON = 2.0**-16
-"""What a product of numbers that are sums of two bfloat16 leaves out of a term."""
-
-NEAR_TIE_UNITS = {torch.float32: 256.0, torch.bfloat16: 16.0, torch.float16: 16.0}
-"""`Model.near_tie` in units of its estimate. Half types round each product's result; in float32 the
-roundings inside a product count, and grow with the width. The largest errors of a margin seen in
-trained and random models are 38, 10 and 7 units, at widths up to 512."""
 
 
 class Model:
@@ -69,6 +62,7 @@ class Model:
         self._logit_scale: tuple[Weights, int, float] | None = None
         self._arithmetic = arithmetic
         self.native = self._make_native()
+        self._referee = self._make_referee()
 
     def __repr__(self) -> str:
         kind = str(self.dtype)
@@ -88,6 +82,7 @@ class Model:
         before, self._weights = self._weights, weights
         if weights.device != before.device:
             self._shape = neox.Shape.of(weights.architecture, weights.device)
+            self._referee = self._make_referee()
         if (weights.device, weights.dtype) != (before.device, before.dtype):
             self.native = self._make_native()
 
@@ -158,41 +153,53 @@ class Model:
         return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), count))
 
     def exact(self, ids_BT: Ids, start: int = 0) -> TokenScores:
-        """`score` in float32 whatever the resident dtype, each sequence computed on its own.
+        """`score` in float32 whatever the resident dtype; a sequence's bits are its own.
 
-        The weights are those of `checkpoint`, read block by block, so that the extra memory is one
-        block or one embedding; the resident ones if they are float32 or no checkpoint is known.
+        The weights are those of `checkpoint`, or the resident ones if these are float32 or no
+        checkpoint is known. `pythia_fast.model.exact` says what memory it takes.
         """
         ids_BT = self.check_ids(ids_BT, labels=1)
         self._targets(ids_BT, start)
-        source: FromArena | FromCheckpoint
-        if self.checkpoint is None or self.dtype == torch.float32:
-            source = FromArena(self._weights)
-        else:
-            source = FromCheckpoint(self.checkpoint, self._weights)
-        return exact_scores(ids_BT, source, self._shape, start)
+        return self._referee.scores(ids_BT, start, self._weights, self.checkpoint)
+
+    @torch.inference_mode()
+    def decide(self, ids_BT: Ids, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """The arg max of `exact` and its margin, [B, T - 1 - start] each, at less cost.
+
+        From half types, where the processor has AMX, split-bf16 decides the sequences in which it
+        sees no near tie of its own, which are most; their margins are by split-bf16 too.
+        """
+        ids_BT = self.check_ids(ids_BT, labels=1)
+        self._targets(ids_BT, start)
+        of_checkpoint = start, self._weights, self.checkpoint
+        if self.dtype == torch.float32 or not (self._referee.is_native and has_amx()):
+            scores = self._referee.scores(ids_BT, *of_checkpoint)
+            return scores.argmax, scores.margin
+        scores = self._referee.scores(ids_BT, *of_checkpoint, arithmetic="split-bf16")
+        clear_BT = scores.margin > self._tie_margin(torch.float32, "split-bf16")
+        near_B = ~clear_BT.all(1)  # a NaN is not clear either
+        if bool(near_B.any()):
+            nearest = self._referee.scores(ids_BT[near_B], *of_checkpoint)
+            scores.argmax[near_B], scores.margin[near_B] = nearest.argmax, nearest.margin
+        return scores.argmax, scores.margin
 
     @property
     def near_tie(self) -> float:
         """The margin, in logits, at or under which an arg max may be the arithmetic's doing.
 
-        A logit is u · h, h = z ∘ g + b the final LayerNorm's output. Rounding gives z a relative
-        error of about eps · √(L + 1) in a direction of its own, so the logit of vocabulary row v
-        errs by about eps · √(L + 1) · |u_v ∘ g|. The bound is `NEAR_TIE_UNITS` times that of the
-        largest row: a measured rule, not a proof; tests/model/test_near_tie.py checks it.
+        A measured rule, not a proof: see `pythia_fast.model.near_tie`.
         """
+        return self._tie_margin(self.dtype, None if self.native is None else self.native.arithmetic)
+
+    def _tie_margin(self, dtype: torch.dtype, arithmetic: Arithmetic | None) -> float:
+        """The same for other weights' dtypes, whose rows differ in norm by their rounding only."""
         weights = self._weights
         known = self._logit_scale
         if known is None or known[0] is not weights or known[1] != weights.generation:
-            known = (weights, weights.generation, _logit_scale(weights))
+            known = (weights, weights.generation, largest_logit_scale(weights))
             self._logit_scale = known
         roundings = math.sqrt(self.architecture.layers + 1)
-        error = NEAR_TIE_UNITS[self.dtype] * torch.finfo(self.dtype).eps
-        if self.native is not None and self.native.arithmetic != "float32":
-            split = self.native.arithmetic == "split-bf16"
-            epsilon = SPLIT_EPSILON if split else torch.finfo(torch.bfloat16).eps
-            error = max(error, NEAR_TIE_UNITS[torch.bfloat16] * epsilon)
-        return error * roundings * known[2]
+        return relative_error(dtype, arithmetic) * roundings * known[2]
 
     @torch.inference_mode()
     def hidden_states(
@@ -272,6 +279,9 @@ class Model:
         chosen = self._arithmetic or default_arithmetic(self.dtype)
         return native.Native(self.architecture, self._shape, chosen)
 
+    def _make_referee(self) -> Referee:
+        return Referee(self.architecture, self._shape, self.device)
+
     def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
         return neox.hidden(ids_BT, self._weights.views, self._shape)
 
@@ -302,13 +312,3 @@ class Model:
         if not 0 <= start < T:
             raise ArgumentError(f"start is a position, 0 to {T - 1}, got {start}")
         return T - 1 - start
-
-
-@torch.inference_mode()
-def _logit_scale(weights: Weights) -> float:
-    """The largest |u_v ∘ g|: a logit's deviation if the normalised residual were white noise."""
-    gain_D = weights.final_norm.weight_D.float()
-    return max(
-        float((slice_VD.float() * gain_D).norm(dim=-1).max())
-        for slice_VD in torch.split(weights.unembed_VD, 4096)
-    )

@@ -9,7 +9,6 @@ from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics import Batch, Memorization, MemorizationScore
 from pythia_fast.model import Model
 
@@ -152,13 +151,15 @@ def test_near_ties_of_all_steps_are_decided_in_few_passes(
     tiny_series: Path, mixed: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = pythia_fast.load(tiny_series, 16, dtype="bfloat16")
-    exact, asked = Model.exact, []
+    decide, asked = Model.decide, []
 
-    def counted(self: Model, ids_BT: torch.Tensor, start: int = 0) -> TokenScores:
+    def counted(
+        self: Model, ids_BT: torch.Tensor, start: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         asked.append(len(ids_BT))
-        return exact(self, ids_BT, start)
+        return decide(self, ids_BT, start)
 
-    monkeypatch.setattr(Model, "exact", counted)
+    monkeypatch.setattr(Model, "decide", counted)
     redecided = MemorizationScore()(model, batch_of(mixed))["redecided"]
     assert len(mixed) // 2 < asked[0] <= np.sum(redecided)
     assert len(asked) <= CONTINUATION // 4
