@@ -22,12 +22,10 @@ import pyarrow.compute as pc
 import torch
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.panels import LANES
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics.protocol import Batch, Column
 from pythia_fast.model import Model, greedy_steps, sequences_at_once
-
-PANEL = 16
-"""Tokens that the native kernels compute together: a sequence costs as much as whole panels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +110,12 @@ class Memorization(_Continuation):
     def _looks(self) -> list[int]:
         """How many positions are tested before the failures are dropped, in rising order.
 
-        As many as whole panels of input decide, twice, then all. Most sequences that are not
-        memorized fail at the first position, which the prompt's own panels decide if it fills them,
-        and few of the others pass sixteen more.
+        As many as whole panels of `LANES` tokens decide, twice, then all. Most sequences that are
+        not memorized fail at the first position, which a prompt that fills its panels decides, and
+        few of the others pass sixteen more.
         """
-        first = 1 + -self.prompt % PANEL
-        looks = (min(length, self.continuation) for length in (first, first + PANEL))
+        first = 1 + -self.prompt % LANES
+        looks = (min(length, self.continuation) for length in (first, first + LANES))
         return sorted({*looks, self.continuation})
 
     def _scores(self, model: Model, batch: Batch, rows_B: torch.Tensor, length: int) -> TokenScores:

@@ -64,7 +64,7 @@ class Referee:
         `arithmetic` than "float32" is for where the native kernels compute.
         """
         count = ids_BT.shape[1] - 1 - start
-        if not len(ids_BT) or not count:
+        if not count:
             empty_BT = resident.flat.new_empty(len(ids_BT), count, dtype=torch.float32)
             index_BT = torch.empty_like(empty_BT, dtype=torch.int64)
             return TokenScores(empty_BT, empty_BT, empty_BT, index_BT, empty_BT)

@@ -9,6 +9,7 @@ from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.panels import LANES
 from pythia_fast.metrics import Batch, Memorization, MemorizationScore
 from pythia_fast.model import Model
 
@@ -176,6 +177,27 @@ def test_a_tie_is_decided_again(tiny_series: Path, mixed: torch.Tensor) -> None:
     columns = Memorization()(model, batch_of(ids))
     assert columns["redecided"][0]
     assert columns["margin"][0] == 0
+
+
+@pytest.mark.parametrize("prompt", [1, 15, 16, 17, 31, 32, 33])
+@pytest.mark.parametrize("continuation", [1, 2, 16, 17, 40])
+def test_looks_fill_the_kernels_panels(prompt: int, continuation: int) -> None:
+    """The tokens that decide each but the last are whole panels of sixteen; the last is all."""
+    looks = Memorization(prompt, continuation)._looks()
+    assert looks == sorted(set(looks))
+    assert looks[-1] == continuation
+    assert all((prompt + look - 1) % LANES == 0 for look in looks[:-1])
+    assert looks[0] <= min(16, continuation)
+
+
+def test_flags_do_not_depend_on_the_looks(
+    model: Model, mixed: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_looks = Memorization()(model, batch_of(mixed))
+    monkeypatch.setattr(Memorization, "_looks", lambda self: [self.continuation])
+    at_once = Memorization()(model, batch_of(mixed))
+    np.testing.assert_array_equal(at_once["memorized"], by_looks["memorized"])
+    assert at_once["first_mismatch"].equals(by_looks["first_mismatch"])
 
 
 def test_sequences_of_another_length_are_cut(model: Model, mixed: torch.Tensor) -> None:
