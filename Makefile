@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
-FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py accuracy.py)
+FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accuracy.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
 .PHONY: demo test bench bench-full bench-tables lint format sanitize sanitize-short compilers clean
@@ -17,10 +17,12 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 # MACHINE names the results' files; the processor's name by default. Nothing else should be running.
+# A quarter of an hour at most on two cores.
 bench: $(PEERS)
 	$(BENCH) benchmarks --save-results $(MACHINE)
 
-# The form in which the targets are stated: an hour or more.
+# The form in which the targets are stated, and nothing else: some 35 minutes. benchmarks/README.md
+# says how to measure a part of it.
 bench-full: $(PEERS)
 	$(BENCH) $(FULL) --effort full --save-results $(MACHINE)
 

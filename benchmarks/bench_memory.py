@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comparison import Comparison
 from forms import ITEM_BYTES, offered_dtypes
+from random_series import RandomSeries
 
 from pythia_fast.suite import Architecture
 
@@ -24,11 +25,12 @@ for line in open("/proc/self/status"):  # not ru_maxrss: a child inherits its pa
 
 
 def test_peak_memory(
-    comparison: Comparison, series_70m: Path, shape_of_70m: Architecture, tmp_path: Path
+    comparison: Comparison, random_series: RandomSeries, shape_of_70m: Architecture, tmp_path: Path
 ) -> None:
     """Two checkpoints in the resident data type and 500 MB are enough for everything."""
+    series = random_series("70m", 3)
     for dtype in offered_dtypes():
-        command = [sys.executable, "-c", SWEEP, str(series_70m), dtype, str(tmp_path / dtype)]
+        command = [sys.executable, "-c", SWEEP, str(series), dtype, str(tmp_path / dtype)]
         peak_bytes = int(subprocess.run(command, check=True, capture_output=True).stdout)
         checkpoint_bytes = shape_of_70m.parameters * ITEM_BYTES[dtype]
         numbers = {

@@ -1,8 +1,13 @@
-"""A whole perplexity sweep against the best loop that transformers allows."""
+"""A whole perplexity sweep against the best loop that transformers allows.
+
+Each size has a record of its own, so that it can be measured alone.
+"""
 
 import functools
 import itertools
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +16,49 @@ import numpy.typing as npt
 import pytest
 import torch
 from comparison import Comparison, Effort, Ours
-from conftest import MakeSeries
+from conftest import collecting
 from forms import offered_dtypes, sweep_work
+from random_series import RandomSeries
+from roofline import Roofline
 from transformers_peer import EXACT, Runner, best_sweep
 
 import pythia_fast
 from pythia_fast.suite import spec
 
-# (checkpoints, sequences, tokens of each) by effort and size.
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How much is swept, and in which of our data types, where they are offered."""
+
+    checkpoints: int
+    sequences: int
+    tokens: int
+    dtypes: tuple[str, ...]
+
+
+BFLOAT16, TILES = ("bfloat16",), ("bfloat16", "split-bf16")
+ALL = (*TILES, "float32")
 FORMS = {
-    "quick": {"70m": (2, 1, 256)},
-    "standard": {"70m": (3, 2, 2048), "160m": (2, 2, 2048), "410m": (2, 1, 2048)},
-    "full": {"70m": (8, 16, 2048), "160m": (8, 16, 2048), "410m": (8, 16, 2048)},
+    "quick": {"70m": Form(2, 2, 256, ALL)},
+    "standard": {"70m": Form(3, 2, 2048, ALL), "160m": Form(2, 2, 2048, BFLOAT16)},
+    "full": {
+        "70m": Form(8, 16, 2048, TILES),
+        "160m": Form(8, 16, 2048, TILES),
+        "410m": Form(8, 16, 2048, BFLOAT16),
+    },
 }
 TARGETS = {"70m": 3.0, "160m": 2.5, "410m": 2.0}
+MEAN_TARGET = 1e-4
+"""Nats, of a checkpoint's mean loss."""
 CHECKED = 2
-"""Checkpoints whose mean losses are compared, before all are timed."""
+"""Sequences of the first checkpoint whose losses are compared before anything is timed; or one
+batch of the peer's, which is compiled for that."""
 MOST_ERROR = {"float32": 1e-5, "split-bf16": 1e-5, "bfloat16": 1e-3}
-"""Of a checkpoint's mean loss, against float32."""
+"""Of their mean loss."""
+REFERENCED = 2
+"""Checkpoints of the whole form that the reference sweeps where it is not timed itself."""
+
+Losses = npt.NDArray[np.float64]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,57 +66,97 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("size", FORMS[metafunc.config.getoption("--effort")])
 
 
+@pytest.fixture
+def comparison(
+    request: pytest.FixtureRequest,
+    size: str,
+    effort: Effort,
+    machine: dict[str, Any],
+    roofline: Roofline,
+) -> Iterator[Comparison]:
+    """The comparisons of one size."""
+    of_size = Comparison(f"sweep-{size}", effort, roofline)
+    with collecting(request.config, of_size, machine) as collected:
+        yield collected
+
+
 def test_perplexity_sweep(
     benchmark: Any,
     comparison: Comparison,
     effort: Effort,
-    random_series: MakeSeries,
+    random_series: RandomSeries,
     tmp_path: Path,
     size: str,
 ) -> None:
-    """Ours in every data type beside the loop in its best setting."""
-    form = FORMS[effort.name][size]
-    checkpoints, sequences, tokens = form
-    series = random_series(size, checkpoints)
-    paths = [series / f"step{step}" for step in range(checkpoints)]
-    ids = np.random.default_rng(0).integers(0, 50_254, (sequences, tokens))
+    """Ours beside the loop in its best setting; afterwards, the errors of all mean losses."""
+    form, architecture = FORMS[effort.name][size], spec(size).architecture
+    dtypes = [dtype for dtype in form.dtypes if dtype in offered_dtypes()]
+    reference = "split-bf16" if "split-bf16" in offered_dtypes() else "float32"
+    series = random_series(size, form.checkpoints)
+    paths = [series / f"step{step}" for step in range(form.checkpoints)]
+    ids = np.random.default_rng(0).integers(0, 50_254, (form.sequences, form.tokens))
     ids_BT = torch.from_numpy(ids)
     runs = itertools.count()
+    last: dict[str, Losses] = {}
 
-    def sweep(dtype: str, steps: range | str = "all") -> npt.NDArray[np.float64]:
-        out = tmp_path / f"run{next(runs)}"
-        result = pythia_fast.sweep(series, steps, tokens=ids, dtype=dtype, out=out, progress=False)
-        return np.array(result.table["loss"].to_pylist())
+    def sweep(dtype: str, checkpoints: int, sequences: int) -> Losses:
+        result = pythia_fast.sweep(
+            series,
+            range(checkpoints),
+            tokens=ids[:sequences],
+            dtype=dtype,
+            out=tmp_path / f"run{next(runs)}",
+            progress=False,
+        )
+        last[dtype] = np.array(result.table["loss"].to_pylist())
+        return last[dtype]
 
-    one = pythia_fast.load(series, 0, dtype="float32").nll(ids[:1]).double().mean()
-    np.testing.assert_allclose(one, Runner(EXACT).sweep(paths[:1], ids_BT[:1])[0], atol=1e-5)
-    exact = sweep("float32", range(CHECKED))
+    def loop() -> None:
+        last[name] = np.array(peer.sweep(paths, ids_BT))
+
+    one = sweep(reference, 1, 1)
+    np.testing.assert_allclose(one, Runner(EXACT).sweep(paths[:1], ids_BT[:1]), atol=1e-5)
     peer = best_sweep(comparison, f"transformers' loop, {size}", paths, ids_BT)
     name = f"transformers: {peer.setting}"
+    checked = max(CHECKED, peer.setting.batch)
+    exact = sweep(reference, 1, checked)
     started = time.perf_counter()
-    np.testing.assert_allclose(peer.sweep(paths[:CHECKED], ids_BT), exact, atol=3e-3)
-    case = f"{checkpoints} checkpoints of {size}, {sequences} x {tokens} tokens each"
-    ours = []
-    for dtype in offered_dtypes():
-        if dtype == "float32" and effort.name == "full":
-            continue  # hours; the standard form times it
-        error = float(np.abs(sweep(dtype, range(CHECKED)) - exact).max())
+    np.testing.assert_allclose(peer.sweep(paths[:1], ids_BT[:checked]), exact, atol=3e-3)
+    for dtype in dtypes:
+        error = float(np.abs(sweep(dtype, 1, checked) - exact).max())
         assert error <= MOST_ERROR[dtype], dtype
-        ours.append(
-            Ours(
-                f"{case}, {dtype}",
-                functools.partial(sweep, dtype),
-                sweep_work(spec(size).architecture, *form, dtype),
-                target={} if dtype == "float32" else {name: TARGETS[size]},
-                numbers={"largest_error_of_a_mean_nll": error},
-            )
-        )
     checked_s = time.perf_counter() - started
+
+    case = f"{form.checkpoints} checkpoints of {size}, {form.sequences} x {form.tokens} tokens each"
+    amount = (form.checkpoints, form.sequences, form.tokens)
+    ours = [
+        Ours(
+            f"{case}, {dtype}",
+            functools.partial(sweep, dtype, form.checkpoints, form.sequences),
+            sweep_work(architecture, *amount, dtype),
+            target={} if dtype == "float32" else {name: TARGETS[size]},
+        )
+        for dtype in dtypes
+    ]
     comparison.run_all(
         benchmark,
         ours,
-        {name: lambda: peer.sweep(paths, ids_BT)},
+        {name: loop},
         cache="page cache warm",
-        round_s=checked_s * checkpoints / CHECKED,
-        peer_work={name: sweep_work(spec(size).architecture, *form, peer.setting.dtype)},
+        round_s=checked_s * form.checkpoints * form.sequences / checked,
+        peer_work={name: sweep_work(architecture, *amount, peer.setting.dtype)},
     )
+    if reference not in dtypes:
+        sweep(reference, min(REFERENCED, form.checkpoints), form.sequences)
+    compared = len(last[reference])
+    for who in [dtype for dtype in (*dtypes, name) if dtype != reference]:
+        error = float(np.abs(last[who][:compared] - last[reference]).max())
+        comparison.note(
+            f"{case}, {who}",
+            {
+                "checkpoints_compared": compared,
+                "with": f"ours, {reference}",
+                "mean_nll_error": error,
+                "asked_of_it": MEAN_TARGET,
+            },
+        )

@@ -3,7 +3,8 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 import tables
 from comparison import EFFORTS, Comparison, Effort
 from machine import describe_machine, machine_name
+from random_series import RandomSeries
 from record import RESULTS, save
 from roofline import Roofline, measure_roofline
 
 from pythia_fast.suite import Architecture, spec
-from pythia_fast.testing import make_series
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build" / "benchmarks"
@@ -86,46 +87,34 @@ def shape_of_70m() -> Architecture:
 
 
 @pytest.fixture(scope="session")
-def series_70m(tmp_path_factory: pytest.TempPathFactory, shape_of_70m: Architecture) -> Path:
-    """Eight checkpoints of 70m's true shape with random weights, in both formats by turns."""
-    folder = tmp_path_factory.mktemp("series") / "pythia-70m-random"
-    return make_series(folder, shape_of_70m, range(8))
-
-
-MakeSeries = Callable[[str, int], Path]
-
-
-@pytest.fixture
-def random_series(tmp_path: Path) -> Iterator[MakeSeries]:
-    """(size, checkpoints) -> a folder of random weights in a true shape; removed afterwards.
-
-    float16 safetensors, which transformers reads fastest.
-    """
-    made: list[Path] = []
-
-    def make(size: str, checkpoints: int) -> Path:
-        made.append(tmp_path / f"pythia-{size}-random")
-        shape = spec(size).architecture
-        return make_series(made[-1], shape, range(checkpoints), formats=("safetensors",))
-
-    yield make
-    for folder in made:
-        shutil.rmtree(folder)
+def random_series(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RandomSeries]:
+    """Checkpoints made when they are first asked for; removed at the end."""
+    root = tmp_path_factory.mktemp("series")
+    yield RandomSeries(root)
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")
 def comparison(
     request: pytest.FixtureRequest, effort: Effort, machine: dict[str, Any], roofline: Roofline
 ) -> Iterator[Comparison]:
-    """The comparisons of one file; printed at its end, and kept with --save-results."""
+    """The comparisons of one file."""
     theme = Path(request.fspath).stem.removeprefix("bench_")
-    collected = Comparison(theme, effort, roofline)
+    with collecting(request.config, Comparison(theme, effort, roofline), machine) as collected:
+        yield collected
+
+
+@contextmanager
+def collecting(
+    config: pytest.Config, collected: Comparison, machine: dict[str, Any]
+) -> Iterator[Comparison]:
+    """What is collected is printed at the end, and kept with --save-results."""
     yield collected
-    capture = request.config.pluginmanager.getplugin("capturemanager")
+    capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         print(f"\n{tables.rows(collected.rows, collected.calibration)}")
-    name = request.config.getoption("--save-results")
+    name = config.getoption("--save-results")
     if name is not None and collected.rows:
         command = " ".join(["python -m pytest", *sys.argv[1:]])
-        folder = request.config.getoption("--results-folder")
+        folder = config.getoption("--results-folder")
         save(collected, folder, name or machine_name(), machine, command)

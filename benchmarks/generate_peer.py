@@ -3,7 +3,6 @@
 B sequences, T tokens.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from transformers_peer import PRUNED, Setting, best_of_two, from_pretrained, loa
 
 PROMPT = NEW = 32
 COMPILED = "static cache, torch.compile"
+START = 64
+"""The batch with which data types are compared."""
 Matches = npt.NDArray[np.bool_]
 
 
@@ -100,28 +101,37 @@ class TeacherForced:
 def best_decoding(
     comparison: Comparison, case: str, checkpoint: Path, ids_BT: torch.Tensor
 ) -> Decoder:
-    """The fastest setting on one checkpoint: types by attention, then batches, then compiled."""
+    """The fastest setting on one checkpoint: types by attention, then batches, then compiled.
+
+    Batches grow as long as that helps; a smaller one is tried where a larger one does not.
+    """
     tried: dict[Decoding, float] = {}
 
-    def try_all(decodings: Iterator[Decoding]) -> Decoding:
-        for decoding in decodings:
-            if decoding in tried:
-                continue
-            decoder, count = Decoder(decoding), min(decoding.batch, len(ids_BT))
-            model = decoder.load(checkpoint)
-            elapsed_s = best_of_two(
-                lambda: decoder.matches(model, ids_BT[:count]),  # noqa: B023 - called here
-                unless_beyond=PRUNED * min(tried.values(), default=float("inf")) * count,
-                warm=decoding.cache == COMPILED,
-            )
-            tried[decoding] = elapsed_s / count
-            comparison.calibrated(case, str(decoding), {"s_per_sequence": elapsed_s / count})
+    def try_it(decoding: Decoding) -> bool:
+        """Time it; whether it is the best so far."""
+        decoder, few_BT = Decoder(decoding), ids_BT[: decoding.batch]
+        model = decoder.load(checkpoint)
+        best_s = min(tried.values(), default=float("inf"))
+        elapsed_s = best_of_two(
+            lambda: decoder.matches(model, few_BT),
+            unless_beyond=PRUNED * best_s * len(few_BT),
+            warm=decoding.cache == COMPILED,
+        )
+        tried[decoding] = elapsed_s / len(few_BT)
+        comparison.calibrated(case, str(decoding), {"s_per_sequence": tried[decoding]})
+        return tried[decoding] < best_s
+
+    def best() -> Decoding:
         return min(tried, key=lambda decoding: tried[decoding])
 
-    most = len(ids_BT)
-    start = min(64, most)
-    grid = [(d, a) for a in ("sdpa", "eager") for d in ("bfloat16", "float32")]
-    best = try_all(Decoding(dtype, attention, start) for dtype, attention in grid)
-    best = try_all(replace(best, batch=size) for size in (32, 128, 256, 512) if size <= most)
-    best = try_all(replace(best, cache=cache) for cache in (COMPILED,))
-    return Decoder(best)
+    for attention in ("sdpa", "eager"):
+        for dtype in ("bfloat16", "float32"):
+            try_it(Decoding(dtype, attention, min(START, len(ids_BT))))
+    first = best()
+    for batch in (128, 256, 512):
+        if batch > len(ids_BT) or not try_it(replace(first, batch=batch)):
+            break
+    if best() == first:
+        try_it(replace(first, batch=first.batch // 2))
+    try_it(replace(best(), cache=COMPILED))
+    return Decoder(best())

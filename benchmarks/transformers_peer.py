@@ -6,7 +6,7 @@ B sequences, T tokens, V vocabulary rows.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from transformers.utils import logging as transformers_logging
 transformers_logging.disable_progress_bar()
 
 LINEAR_CROSS_ENTROPY = "F.linear_cross_entropy"
+SCREENED = 512
+"""Tokens with which data types and ways of attention are tried first."""
 PRUNED = 2.0
-"""A setting this many times slower than the best so far is not timed a second time."""
+"""What takes so many times as long as the best so far is not tried again, nor with more tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,57 +91,89 @@ class Runner:
         return [self.mean_nll(self.load(path), ids_BT) for path in checkpoints]
 
 
+class Search:
+    """Times settings on one checkpoint and notes each."""
+
+    def __init__(self, comparison: Comparison, case: str, checkpoint: Path) -> None:
+        self._comparison, self._case, self._checkpoint = comparison, case, checkpoint
+
+    def runner_s(
+        self,
+        runner: Runner,
+        ids_BT: torch.Tensor,
+        *,
+        best_s: float = float("inf"),
+        numbers: Mapping[str, float | str] | None = None,
+    ) -> float:
+        """Seconds a sequence, loading not counted; `best_s` is the best so far."""
+        model = runner.load(self._checkpoint)
+        elapsed_s = best_of_two(
+            lambda: runner.mean_nll(model, ids_BT),
+            unless_beyond=PRUNED * best_s * len(ids_BT),
+            warm=runner.setting.compiled,
+        )
+        noted = {"tokens": ids_BT.numel(), "s_per_sequence": elapsed_s / len(ids_BT)}
+        self._comparison.calibrated(self._case, str(runner.setting), noted | dict(numbers or {}))
+        return elapsed_s / len(ids_BT)
+
+    def hopeful(self, settings: Iterable[Setting], ids_BT: torch.Tensor) -> dict[Setting, float]:
+        """Those that are not hopeless, and their seconds a sequence."""
+        timed: dict[Setting, float] = {}
+        for setting in settings:
+            best_s = min(timed.values(), default=float("inf"))
+            timed[setting] = self.runner_s(Runner(setting), ids_BT, best_s=best_s)
+        limit_s = PRUNED * min(timed.values())
+        return {setting: elapsed_s for setting, elapsed_s in timed.items() if elapsed_s <= limit_s}
+
+    def admitted_s(self, setting: Setting, ids_BT: torch.Tensor) -> float:
+        """Seconds a sequence; infinite if the losses are not those of the model's own logits."""
+        errors = linear_errors(self._checkpoint, setting, ids_BT[:1, :SCREENED])
+        admitted = errors["error"] <= 2 * errors["error_of_own_logits"] + 1e-6
+        numbers = errors | {"admitted": "yes" if admitted else "no"}
+        elapsed_s = self.runner_s(Runner(setting), ids_BT, numbers=numbers)
+        return elapsed_s if admitted else float("inf")
+
+    def loading_s(self, runner: Runner) -> float:
+        """Seconds a checkpoint, once there is a model."""
+        runner.load(self._checkpoint)
+        elapsed_s = best_of_two(lambda: runner.load(self._checkpoint))
+        self._comparison.calibrated(
+            self._case, runner.setting.loading, {"s_per_checkpoint": elapsed_s}
+        )
+        return elapsed_s
+
+
 def best_sweep(
     comparison: Comparison, case: str, checkpoints: list[Path], ids_BT: torch.Tensor
 ) -> Runner:
     """The fastest admitted setting on one checkpoint and few tokens; all that was tried is noted.
 
-    Data types by attention first, then batch sizes, the loss, torch.compile and the way to load,
-    each with the best so far. The compilation itself is not counted: that is in the peer's favour.
+    Data types by attention, with few tokens and then, without the hopeless ones, with a whole
+    sequence; batch sizes as long as they help; the loss, torch.compile and the way to load, each
+    with the best so far. The compilation itself is not counted: that is in the peer's favour.
     """
-    tried: dict[Setting, float] = {}
-    compiled: dict[Setting, Runner] = {}
-
-    def try_all(settings: Iterator[Setting]) -> Setting:
-        for setting in settings:
-            if setting in tried:
-                continue
-            runner = Runner(setting)
-            model = runner.load(checkpoints[0])
-            count = max(setting.batch, 1)
-            best = min((s for s in tried.values()), default=float("inf"))
-            sequence_s = best_of_two(
-                lambda: runner.mean_nll(model, ids_BT[:count]),  # noqa: B023 - called here
-                unless_beyond=PRUNED * best * count,
-                warm=setting.compiled,
-            )
-            numbers: dict[str, float | str] = {"s_per_sequence": sequence_s / count}
-            admitted = True
-            if setting.loss == LINEAR_CROSS_ENTROPY:
-                errors = linear_errors(checkpoints[0], setting, ids_BT[:1, :512])
-                admitted = errors["error"] <= 2 * errors["error_of_own_logits"] + 1e-6
-                numbers |= errors | {"admitted": "yes" if admitted else "no"}
-            comparison.calibrated(case, str(setting), numbers)
-            if setting.compiled:
-                compiled[setting] = runner
-            if admitted:
-                tried[setting] = sequence_s / count
-        return min(tried, key=lambda setting: tried[setting])
-
-    grid = [(d, a) for a in ("sdpa", "eager") for d in ("bfloat16", "float32")]
-    best = try_all(Setting(dtype=dtype, attention=attention) for dtype, attention in grid)
-    sizes = [size for size in (1, 2, 4) if size <= len(ids_BT)]
-    best = try_all(replace(best, batch=size) for size in sizes)
-    best = try_all(replace(best, loss=loss) for loss in _MEANS)
-    best = try_all(iter([replace(best, loading="load_state_dict", compiled=True)]))
-    loading_s = {}
-    for loading in ("from_pretrained", "load_state_dict"):
-        runner = Runner(replace(best, compiled=False, loading=loading))
-        runner.load(checkpoints[0])
-        loading_s[loading] = best_of_two(lambda: runner.load(checkpoints[0]))  # noqa: B023
-        comparison.calibrated(case, loading, {"s_per_checkpoint": loading_s[loading]})
-    fastest = min(loading_s, key=lambda loading: loading_s[loading])
-    return compiled.get(best) or Runner(replace(best, loading=fastest))
+    search = Search(comparison, case, checkpoints[0])
+    grid = [Setting(d, a) for a in ("sdpa", "eager") for d in ("bfloat16", "float32")]
+    timed = search.hopeful(search.hopeful(grid, ids_BT[:1, :SCREENED]), ids_BT[:1])
+    best = min(timed, key=lambda setting: timed[setting])
+    best_s = timed[best]
+    for batch in (2, 4):
+        larger = replace(best, batch=batch)
+        if batch > len(ids_BT):
+            break
+        larger_s = search.runner_s(Runner(larger), ids_BT[:batch], best_s=best_s)
+        if larger_s >= best_s:
+            break
+        best, best_s = larger, larger_s
+    few_BT = ids_BT[: best.batch]
+    fused = replace(best, loss=LINEAR_CROSS_ENTROPY)
+    if (fused_s := search.admitted_s(fused, few_BT)) < best_s:
+        best, best_s = fused, fused_s
+    compiled = Runner(replace(best, loading="load_state_dict", compiled=True))
+    if search.runner_s(compiled, few_BT) <= best_s:
+        return compiled
+    ways = [Runner(replace(best, loading=way)) for way in ("from_pretrained", "load_state_dict")]
+    return min(ways, key=search.loading_s)
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Alternation, rounds and what a row says."""
 
+import gc
 import time
 
 import pytest
@@ -66,6 +67,16 @@ def test_rounds_follow_the_budget():
     assert effort.rounds(2.0) == 5
     assert effort.rounds(60.0) == 3
     assert effort.rounds(1e-9) == 100
+    assert Effort("few", budget_s=10, min_rounds=1, most_rounds=3).rounds(1e-9) == 3
+
+
+def test_garbage_that_a_round_makes_is_collected_and_what_was_there_is_not_looked_at(benchmark):
+    frozen: list[int] = []
+    Comparison("theme").run(
+        benchmark, "a", lambda: frozen.append(gc.get_freeze_count()), {}, cache="none", rounds=1
+    )
+    assert min(frozen) > 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_the_efforts_are_named_by_their_keys():
