@@ -74,8 +74,7 @@ class Packer:
         self._kernels = kernels
         self._architecture = architecture
         self._heads = {"head_dim": architecture.head_dim, "rotary_dims": rotary_dims}
-        bytes_of_all = _copied_bytes(architecture, kernels)
-        self._copying = kernels.arithmetic != "float32" and bytes_of_all <= LARGEST_COPY
+        self._copying = packed_bytes(architecture, kernels) > 0
         self._copies: dict[str, PackedWeight] = {}
         self._known: tuple[Weights, int, Packed] | None = None
 
@@ -115,8 +114,9 @@ class Packer:
         return copy
 
 
-def _copied_bytes(architecture: Architecture, kernels: CpuKernels) -> int:
-    """What all packed matrices take, but for padding."""
-    matrices = [shape for name, shape in architecture.shapes().items() if len(shape) == 2]
+def packed_bytes(architecture: Architecture, kernels: CpuKernels) -> int:
+    """What a model's packed copy takes, but for padding; 0 where none is made."""
+    matrices = [shape for shape in architecture.shapes().values() if len(shape) == 2]
     values = sum(prod(shape) for shape in matrices) - architecture.vocab_rows * architecture.width
-    return values * kernels.value_bytes
+    size = values * kernels.value_bytes
+    return size if kernels.arithmetic != "float32" and size <= LARGEST_COPY else 0
