@@ -14,7 +14,7 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.panels import LANES, KeyValues, Operand, panelled, panels_of
 from pythia_fast.model import neox
 from pythia_fast.model.native import Native
-from pythia_fast.model.packed import PackedBlock
+from pythia_fast.model.packed import Packed, PackedBlock
 from pythia_fast.model.parameters import Parameters
 from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
@@ -47,13 +47,13 @@ class NativeDecoder:
     """
 
     def __init__(self, native: Native, weights: Weights, sequences: int, positions: int) -> None:
-        self._native, self._weights = native, native.packed(weights)
+        self._native, self._weights = native, weights
         self._sequences, self._positions = sequences, positions
         self._length = 0
         a, kernels = native.architecture, native.kernels
-        self._layers = [
-            (w, kernels.room_for_keys(sequences, a.heads, a.head_dim, positions))
-            for w in self._weights.layers
+        self._caches = [
+            kernels.room_for_keys(sequences, a.heads, a.head_dim, positions)
+            for _ in range(a.layers)
         ]
         self._room = native.room(-(-sequences // LANES))
 
@@ -65,29 +65,35 @@ class NativeDecoder:
                 f"{ids_BT.shape[1]} tokens after {self._length} are more than the "
                 f"{self._positions} positions that the decoder was made for"
             )
+        w = self._packed()
         if self._length == 0:
-            self._prompt(ids_BT)
+            self._prompt(ids_BT, w)
             return
         for ids_B in ids_BT.unbind(1):
-            self._step(ids_B)
+            self._step(ids_B, w)
 
     @torch.inference_mode()
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest next token and its lead; NaN where a logit is. Logits are never stored."""
-        h = self._native.final(self._room.x_PDL, self._weights)
+        w = self._packed()
+        h = self._native.final(self._room.x_PDL, w)
         nothing_B = torch.zeros(self._sequences, dtype=torch.int64)
-        found = self._native.kernels.scores(h, self._weights.unembed, nothing_B)
+        found = self._native.kernels.scores(h, w.unembed, nothing_B)
         return found.argmax, found.margin
 
     @torch.inference_mode()
     def logits(self) -> torch.Tensor:
         """Of the next token, [B, V] float32."""
-        kernels = self._native.kernels
-        h = self._native.final(self._room.x_PDL, self._weights)
-        logits_PVL = kernels.project(h, self._weights.unembed)
+        kernels, w = self._native.kernels, self._packed()
+        h = self._native.final(self._room.x_PDL, w)
+        logits_PVL = kernels.project(h, w.unembed)
         return kernels.unpack(logits_PVL[: -(-self._sequences // LANES)])[: self._sequences]
 
-    def _prompt(self, ids_BT: torch.Tensor) -> None:
+    def _packed(self) -> Packed:
+        """The weights as they are now: others may have been packed in their place since."""
+        return self._native.packed(self._weights)
+
+    def _prompt(self, ids_BT: torch.Tensor, w: Packed) -> None:
         """All positions at once, some sequences at a time; the last position's x is kept."""
         T = ids_BT.shape[1]
         panels = -(-T // LANES)
@@ -97,20 +103,20 @@ class NativeDecoder:
             rows = slice(first, min(first + each, self._sequences))
             count = rows.stop - rows.start
             room = self._native.room(count * panels)
-            self._native.kernels.embed(panels_of(ids_BT[rows]), self._weights.embed_VD, room.x_PDL)
-            for w, cache in self._layers:
+            self._native.kernels.embed(panels_of(ids_BT[rows]), w.embed_VD, room.x_PDL)
+            for block, cache in zip(w.layers, self._caches, strict=True):
                 heads = self._native.kernels.heads_into(cache.of(rows), panels)
-                self._native.block(w, room, partial(self._native.attend, heads=heads))
+                self._native.block(block, room, partial(self._native.attend, heads=heads))
             x_BPDL = room.x_PDL[: count * panels].view(count, panels, -1, LANES)
             last_BD[rows] = x_BPDL[:, (T - 1) // LANES, :, (T - 1) % LANES]
         self._room.x_PDL.copy_(panelled(last_BD))
         self._length = T
 
-    def _step(self, ids_B: torch.Tensor) -> None:
+    def _step(self, ids_B: torch.Tensor, w: Packed) -> None:
         ids_PL = panels_of(ids_B[None])
-        self._native.kernels.embed(ids_PL, self._weights.embed_VD, self._room.x_PDL)
-        for w, cache in self._layers:
-            self._native.block(w, self._room, partial(self._attend, cache=cache))
+        self._native.kernels.embed(ids_PL, w.embed_VD, self._room.x_PDL)
+        for block, cache in zip(w.layers, self._caches, strict=True):
+            self._native.block(block, self._room, partial(self._attend, cache=cache))
         self._length += 1
 
     def _attend(self, a: Operand, w: PackedBlock, out: Operand, cache: KeyValues) -> None:

@@ -9,6 +9,7 @@ import torch
 from pythia_fast.core import PackedWeight, instruction_sets
 from pythia_fast.kernels.cpu import Arithmetic
 from pythia_fast.model import Model, Weights
+from pythia_fast.model.decode import NativeDecoder
 from pythia_fast.model.native import Native
 from pythia_fast.model.neox import Shape
 from pythia_fast.suite import Architecture
@@ -83,3 +84,27 @@ def test_memory_is_used_again(pair_of: Callable, small: Architecture, kind: Arit
     after = native.packed(weights)
     assert after is not before
     assert after.unembed is before.unembed
+
+
+def test_decoders_of_two_arenas_take_turns(
+    pair_of: Callable, architecture: Architecture, kind: Arithmetic, ids_BT: torch.Tensor
+) -> None:
+    """What is packed for one is not what the other multiplies by."""
+    one = pair_of(architecture).ours.weights
+    other = Weights(architecture)
+    other.load_state_dict({name: tensor / 2 for name, tensor in one.state_dict().items()})
+    shared = fresh(kind, one)
+
+    def decoders(natives: list[Native]) -> list[NativeDecoder]:
+        return [
+            NativeDecoder(native, weights, len(ids_BT), 40)
+            for native, weights in zip(natives, (one, other), strict=True)
+        ]
+
+    together, alone = decoders([shared, shared]), decoders([fresh(kind, one), fresh(kind, other)])
+    for part_BT in (ids_BT[:, :20], ids_BT[:, 20:22], ids_BT[:, 22:23]):
+        for decoder in (*together, *alone):
+            decoder.feed(part_BT)
+        for mine, expected in zip(together, alone, strict=True):
+            assert torch.equal(mine.logits(), expected.logits())
+            assert torch.equal(mine.best()[0], expected.best()[0])
