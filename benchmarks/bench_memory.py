@@ -4,12 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from comparison import Comparison
 from forms import ITEM_BYTES, offered_dtypes
 from random_series import RandomSeries
 
-from pythia_fast.kernels.cpu import CpuKernels, has_amx
 from pythia_fast.model.packed import packed_bytes
+from pythia_fast.model.precision import resolve_precision
 from pythia_fast.suite import Architecture
 
 SWEEP = """
@@ -35,7 +36,8 @@ def test_peak_memory(
         command = [sys.executable, "-c", SWEEP, str(series), dtype, str(tmp_path / dtype)]
         peak_bytes = int(subprocess.run(command, check=True, capture_output=True).stdout)
         checkpoint_bytes = shape_of_70m.parameters * ITEM_BYTES[dtype]
-        packed = packed_bytes(shape_of_70m, CpuKernels(dtype if has_amx() else "float32"))
+        arithmetic = resolve_precision(dtype, torch.device("cpu")).arithmetic
+        packed = packed_bytes(shape_of_70m, arithmetic)
         beyond = peak_bytes - 2 * checkpoint_bytes
         numbers = {
             "peak_mb": peak_bytes / 1e6,

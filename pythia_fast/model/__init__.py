@@ -2,6 +2,7 @@
 
 from pythia_fast.model.generate import Decide, greedy_steps, sequences_at_once
 from pythia_fast.model.model import Model
+from pythia_fast.model.packed import packed_bytes
 from pythia_fast.model.precision import Precision, resolve_precision
 from pythia_fast.model.weights import LoadReport, Weights
 
@@ -12,6 +13,7 @@ __all__ = [
     "Precision",
     "Weights",
     "greedy_steps",
+    "packed_bytes",
     "resolve_precision",
     "sequences_at_once",
 ]

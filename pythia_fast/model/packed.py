@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from pythia_fast.core import PackedWeight
-from pythia_fast.kernels.cpu import CpuKernels, Matrix
+from pythia_fast.kernels.cpu import Arithmetic, CpuKernels, Matrix
 from pythia_fast.model.parameters import BlockWeights, Norm
 from pythia_fast.model.weights import Weights
 from pythia_fast.suite.architecture import Architecture
@@ -17,6 +17,9 @@ from pythia_fast.suite.architecture import Architecture
 LARGEST_COPY = 2 << 30
 """Bytes. Packed weights are a second copy. Where it would be larger, and for float32 products,
 which hardly gain by it, matrices are multiplied as they lie in the arena, with the same results."""
+
+VALUE_BYTES = {"bfloat16": 2, "split-bf16": 4}
+"""Of the arithmetics whose matrices are packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,8 @@ class Packer:
     def __init__(self, kernels: CpuKernels, architecture: Architecture, rotary_dims: int) -> None:
         self._kernels = kernels
         self._architecture = architecture
-        self._heads = {"head_dim": architecture.head_dim, "rotary_dims": rotary_dims}
-        self._copying = packed_bytes(architecture, kernels) > 0
+        self._rotary_dims = rotary_dims
+        self._copying = packed_bytes(architecture, kernels.arithmetic) > 0
         self._copies: dict[str, PackedWeight] = {}
         self._known: tuple[Weights, int, Packed] | None = None
 
@@ -98,7 +101,7 @@ class Packer:
 
     def _block(self, name: str, w: BlockWeights) -> PackedBlock:
         block, copy = unpacked(w), self._copy
-        qkv = copy(f"{name} qkv", w.qkv_CD, **self._heads)
+        qkv = copy(f"{name} qkv", w.qkv_CD, self._architecture.head_dim, self._rotary_dims)
         mlp_in = copy(f"{name} mlp_in", w.mlp_in_FD)
         if self._architecture.parallel_residual:
             return replace(block, qkv=qkv, mlp_in=mlp_in, out=copy(f"{name} out", w.out_DE))
@@ -106,17 +109,21 @@ class Packer:
         mlp_out = copy(f"{name} mlp_out", w.mlp_out_DF)
         return replace(block, qkv=qkv, mlp_in=mlp_in, attention_out=attention_out, mlp_out=mlp_out)
 
-    def _copy(self, name: str, matrix: torch.Tensor, **heads: int) -> Matrix:
+    def _copy(
+        self, name: str, matrix: torch.Tensor, head_dim: int = 0, rotary_dims: int = 0
+    ) -> Matrix:
         if not self._copying:
             return matrix
-        copy = self._kernels.pack(matrix, into=self._copies.get(name), **heads)
+        copy = self._kernels.pack(
+            matrix, into=self._copies.get(name), head_dim=head_dim, rotary_dims=rotary_dims
+        )
         self._copies[name] = copy
         return copy
 
 
-def packed_bytes(architecture: Architecture, kernels: CpuKernels) -> int:
+def packed_bytes(architecture: Architecture, arithmetic: Arithmetic | None) -> int:
     """What a model's packed copy takes, but for padding; 0 where none is made."""
     matrices = [shape for shape in architecture.shapes().values() if len(shape) == 2]
     values = sum(prod(shape) for shape in matrices) - architecture.vocab_rows * architecture.width
-    size = values * kernels.value_bytes
-    return size if kernels.arithmetic != "float32" and size <= LARGEST_COPY else 0
+    size = values * VALUE_BYTES.get(arithmetic or "", 0)
+    return size if size <= LARGEST_COPY else 0

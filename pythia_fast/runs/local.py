@@ -63,7 +63,7 @@ class LocalEngine:
             return
         rows = sum(len(self._plan.rows(step)) for step in todo) * len(self._plan.metrics)
         self._folder.check_space(rows * BYTES_PER_ROW)
-        arenas = make_arenas(self._plan.spec.architecture, len(todo), precision.dtype, device)
+        arenas = make_arenas(self._plan.spec.architecture, len(todo), precision, device)
         resident = Model(arenas[0], self._plan.spec, arithmetic=precision.arithmetic)
         try:
             with (

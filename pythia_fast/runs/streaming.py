@@ -20,7 +20,14 @@ from pathlib import Path
 import torch
 
 from pythia_fast.errors import ArgumentError, ReadError
-from pythia_fast.model import LoadReport, Model, Precision, Weights, resolve_precision
+from pythia_fast.model import (
+    LoadReport,
+    Model,
+    Precision,
+    Weights,
+    packed_bytes,
+    resolve_precision,
+)
 from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
 
@@ -140,7 +147,7 @@ def stream(
 def _stream(
     series: CheckpointSeries, steps: Sequence[int], precision: Precision, device: torch.device
 ) -> Generator[tuple[int, Model], None, None]:
-    arenas = make_arenas(series.spec.architecture, len(steps), precision.dtype, device)
+    arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
     resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic)
     with closing(prefetch(series, steps, arenas, hashed=False)) as loaded_steps:
         for loaded in loaded_steps:
@@ -159,14 +166,17 @@ def swap(resident: Model, loaded: Loaded) -> None:
 
 
 def make_arenas(
-    architecture: Architecture, steps: int, dtype: torch.dtype, device: torch.device
+    architecture: Architecture, steps: int, precision: Precision, device: torch.device
 ) -> tuple[Weights, ...]:
-    """One arena for one step; two for more, if they fit into the memory that is free."""
+    """One arena for one step; two for more, if they fit into the memory that is free.
+
+    Beside them there must be room for what the native kernels make of the weights.
+    """
     free = free_bytes(device)
-    first = Weights(architecture, dtype=dtype, device=device)
+    first = Weights(architecture, dtype=precision.dtype, device=device)
     if steps < 2:
         return (first,)
-    needed = first.flat.nbytes * 2
+    needed = first.flat.nbytes * 2 + packed_bytes(architecture, precision.arithmetic)
     if needed > MEMORY_SHARE * free:
         _log.warning(
             "two checkpoints of %.1f GB do not fit into %.1f GB of free memory: loading and "
@@ -174,7 +184,7 @@ def make_arenas(
             *(first.flat.nbytes / 1e9, free / 1e9),
         )
         return (first,)
-    return first, Weights(architecture, dtype=dtype, device=device)
+    return first, Weights(architecture, dtype=precision.dtype, device=device)
 
 
 def free_bytes(device: torch.device) -> int:

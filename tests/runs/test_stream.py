@@ -10,8 +10,10 @@ from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepError
+from pythia_fast.model import Precision, Weights
 from pythia_fast.runs import streaming
 from pythia_fast.series import Checkpoint, LocalSeries
+from pythia_fast.suite import Architecture
 
 STEPS = [0, 1, 2, 4, 8, 16]
 
@@ -51,6 +53,17 @@ def test_one_arena_where_two_do_not_fit(
     assert len(addresses) == 1
     assert len(set(sums)) == len(STEPS)
     assert "take turns" in caplog.text
+
+
+def test_packed_weights_need_room_too(tiny: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just enough is free for two arenas, which float32 products ask for, and for nothing else."""
+    nbytes = Weights(tiny).flat.nbytes
+    free = int(2 * nbytes / streaming.MEMORY_SHARE) + 2
+    monkeypatch.setattr(streaming, "free_bytes", lambda device: free)
+    for arithmetic, arenas in (("float32", 2), (None, 2), ("split-bf16", 1)):
+        precision = Precision("float32", torch.float32, arithmetic)  # type: ignore[arg-type]
+        made = streaming.make_arenas(tiny, 3, precision, torch.device("cpu"))
+        assert len(made) == arenas
 
 
 def test_a_stream_may_be_left_early(tiny_series: Path) -> None:
