@@ -10,6 +10,7 @@ checkpoint. Of a larger model, and on a GPU, one block (or one embedding) is in 
 B batch, T time, D width, V vocabulary rows, P panels, L = 16 lanes.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,7 @@ class Referee:
         self._natives: dict[Arithmetic, Native] = {}
         self._kept: Weights | None = None
         self._kept_of: Checkpoint | None = None
+        self._turn = threading.Lock()
 
     @torch.inference_mode()
     def scores(
@@ -61,8 +63,20 @@ class Referee:
         """Scores of the targets after position `start`, [B, T - 1 - start].
 
         The weights are the resident ones if they are float32 or no checkpoint is known. Another
-        `arithmetic` than "float32" is for where the native kernels compute.
+        `arithmetic` than "float32" is for where the native kernels compute. Calls from several
+        threads take turns.
         """
+        with self._turn:
+            return self._scores(ids_BT, start, resident, checkpoint, arithmetic)
+
+    def _scores(
+        self,
+        ids_BT: torch.Tensor,
+        start: int,
+        resident: Weights,
+        checkpoint: Checkpoint | None,
+        arithmetic: Arithmetic,
+    ) -> TokenScores:
         count = ids_BT.shape[1] - 1 - start
         if not count:
             empty_BT = resident.flat.new_empty(len(ids_BT), count, dtype=torch.float32)
@@ -206,6 +220,7 @@ def _each_alone(
     sequences = [source.embed(ids_1T[:, :-1]) for ids_1T in torch.split(ids_BT, 1)]
     for weights in source.blocks():
         sequences = [block(x_1TD, weights, shape) for x_1TD in sequences]
+    del weights  # a block's memory, before the embedding's is taken
     norm, unembed_VD = source.final_norm(), source.unembed_VD()
     parts = []
     for x_1TD, ids_1T in zip(sequences, torch.split(ids_BT, 1), strict=True):
@@ -236,6 +251,7 @@ def _streamed(
             one = room if len(x_PDL) == len(streams[0]) else last
             attend = partial(native.attend, heads=heads)
             native.block(unpacked(weights), replace(one, x_PDL=x_PDL), attend)
+    del weights  # a block's memory, before the embedding's is taken
     norm, unembed_VD = source.final_norm(), source.unembed_VD()
     parts = []
     for part_BT, x_PDL in zip(passes, streams, strict=True):
@@ -259,8 +275,9 @@ def _panelled(x_BTD: torch.Tensor) -> torch.Tensor:
 
 
 def _sequences_of(tokens: int, ids_BT: torch.Tensor) -> int:
-    """How many sequences have so many tokens, one at least."""
-    return max(1, tokens // ids_BT.shape[1])
+    """How many sequences, in whole panels, have so many tokens; one at least."""
+    panels = -(-(ids_BT.shape[1] - 1) // LANES)
+    return max(1, tokens // (panels * LANES))
 
 
 def _one_block(weights: Weights) -> Layout:

@@ -154,9 +154,7 @@ class Weights:
                 zip(ranges, self.layout.places.values(), strict=True), host, threads
             )
         except BaseException:
-            with torch.no_grad():
-                self.flat.fill_(torch.nan)
-            self.generation += 1
+            self._spoil()
             raise
         if host.data_ptr() != self.flat.data_ptr():
             self.flat.detach().copy_(host)
@@ -172,7 +170,8 @@ class Weights:
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Overwrite everything from tensors under Hugging Face names, converted to this dtype.
 
-        WeightsError, before anything is written, for a missing or unknown name or a wrong shape.
+        WeightsError, before anything is written, for a missing or unknown name or a wrong shape. A
+        copy that fails part of the way leaves NaN, as `load` does.
         """
         self._check_names(state)
         for name, place in self.layout.places.items():
@@ -181,9 +180,13 @@ class Weights:
                     f"{name} has shape {tuple(state[name].shape)}, but the architecture has "
                     f"{place.shape}"
                 )
-        with torch.no_grad():
-            for name, place in self.layout.places.items():
-                self._view(place.offset, place.shape, place.stride).copy_(state[name])
+        try:
+            with torch.no_grad():
+                for name, place in self.layout.places.items():
+                    self._view(place.offset, place.shape, place.stride).copy_(state[name])
+        except BaseException:
+            self._spoil()
+            raise
         self.refresh()
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -208,6 +211,12 @@ class Weights:
         """
         self.flat.requires_grad_()
         return self.flat, parameters(self.layout, self.flat)
+
+    @torch.no_grad()
+    def _spoil(self) -> None:
+        """Leave no number that mixed weights could give."""
+        self.flat.fill_(torch.nan)
+        self.generation += 1
 
     def _host(self) -> torch.Tensor:
         """Memory that files are read into: the arena on a CPU, else a pinned copy kept for use."""

@@ -9,9 +9,9 @@ import torch
 
 from pythia_fast.kernels.cpu import has_amx
 from pythia_fast.kernels.scores import TokenScores
-from pythia_fast.model import Model, Weights
+from pythia_fast.model import LoadReport, Model, Weights
 from pythia_fast.model.exact import Referee
-from pythia_fast.series import LocalSeries
+from pythia_fast.series import Checkpoint, LocalSeries
 from pythia_fast.suite import Architecture
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -108,6 +108,31 @@ def test_another_checkpoint_takes_the_place_of_what_was_kept(
     assert_equal(model.exact(ids_BT), expected)
 
 
+def test_a_checkpoint_is_read_once_and_again_after_a_failure(
+    tiny: Architecture,
+    tiny_series: Path,
+    ids_BT: torch.Tensor,
+    expected: TokenScores,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = of_step(tiny, tiny_series, 16, torch.bfloat16)
+    load, reads = Weights.load, []
+
+    def counted(self: Weights, checkpoint: Checkpoint) -> LoadReport:
+        reads.append(checkpoint)
+        if len(reads) == 1:
+            self.flat.fill_(torch.nan)
+            raise OSError("the disk is gone")
+        return load(self, checkpoint)
+
+    monkeypatch.setattr(Weights, "load", counted)
+    with pytest.raises(OSError, match="gone"):
+        model.exact(ids_BT)
+    for _ in range(3):
+        assert_equal(model.exact(ids_BT), expected)
+    assert len(reads) == 2
+
+
 def test_by_torch_too_a_sequence_has_the_same_bits_in_any_batch(
     tiny: Architecture,
     tiny_series: Path,
@@ -125,10 +150,16 @@ def test_by_torch_too_a_sequence_has_the_same_bits_in_any_batch(
     assert torch.equal(together.argmax, model.decide(ids_BT, start=7)[0])
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 30])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_decide_gives_the_arg_max_of_float32(
-    tiny: Architecture, tiny_series: Path, dtype: torch.dtype
+    tiny: Architecture,
+    tiny_series: Path,
+    dtype: torch.dtype,
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("pythia_fast.model.exact.KEPT_BYTES", kept)
     ids_BT = torch.randint(tiny.vocab_rows, (64, 40), generator=torch.Generator().manual_seed(5))
     model = of_step(tiny, tiny_series, 16, dtype)
     scores = model.exact(ids_BT, start=7)
