@@ -135,6 +135,7 @@ class Packed {
  public:
   explicit Packed(const Weight& weight)
       : data_(static_cast<const typename M::Element*>(weight.data)),
+        rows_(weight.rows),
         block_(block_rows * padded(weight.columns) * M::planes) {}
 
   const typename M::Element* block(std::int64_t row, std::int64_t begin, std::int64_t) const {
@@ -143,13 +144,14 @@ class Packed {
 
   auto ahead(std::int64_t row, std::int64_t begin, std::int64_t end, std::int64_t times) const {
     constexpr auto bytes = static_cast<std::int64_t>(sizeof(typename M::Element));
+    if (row >= rows_) return AskingLines(data_, 0, times);
     return AskingLines(block(row, begin, end), padded(end - begin) * block_rows * M::planes * bytes,
                        times);
   }
 
  private:
   const typename M::Element* data_;
-  std::int64_t block_;
+  std::int64_t rows_, block_;
 };
 
 // W X over `range`; K is W's and X's.
@@ -221,11 +223,12 @@ void product(Rows rows, std::int64_t k, const Range& range, const OperandView& x
       case StoredType::f16:                             \
         return kernel##_of<M, Float16>(work, scratch);  \
       case StoredType::packed:                          \
-        return;                                         \
+        __builtin_unreachable();                        \
     }                                                   \
   }
 
-// Runs a product with W's rows as they are stored: `source(Source*)`.
+// A product with W as it is stored. Row `i` of the product is row `number(i)` of a row-major W, or
+// zeros where that is -1.
 template <typename M, typename Epilogue, typename RowNumber>
 void product_of(const Weight& weight, RowNumber number, const Range& range, const OperandView& x,
                 void* scratch, Epilogue& epilogue) {

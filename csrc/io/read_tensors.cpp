@@ -112,7 +112,13 @@ std::vector<Piece> cut(std::span<const Read> reads) {
   return pieces;
 }
 
-std::vector<Span> group(std::span<const Read> reads, std::span<const Piece> pieces) {
+// Fewer pieces to a span where else some threads would have none.
+std::vector<Span> group(std::span<const Read> reads, std::span<const Piece> pieces,
+                        std::size_t threads) {
+  std::uint64_t all = 0;
+  for (const Piece& piece : pieces) all += source_bytes(reads[piece.read], piece);
+  const std::uint64_t most = std::clamp<std::uint64_t>(
+      all / (2 * std::max<std::size_t>(1, threads)), piece_bytes, span_bytes);
   std::vector<Span> spans;
   for (std::size_t i = 0; i < pieces.size();) {
     const Read& first = reads[pieces[i].read];
@@ -121,7 +127,7 @@ std::vector<Span> group(std::span<const Read> reads, std::span<const Piece> piec
     for (++i; i < pieces.size(); ++i, ++span.end) {
       const Read& next = reads[pieces[i].read];
       if (next.file != first.file) break;
-      if (file_offset(next, pieces[i].end) - begin > span_bytes) break;
+      if (file_offset(next, pieces[i].end) - begin > most) break;
     }
     spans.push_back(span);
   }
@@ -183,7 +189,7 @@ std::vector<std::uint64_t> read_tensors(std::span<const Read> reads,
                                         Isa isa) {
   for (std::size_t i = 0; i < reads.size(); ++i) check(reads[i], i, destination);
   const std::vector<Piece> pieces = cut(reads);
-  const std::vector<Span> spans = group(reads, pieces);
+  const std::vector<Span> spans = group(reads, pieces, threads);
   std::vector<std::atomic<std::uint64_t>> found(reads.size());
   share(spans.size(), threads, [&](std::size_t index) {
     const auto& [begin, end] = spans[index];

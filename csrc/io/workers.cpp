@@ -2,8 +2,8 @@
 // registers more. They are never joined, so that a process may end while some wait for work.
 //
 // To wake one that sleeps takes 20 to 100 us, so that who waits looks out for a while first:
-// between two kernels of a forward pass nobody sleeps. The caller begins at once, and takes back
-// what nobody has taken up when it is done.
+// between two kernels of a forward pass nobody sleeps. The caller waits for nobody to wake, and
+// takes back what nobody has taken up when it is done.
 #include "io/workers.h"
 
 #include <algorithm>
@@ -99,25 +99,29 @@ class Elsewhere {
   void keep_off([[maybe_unused]] std::thread::native_handle_type sleeper) {
 #if defined(__linux__)
     const int here = ::sched_getcpu();
-    if (here < 0 || ::sched_getaffinity(0, sizeof all_, &all_) != 0) return;
-    cpu_set_t others = all_;
+    if (here < 0 || kept_off_) return;  // already, by one who took the work back
+    cpu_set_t own;
+    if (::pthread_getaffinity_np(sleeper, sizeof own, &own) != 0) return;
+    cpu_set_t others = own;
     CPU_CLR(static_cast<std::size_t>(here), &others);
     if (CPU_COUNT(&others) == 0) return;
-    kept_off_ = ::pthread_setaffinity_np(sleeper, sizeof others, &others) == 0;
+    if (::pthread_setaffinity_np(sleeper, sizeof others, &others) != 0) return;
+    own_ = own;
+    kept_off_ = true;
 #endif
   }
 
-  // By the thread itself, once it is awake: it may go wherever the caller may.
+  // By the thread itself, once it is awake: it may go again wherever it might before.
   void free() {
 #if defined(__linux__)
-    if (kept_off_) ::sched_setaffinity(0, sizeof all_, &all_);
+    if (kept_off_) ::sched_setaffinity(0, sizeof own_, &own_);
     kept_off_ = false;
 #endif
   }
 
  private:
 #if defined(__linux__)
-  cpu_set_t all_;
+  cpu_set_t own_;
   bool kept_off_ = false;
 #endif
 };

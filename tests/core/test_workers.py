@@ -1,5 +1,6 @@
 """The threads that the compiled module keeps: shared by callers, renewed after a fork."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -54,26 +55,36 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
 
 def cores_of_all_threads() -> set[str]:
     """Where this process's threads may run, as Linux says it."""
-    return {
-        line.split()[1]
-        for status in Path("/proc/self/task").glob("*/status")
-        for line in status.read_text().splitlines()
-        if line.startswith("Cpus_allowed_list")
-    }
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found |= {
+                line.split()[1]
+                for line in (task / "status").read_text().splitlines()
+                if line.startswith("Cpus_allowed_list")
+            }
+    return found
+
+
+def wait_until_all_may_go_anywhere() -> None:
+    """One may still be waking, for work that is done."""
+    deadline_s = time.monotonic() + 60
+    while len(cores_of_all_threads()) != 1:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 def test_threads_that_slept_work_and_may_go_anywhere_again() -> None:
     """They are woken on another core than the caller's, but are not kept from it."""
     store = store_of(5000)
     expected = gathered(store, 1)
+    wait_until_all_may_go_anywhere()
     before = cores_of_all_threads()
     for pause_s in (0, 1e-5, 1e-4, 1e-3, 1e-2) * 4:
         time.sleep(pause_s)
         assert np.array_equal(gathered(store, 3), expected)
-    deadline_s = time.monotonic() + 60
-    while cores_of_all_threads() != before:  # one may still be waking, for work that is done
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
+    wait_until_all_may_go_anywhere()
+    assert cores_of_all_threads() == before
 
 
 ONE_CORE = """

@@ -21,7 +21,19 @@ def random(*shape, seed=0, dtype=torch.float32):
 @settings(deadline=None, max_examples=20)
 @given(N=st.integers(1, 130), rows=EVEN, K=SIZES)
 def test_every_product_has_the_same_bits(native, stored, N, rows, K):
-    """Long K are cut, and many tokens come in groups of different sizes."""
+    """Long K are cut."""
+    check_products(native, stored, N, rows, K)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("N", "rows"), [(1100, 34), (40, 4100)])
+def test_many_tokens_and_many_rows_have_the_same_bits(native, N, rows):
+    """Tokens come in groups of another size, and a vocabulary in parts."""
+    torch.set_num_threads(1)
+    check_products(native, torch.float32, N, rows, 64)
+
+
+def check_products(native, stored, N, rows, K):
     kernels, x = native.kernels, native.operand(random(N, K, seed=N))
     w, bias, y_N = random(rows, K, seed=K, dtype=stored), random(rows), torch.arange(N) % rows
     packed = kernels.pack(w)
@@ -49,9 +61,10 @@ def test_every_product_has_the_same_bits(native, stored, N, rows, K):
 @pytest.mark.parametrize(
     ("heads", "width", "turning"), [(2, 32, 8), (1, 80, 20), (3, 8, 8), (1, 256, 64)]
 )
-def test_heads_and_attention_have_the_same_bits(native, stored, heads, width, turning):
-    x_BTD, b_C = random(2, 40, 96), random(3 * heads * width)
-    w_CD = random(3 * heads * width, 96, seed=1, dtype=stored) / 10
+@pytest.mark.parametrize("D", [96, 600])
+def test_heads_and_attention_have_the_same_bits(native, stored, heads, width, turning, D):
+    x_BTD, b_C = random(2, 40, D), random(3 * heads * width)
+    w_CD = random(3 * heads * width, D, seed=1, dtype=stored) / 10
     rope = rope_tables(64, turning, 10_000.0)
     packed = native.kernels.pack(w_CD, head_dim=width, rotary_dims=PanelRope(rope).rotary_dims)
     expected = native.attention(x_BTD, w_CD, b_C, heads, rope)
@@ -81,6 +94,8 @@ def test_what_does_not_fit_is_refused(native):
     ):
         with pytest.raises(ArgumentError, match="into"):
             kernels.pack(matrix, into=packed, **order)
+    with pytest.raises(ArgumentError, match="a PackedWeight"):
+        kernels.pack(w_CD, into=w_CD)
     for order in ({"head_dim": 31}, {"head_dim": 20}, {"head_dim": 32, "rotary_dims": 7}):
         with pytest.raises(ArgumentError, match="heads"):
             kernels.pack(w_CD, **order)
