@@ -7,8 +7,9 @@ of positions at which the two agree.
 
 Greedy decoding gives the continuation exactly if and only if, with the true tokens as input, the
 arg max is right at every position: so the flags need no generation. An arg max whose margin over
-the second best is a near tie, within the error of the arithmetic, is decided again in float32, so
-that a flag depends neither on the data type nor on the batch.
+the second best is a near tie, within the error of the arithmetic, is decided again in float32 (or,
+where that is clear, in split-bf16), so that a flag depends neither on the data type nor on the
+batch.
 """
 
 import operator
@@ -62,7 +63,7 @@ class Memorization(_Continuation):
 
     Columns: `memorized`, `first_mismatch` (position in the continuation, null if there is none),
     `margin` (logits; the smallest lead of an arg max over the second best among the positions that
-    were tested), `redecided` (near ties made a float32 pass decide) and `nonfinite` (positions
+    were tested), `redecided` (near ties made `Model.decide` decide) and `nonfinite` (positions
     whose logits are NaN or infinite). Where a sequence is not `redecided`, its `first_mismatch`
     is that of the arithmetic in use. Of a step: `memorized_share`, then counts: `memorized`,
     `redecided`, `nonfinite`.
@@ -135,8 +136,8 @@ class MemorizationScore(_Continuation):
     """The share of the continuation that free-running greedy decoding gets right.
 
     Columns: `score` (0 to 1), then those of `Memorization`: `memorized` is score = 1, `margin` is
-    the smallest lead among the decoded tokens, `redecided` says that a near tie was decided in
-    float32. Of a step: `score` (mean), `memorized_share`, `memorized`, `redecided`, `nonfinite`.
+    the smallest lead among the decoded tokens, `redecided` says that `Model.decide` settled a near
+    tie. Of a step: `score` (mean), `memorized_share`, `memorized`, `redecided`, `nonfinite`.
     """
 
     @property
