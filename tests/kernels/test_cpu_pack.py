@@ -20,14 +20,14 @@ def random(*shape, seed=0, dtype=torch.float32):
 
 @settings(deadline=None, max_examples=20)
 @given(N=st.integers(1, 130), rows=EVEN, K=SIZES)
-def test_every_product_has_the_same_bits(native, stored, N, rows, K):
+def test_every_product_is_the_same(native, stored, N, rows, K):
     """Long K are cut."""
     check_products(native, stored, N, rows, K)
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("N", "rows"), [(1100, 34), (40, 4100)])
-def test_many_tokens_and_many_rows_have_the_same_bits(native, N, rows):
+def test_so_it_is_for_many_tokens_and_many_rows(native, N, rows):
     """Tokens come in groups of another size, and a vocabulary in parts."""
     torch.set_num_threads(1)
     check_products(native, torch.float32, N, rows, 64)
@@ -62,7 +62,7 @@ def check_products(native, stored, N, rows, K):
     ("heads", "width", "turning"), [(2, 32, 8), (1, 80, 20), (3, 8, 8), (1, 256, 64)]
 )
 @pytest.mark.parametrize("D", [96, 600])
-def test_heads_and_attention_have_the_same_bits(native, stored, heads, width, turning, D):
+def test_heads_and_attention_are_the_same(native, stored, heads, width, turning, D):
     x_BTD, b_C = random(2, 40, D), random(3 * heads * width)
     w_CD = random(3 * heads * width, D, seed=1, dtype=stored) / 10
     rope = rope_tables(64, turning, 10_000.0)
