@@ -113,7 +113,7 @@ class Block:
     def stages(self) -> list[Stage]:
         """In the order of the forward pass."""
         kernels, w, peer, s, room = self.native.kernels, self.w, self.peer_w, self.shape, self.room
-        a, x_BTD = self.architecture, self.peer_x_BTD
+        a, x_BTD, norms = self.architecture, self.peer_x_BTD, (w.weights.ln1, w.weights.ln2)
         N, D, F = self.B * T, a.width, a.intermediate
         h_BTD = neox.layer_norm(x_BTD, peer.ln1, s.epsilon)
         attended_BTD, gelu_BTF = torch.randn_like(h_BTD), torch.randn(N, F).to(h_BTD).view(-1, T, F)
@@ -134,7 +134,7 @@ class Block:
         return [
             Stage(
                 "two LayerNorms",
-                lambda: kernels.norm(room.x_PDL, (w.ln1, w.ln2), s.epsilon, room.normed),
+                lambda: kernels.norm(room.x_PDL, norms, s.epsilon, room.normed),
                 lambda: [neox.layer_norm(x_BTD, n, s.epsilon) for n in (peer.ln1, peer.ln2)],
                 0.0,
             ),
@@ -147,14 +147,14 @@ class Block:
             Stage(
                 "MLP in, bias and GELU",
                 lambda: kernels.mlp(
-                    room.normed[1], w.mlp_in, w.mlp_in_bias_F, s.gelu, room.branches, D
+                    room.normed[1], w.mlp_in, w.weights.mlp_in_bias_F, s.gelu, room.branches, D
                 ),
                 mlp_by_torch,
                 products[1],
             ),
             Stage(
                 "output products and residual",
-                lambda: kernels.residual_(room.x_PDL, room.branches, w.out, w.out_bias_D),
+                lambda: kernels.residual_(room.x_PDL, room.branches, w.out, w.weights.out_bias_D),
                 out_by_torch,
                 products[2],
             ),

@@ -121,7 +121,7 @@ class NativeDecoder:
 
     def _attend(self, a: Operand, w: PackedBlock, out: Operand, cache: KeyValues) -> None:
         kernels = self._native.kernels
-        qkv_PCL = kernels.project(a, w.qkv_CD, w.qkv_bias_C)
+        qkv_PCL = kernels.project(a, w.weights.qkv_CD, w.weights.qkv_bias_C)
         kernels.decode(qkv_PCL, self._native.rope, self._length, cache, out)
 
 

@@ -130,30 +130,30 @@ class Native:
                 self.block(block, room, attend)
             yield room.x_PDL, w
 
-    def block(self, w: PackedBlock, room: Room, attend: Attend) -> None:
+    def block(self, packed: PackedBlock, room: Room, attend: Attend) -> None:
         """One block on the room's x in place, parallel or sequential as in `neox.block`."""
         kernels, epsilon, width = self.kernels, self._shape.epsilon, self.architecture.width
-        x_PDL, branches = room.x_PDL, room.branches
+        x_PDL, branches, w = room.x_PDL, room.branches, packed.weights
         if self._shape.parallel_residual:
             kernels.norm(x_PDL, (w.ln1, w.ln2), epsilon, room.normed)
         else:
             kernels.norm(x_PDL, (w.ln1,), epsilon, room.normed[:1])
         if self._shape.parallel_residual:
-            attend(room.normed[0], w, branches)
+            attend(room.normed[0], packed, branches)
             kernels.mlp(
-                room.normed[1], w.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, width
+                room.normed[1], packed.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, width
             )
-            kernels.residual_(x_PDL, branches, w.out, w.out_bias_D)
+            kernels.residual_(x_PDL, branches, packed.out, w.out_bias_D)
             return
-        attend(room.normed[0], w, room.normed[1])
-        kernels.residual_(x_PDL, room.normed[1], w.attention_out, w.attention_out_bias_D)
+        attend(room.normed[0], packed, room.normed[1])
+        kernels.residual_(x_PDL, room.normed[1], packed.attention_out, w.attention_out_bias_D)
         kernels.norm(x_PDL, (w.ln2,), epsilon, room.normed[:1])
-        kernels.mlp(room.normed[0], w.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, 0)
-        kernels.residual_(x_PDL, branches, w.mlp_out, w.mlp_out_bias_D)
+        kernels.mlp(room.normed[0], packed.mlp_in, w.mlp_in_bias_F, self._shape.gelu, branches, 0)
+        kernels.residual_(x_PDL, branches, packed.mlp_out, w.mlp_out_bias_D)
 
     def attend(self, a: Operand, w: PackedBlock, out: Operand, heads: Heads) -> None:
         """Causal attention of whole sequences; queries, keys and values stay in `heads`."""
-        self.kernels.heads(a, w.qkv, w.qkv_bias_C, self.rope, heads)
+        self.kernels.heads(a, w.qkv, w.weights.qkv_bias_C, self.rope, heads)
         self.kernels.attention(heads, out)
 
     def final(self, x_PDL: torch.Tensor, w: Packed) -> Operand:

@@ -24,21 +24,17 @@ VALUE_BYTES = {"bfloat16": 2, "split-bf16": 4}
 
 @dataclass(frozen=True, slots=True)
 class PackedBlock:
-    """One block's weights; `qkv` is packed for attention, `qkv_CD` lies in the arena."""
+    """One block's matrices as products take them, and its weights in the arena.
 
-    ln1: Norm
-    ln2: Norm
+    `qkv` is packed for attention: a decoding step projects by the arena's.
+    """
+
+    weights: BlockWeights
     qkv: Matrix
-    qkv_CD: torch.Tensor
-    qkv_bias_C: torch.Tensor
     mlp_in: Matrix
-    mlp_in_bias_F: torch.Tensor
     out: Matrix
     attention_out: Matrix
     mlp_out: Matrix
-    attention_out_bias_D: torch.Tensor
-    mlp_out_bias_D: torch.Tensor
-    out_bias_D: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +50,12 @@ class Packed:
 def unpacked(w: BlockWeights) -> PackedBlock:
     """A block whose matrices are multiplied as they lie, for once: the results are the same."""
     return PackedBlock(
-        ln1=w.ln1,
-        ln2=w.ln2,
+        weights=w,
         qkv=w.qkv_CD,
-        qkv_CD=w.qkv_CD,
-        qkv_bias_C=w.qkv_bias_C,
         mlp_in=w.mlp_in_FD,
-        mlp_in_bias_F=w.mlp_in_bias_F,
         out=w.out_DE,
         attention_out=w.attention_out_DD,
         mlp_out=w.mlp_out_DF,
-        attention_out_bias_D=w.attention_out_bias_D,
-        mlp_out_bias_D=w.mlp_out_bias_D,
-        out_bias_D=w.out_bias_D,
     )
 
 
@@ -91,7 +80,7 @@ class Packer:
         return known[2]
 
     def _packed(self, weights: Weights) -> Packed:
-        layers = (self._block(f"{i} ", w) for i, w in enumerate(weights.layers))
+        layers = (self._block(f"{i}", w) for i, w in enumerate(weights.layers))
         return Packed(
             embed_VD=weights.embed_VD,
             layers=tuple(layers),
