@@ -19,7 +19,7 @@ namespace pythia_fast {
 inline constexpr std::int64_t lanes = 16;
 inline constexpr std::int64_t max_features = 256;
 
-inline std::int64_t padded(std::int64_t k) { return (k + 31) / 32 * 32; }
+using cpu::padded;
 
 inline std::int64_t size_argument(const py::object& value, const char* name) {
   const std::uint64_t result = count(value, name);

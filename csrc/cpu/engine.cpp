@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/packed_weight.h"
 #include "io/errors.h"
 #include "io/workers.h"
 
@@ -184,7 +185,7 @@ void Engine::unpack(UnpackWork work, std::int64_t panels, std::size_t threads) c
 }
 
 void Engine::heads(HeadsWork work, std::size_t threads) const {
-  const std::int64_t rows = work.to.heads * 3 * ((work.to.features + 31) / 32 * 32);
+  const std::int64_t rows = work.to.heads * 3 * padded(work.to.features);
   product(*kernels_, kernels_->heads, work, rows, work.x.panels, threads);
 }
 

@@ -8,11 +8,6 @@
 #include "io/workers.h"
 
 namespace pythia_fast::cpu {
-namespace {
-
-constexpr std::int64_t padded(std::int64_t size) { return (size + 31) / 32 * 32; }
-
-}  // namespace
 
 PackedWeight::PackedWeight(const Kernels& kernels, std::int64_t rows, std::int64_t columns,
                            const RowOrder& order)

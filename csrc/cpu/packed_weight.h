@@ -9,6 +9,9 @@
 
 namespace pythia_fast::cpu {
 
+// Features fill whole tiles. The kernels have their own: see vec.h on what they must not share.
+inline std::int64_t padded(std::int64_t size) { return (size + 31) / 32 * 32; }
+
 class PackedWeight {
  public:
   // For a matrix of this shape; its values are zeros until it is packed. std::bad_alloc if there is
