@@ -36,6 +36,12 @@ def of_step(tiny: Architecture, folder: Path, step: int, dtype: torch.dtype) -> 
     return Model(weights, series.spec, step=step, checkpoint=checkpoint)
 
 
+@pytest.fixture
+def model(tiny: Architecture, tiny_series: Path) -> Model:
+    """Of step 16, resident in bfloat16, with its checkpoint."""
+    return of_step(tiny, tiny_series, 16, torch.bfloat16)
+
+
 def assert_equal(got: TokenScores, expected: TokenScores) -> None:
     for field in fields(TokenScores):
         mine = getattr(got, field.name)
@@ -69,8 +75,7 @@ def test_a_sequence_has_the_same_bits_in_any_batch(
 
 @pytest.mark.parametrize("held", [1, 2 * 40 * 4 * 64, 1 << 20])
 def test_a_checkpoint_that_is_read_block_by_block_gives_the_same_bits(
-    tiny: Architecture,
-    tiny_series: Path,
+    model: Model,
     ids_BT: torch.Tensor,
     expected: TokenScores,
     held: int,
@@ -79,7 +84,6 @@ def test_a_checkpoint_that_is_read_block_by_block_gives_the_same_bits(
     """However many sequences go through it together, and through one block."""
     monkeypatch.setattr("pythia_fast.model.exact.KEPT_BYTES", 0)
     monkeypatch.setattr("pythia_fast.model.exact.HELD_BYTES", held)
-    model = of_step(tiny, tiny_series, 16, torch.bfloat16)
     for tokens in (1, 80, 4096):
         monkeypatch.setattr("pythia_fast.model.exact.PASS_TOKENS", tokens)
         assert_equal(model.exact(ids_BT), expected)
@@ -87,13 +91,11 @@ def test_a_checkpoint_that_is_read_block_by_block_gives_the_same_bits(
 
 
 def test_passes_of_any_size_give_the_same_bits(
-    tiny: Architecture,
-    tiny_series: Path,
+    model: Model,
     ids_BT: torch.Tensor,
     expected: TokenScores,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = of_step(tiny, tiny_series, 16, torch.bfloat16)
     for tokens in (1, 80):
         monkeypatch.setattr("pythia_fast.model.exact.PASS_TOKENS", tokens)
         assert_equal(model.exact(ids_BT), expected)
@@ -109,13 +111,11 @@ def test_another_checkpoint_takes_the_place_of_what_was_kept(
 
 
 def test_a_checkpoint_is_read_once_and_again_after_a_failure(
-    tiny: Architecture,
-    tiny_series: Path,
+    model: Model,
     ids_BT: torch.Tensor,
     expected: TokenScores,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = of_step(tiny, tiny_series, 16, torch.bfloat16)
     load, reads = Weights.load, []
 
     def counted(self: Weights, checkpoint: Checkpoint) -> LoadReport:
@@ -190,10 +190,7 @@ def test_few_sequences_are_decided_in_float32(
     assert 0 < few < 32
 
 
-def test_a_single_token_has_no_targets(
-    tiny: Architecture, tiny_series: Path, ids_BT: torch.Tensor
-) -> None:
-    model = of_step(tiny, tiny_series, 16, torch.bfloat16)
+def test_a_single_token_has_no_targets(model: Model, ids_BT: torch.Tensor) -> None:
     assert model.exact(ids_BT[:, :1]).argmax.shape == (5, 0)
     assert [x_BT.shape for x_BT in model.decide(ids_BT[:, :8], start=7)] == [(5, 0), (5, 0)]
 

@@ -21,15 +21,29 @@ def failing_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let the results of some steps not be written."""
     publish = RunFolder.publish
 
-    def fail_at(*steps: int) -> None:
+    def fail_at(*steps: int, after: threading.Event | None = None) -> None:
         def failing(self: RunFolder, unit: Any, *arguments: Any) -> None:
             if unit.step in steps:
+                assert after is None or after.wait(60)
                 raise WriteError(errno.ENOSPC, "the disk is full")
             publish(self, unit, *arguments)
 
         monkeypatch.setattr(RunFolder, "publish", failing)
 
     return fail_at
+
+
+def interrupted_at_step_4(reached: threading.Event) -> pythia_fast.Perplexity:
+    """A metric at which the user interrupts."""
+
+    class Interrupted(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+            if model.step == 4:
+                reached.set()
+                raise KeyboardInterrupt
+            return dict(super().__call__(model, batch))
+
+    return Interrupted()
 
 
 def test_a_step_is_computed_while_the_one_before_is_written(
@@ -126,53 +140,27 @@ def test_an_interrupt_waits_for_what_is_being_written(
             assert interrupted.wait(60)
         publish(self, unit, *arguments)
 
-    class Interrupted(pythia_fast.Perplexity):
-        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
-            if model.step == 4:
-                interrupted.set()
-                raise KeyboardInterrupt
-            return dict(super().__call__(model, batch))
-
     monkeypatch.setattr(RunFolder, "publish", slow)
     with pytest.raises(SweepInterruptedError, match="3 of 6 steps are finished"):
-        small_sweep(metrics=[Interrupted()])
+        small_sweep(metrics=[interrupted_at_step_4(interrupted)])
 
 
 def test_an_interrupt_wins_over_results_that_cannot_be_written(
-    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+    small_sweep: Sweep, failing_disk: Callable[..., None]
 ) -> None:
-    publish, interrupted = RunFolder.publish, threading.Event()
-
-    def failing(self: RunFolder, unit: Any, *arguments: Any) -> None:
-        if unit.step == 2:
-            assert interrupted.wait(60)
-            raise WriteError(errno.ENOSPC, "the disk is full")
-        publish(self, unit, *arguments)
-
-    class Interrupted(pythia_fast.Perplexity):
-        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
-            if model.step == 4:
-                interrupted.set()
-                raise KeyboardInterrupt
-            return dict(super().__call__(model, batch))
-
-    monkeypatch.setattr(RunFolder, "publish", failing)
+    interrupted = threading.Event()
+    failing_disk(2, after=interrupted)
     words = "2 of 6 steps are finished.*Meanwhile step 2 failed: .*the disk is full"
     with pytest.raises(SweepInterruptedError, match=words):
-        small_sweep(metrics=[Interrupted()])
+        small_sweep(metrics=[interrupted_at_step_4(interrupted)])
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
-    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch, on_error: str
+    small_sweep: Sweep, failing_disk: Callable[..., None], on_error: str
 ) -> None:
-    publish, failed = RunFolder.publish, threading.Event()
-
-    def failing(self: RunFolder, unit: Any, *arguments: Any) -> None:
-        if unit.step == 2:
-            assert failed.wait(60)
-            raise WriteError(errno.ENOSPC, "the disk is full")
-        publish(self, unit, *arguments)
+    failed = threading.Event()
+    failing_disk(2, after=failed)
 
     class Failing:
         name = "failing"
@@ -186,7 +174,6 @@ def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
         def summarize(self, sequences: object) -> dict[str, float]:
             return {"zero": 0.0}
 
-    monkeypatch.setattr(RunFolder, "publish", failing)
     words = "no such thing; results of step 2 were not written: .*the disk is full"
     if on_error == "raise":
         with pytest.raises(SweepError, match=f"step 2 failed: {words}"):
