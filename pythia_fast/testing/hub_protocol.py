@@ -1,5 +1,6 @@
 """The Hub's HTTP protocol, as huggingface_hub 1.33 and 2.4 speak it: what downloads need of it."""
 
+import contextlib
 import json
 import re
 import socket
@@ -53,7 +54,8 @@ class HubHttpServer(ThreadingHTTPServer):
         """Wake the threads that wait on idle connections, so that they end."""
         with self._open_lock:
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # the client may have hung up already
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless it is only a client that hung up."""

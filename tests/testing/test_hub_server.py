@@ -1,6 +1,7 @@
 """The Hub for tests, asked by huggingface_hub itself."""
 
 import hashlib
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -17,6 +18,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from pythia_fast.testing import HubServer
+from pythia_fast.testing.hub_protocol import HubHttpServer
+from pythia_fast.testing.hub_state import HubState
 
 CONTENT = bytes(range(256)) * 40
 
@@ -157,3 +160,11 @@ def test_nothing_stays_behind(folder: Path) -> None:
         if "process_request_thread" in thread.name:
             thread.join(5)
     assert threading.active_count() == before
+
+
+def test_closing_does_not_mind_a_client_that_has_just_hung_up() -> None:
+    gone, idle = socket.socket(), socket.socketpair()
+    with HubHttpServer(HubState(redirect=False)) as server, gone, idle[0], idle[1]:
+        server._open = {gone, idle[0]}
+        server.close_connections()
+        assert idle[1].recv(1) == b"", "the others are closed"
