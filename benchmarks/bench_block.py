@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from comparison import Comparison, Effort, timed
-from forms import offered_dtypes
+from forms import multiplied_dtypes
 from roofline import Work
 from torch.nn.functional import linear
 
 from pythia_fast.kernels.attention import attention
 from pythia_fast.kernels.panels import panelled
-from pythia_fast.model import Weights, neox
+from pythia_fast.model import Weights, neox, resolve_precision
 from pythia_fast.model.native import Native
 from pythia_fast.suite import spec
 
@@ -28,7 +28,7 @@ T, ROUNDS = 2048, 7
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each data type and size of the effort's form."""
     _, sizes = FORMS[metafunc.config.getoption("--effort")]
-    cases = [(dtype, size) for dtype in offered_dtypes() for size in sizes]
+    cases = [(dtype, size) for dtype in multiplied_dtypes() for size in sizes]
     metafunc.parametrize(("dtype", "size"), cases)
 
 
@@ -89,12 +89,12 @@ class Block:
         self.peer_dtype = "float32" if dtype == "float32" else "bfloat16"
         self.B = B
         self.shape = neox.Shape.of(a)
-        kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        precision = resolve_precision(dtype, torch.device("cpu"), a)
         exact = one_layer(size)
-        resident = converted(exact, kind)
+        resident = converted(exact, precision.dtype)
         self.peer_w = converted(exact, getattr(torch, self.peer_dtype)).layers[0]
         self.exact_w = exact.layers[0]
-        self.native = Native(a, self.shape, dtype)
+        self.native = Native(a, self.shape, precision.arithmetic)
         self.w = self.native.packed(resident).layers[0]
         self.x_BTD = torch.randn(B, T, a.width, generator=torch.Generator().manual_seed(0))
         self.room, self.attend = self.native._room(B, T)

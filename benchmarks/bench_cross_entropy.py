@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import Comparison, Effort, Ours, timed
-from forms import offered_dtypes
+from forms import multiplied_dtypes
 from roofline import Work
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, layer_norm, linear, linear_cross_entropy
@@ -64,7 +64,7 @@ def by_torch(tensors: Tensors) -> torch.Tensor:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test for each data type and width of the effort's form."""
     _, widths = FORMS[metafunc.config.getoption("--effort")]
-    cases = [(dtype, width) for dtype in offered_dtypes() for width in widths[dtype]]
+    cases = [(dtype, width) for dtype in multiplied_dtypes() for width in widths[dtype]]
     metafunc.parametrize(("dtype", "width"), cases)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from bigram_series import make_bigram_series, sequences, successors
 from comparison import Comparison
-from forms import forward_flops, offered_dtypes
+from forms import forward_flops, multiplied_dtypes, offered_dtypes
 from generate_peer import Decoder, Decoding, TeacherForced
 from transformers_peer import (
     Runner,
@@ -88,6 +88,14 @@ def test_the_work_of_a_pass_is_two_flops_a_weight_and_the_attention():
 
 def test_float32_and_bfloat16_are_offered_everywhere():
     assert {"float32", "bfloat16"} <= set(offered_dtypes())
+
+
+@pytest.mark.parametrize(("instructions", "timed"), [(False, False), (True, True)])
+def test_bfloat16_is_timed_where_the_processor_multiplies_it(monkeypatch, instructions, timed):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": instructions})
+    dtypes = multiplied_dtypes.__wrapped__()
+    assert ("bfloat16" in dtypes) == timed
+    assert "float32" in dtypes
 
 
 def test_a_theme_notes_how_a_peer_was_chosen():
