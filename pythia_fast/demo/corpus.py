@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pythia_fast.demo.recipe import CANARY_TOKENS, Recipe
+from pythia_fast.tokens.steps import position_of
 
 END_OF_TEXT = 256
 """The id after each text; ids below are bytes."""
@@ -94,7 +95,7 @@ def write_canaries(path: Path, corpus: Corpus, recipe: Recipe) -> None:
                 "text": canary.text,
                 "planted": canary.planted,
                 "rows": canary.rows,
-                "steps": [row // recipe.batch_rows + 1 for row in canary.rows],
+                "steps": [position_of(row, recipe.batch_rows).step for row in canary.rows],
             }
             for canary in corpus.canaries
         ],

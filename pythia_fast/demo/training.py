@@ -18,6 +18,7 @@ from pythia_fast.demo.corpus import Tokens
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.model import Weights, neox
 from pythia_fast.suite import Architecture
+from pythia_fast.tokens.steps import rows_of_step
 
 Save = Callable[[int, dict[str, torch.Tensor]], None]
 
@@ -52,7 +53,8 @@ def train(recipe: Recipe, rows: Tokens, save: Save, *, limit_s: float, progress:
         for saved, following in pairwise(recipe.saved_steps):
             for step in range(saved + 1, following + 1):
                 optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step)
-                ids_BT = ids_NT[(step - 1) * recipe.batch_rows : step * recipe.batch_rows]
+                rows_of_it = rows_of_step(step, recipe.batch_rows)
+                ids_BT = ids_NT[rows_of_it.start : rows_of_it.stop]
                 logits_BTV = neox.logits(ids_BT[:, :-1], weights.trainable()[1], shape)
                 loss = cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten())
                 optimizer.zero_grad()

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric, identity, looked_at, min_tokens
-from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec
+from pythia_fast.suite import ModelSpec
 from pythia_fast.tokens import TokenDataset
+from pythia_fast.tokens.steps import seen
 
 SHARD_SEQUENCES = 4096
 """Sequences in one unit: at most so many are lost when a process is killed."""
@@ -109,17 +110,19 @@ class Plan:
             return every[: self.sequences]
         if isinstance(self.sequences, slice):
             return every[self.sequences]
-        seen = self._seen(step)
-        return every[:seen] if self.sequences == "seen" else every[seen:]
+        seen_by_then = self._seen(step)
+        if self.sequences == "seen":
+            return every[: seen_by_then.stop]
+        return every[seen_by_then.stop :]
 
-    def _seen(self, step: int) -> int:
+    def _seen(self, step: int) -> range:
         """The sequences of its corpus that a checkpoint of the suite has seen."""
         if self.spec.batch_tokens is None or not self.spec.suite_order:
             raise ArgumentError(
                 f"sequences={self.sequences!r} needs to know in which order {self.spec.name} saw "
                 "its data, which is published for the suite's main models only; give a slice"
             )
-        return step * SEQUENCES_PER_STEP
+        return seen(step)
 
     def _check_rows(self, step: int) -> None:
         rows = self.rows(step)

@@ -2,6 +2,15 @@
 
 from pythia_fast.tokens.dataset import TokenDataset, TokenSource
 from pythia_fast.tokens.sources import load_tokenizer
+from pythia_fast.tokens.steps import position_of, rows_of_step, seen
 from pythia_fast.tokens.write import write_tokens
 
-__all__ = ["TokenDataset", "TokenSource", "load_tokenizer", "write_tokens"]
+__all__ = [
+    "TokenDataset",
+    "TokenSource",
+    "load_tokenizer",
+    "position_of",
+    "rows_of_step",
+    "seen",
+    "write_tokens",
+]

@@ -6,7 +6,7 @@ Legend: N sequences of the data, n of them asked for, L tokens of the longest on
 import hashlib
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex, TypeAlias, cast
 
 import numpy as np
@@ -14,14 +14,18 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import ArgumentError, RowIndexError, TokenRangeError
+from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.suite import SEQUENCES_PER_STEP
+from pythia_fast.tokens import steps as training
+from pythia_fast.tokens.find import find
+from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
 from pythia_fast.tokens.sources import describe, open_source
 
 TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
-Rows: TypeAlias = slice | Sequence[int] | npt.NDArray[np.integer[Any]]
 
 BLOCK_TOKENS = 1 << 20  # what `fingerprint` and `check_ids` hold at a time
 BLOCK_ROWS = 1 << 16
+_OUTPUT = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.int64))  # the smallest first
 
 
 class TokenDataset:
@@ -60,6 +64,12 @@ class TokenDataset:
     def dtype(self) -> str:
         """The type of the ids where they are kept: "uint16" and so on."""
         return self._store.dtype
+
+    @property
+    def narrow_dtype(self) -> np.dtype[Any]:
+        """The smallest dtype of `gather` for all that `dtype` holds; of uint64 it is int64."""
+        kept = np.dtype(self.dtype)
+        return next((each for each in _OUTPUT if np.can_cast(kept, each)), np.dtype(np.int64))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -114,7 +124,7 @@ class TokenDataset:
 
     def __getitem__(self, rows: SupportsIndex | Rows) -> npt.NDArray[np.int64]:
         """One row [L] for an int, or [n, L] as `gather` gives it: int64."""
-        if isinstance(rows, slice) or np.ndim(cast("npt.ArrayLike", rows)) > 0:
+        if isinstance(rows, (slice, range)) or np.ndim(cast("npt.ArrayLike", rows)) > 0:
             return self.gather(cast("Rows", rows))
         try:
             row = operator.index(cast("SupportsIndex", rows))
@@ -130,6 +140,79 @@ class TokenDataset:
         for row in range(len(self)):
             yield self[row]
 
+    def step(
+        self,
+        step: int,
+        *,
+        batch: int = SEQUENCES_PER_STEP,
+        columns: slice | None = None,
+        dtype: npt.DTypeLike = np.int64,
+    ) -> npt.NDArray[Any]:
+        """What training step `step`, counted from 1, saw of data in training order: [batch, L].
+
+        `columns` and `dtype` as for `gather`. RowIndexError unless the data has all rows of it.
+        """
+        wanted = training.rows_of_step(step, batch)
+        asked = f"training step {step}"
+        rows = training.require_rows(wanted, len(self), batch, asked)
+        return self.gather(rows, columns=columns, dtype=dtype)
+
+    def seen(self, step: int, *, batch: int = SEQUENCES_PER_STEP) -> range:
+        """The rows that checkpoint step`step` has seen, of data in training order.
+
+        A range, for `dataset[...]`, `gather`, `fingerprint` and the like: it takes no memory, and
+        may be sliced itself. RowIndexError if the data has fewer.
+        """
+        wanted = training.seen(step, batch)
+        return training.require_rows(wanted, len(self), batch, f"what step {step} has seen")
+
+    def batches(
+        self,
+        steps: Iterable[int],
+        *,
+        batch: int = SEQUENCES_PER_STEP,
+        columns: slice | None = None,
+        dtype: npt.DTypeLike = np.int64,
+        prefetch: int = 2,
+    ) -> Generator[tuple[int, npt.NDArray[Any]], None, None]:
+        """(step, what `step` gives for it) for each training step, gathered ahead in a thread.
+
+        While the caller works on one batch, at most `prefetch` others are there or on their way;
+        with 0 there is no thread. Every array is new and the caller's own. A step that the data
+        does not have is RowIndexError: of a range at once, else in its place. The thread ends with
+        the iterator, also after a `break`, an error or Ctrl-C in the loop; `close()` ends both.
+        """
+        return training.batches(
+            self, steps, batch=batch, columns=columns, dtype=dtype, prefetch=prefetch
+        )
+
+    def find(self, ids: npt.ArrayLike, rows: Rows | None = None) -> npt.NDArray[np.int64]:
+        """Where the sequence `ids` occurs in `rows` (by default all): [hits, 2], (row, column).
+
+        Hits are in the order of `rows`, may overlap, and never reach from one row into the next.
+        A bounded number of tokens is in memory. ArgumentError if `ids` are not at least one
+        integer; what no id of the data can be is not found. See `tokens.find.search` for several
+        sequences, or hits as they are found.
+        """
+        return find(self, ids, rows)
+
+    def blocks(self, rows: Rows | None = None) -> Iterator[npt.NDArray[np.int64]]:
+        """The chosen rows (by default all), in order, as pieces that may be gathered: [n] int64.
+
+        Each has at most BLOCK_TOKENS tokens, padding included, or is a single row.
+        """
+        for index_n in self._row_blocks(rows):
+            lengths_n = self._lengths_of(index_n)
+            begin = 0
+            while begin < len(index_n):
+                # Growing to k rows costs k times the longest of them, which only rises.
+                most = BLOCK_TOKENS // max(1, int(lengths_n[begin])) + 1
+                longest = np.maximum.accumulate(lengths_n[begin : begin + most])
+                padded = longest * np.arange(1, len(longest) + 1)
+                end = begin + max(1, int(np.searchsorted(padded, BLOCK_TOKENS, side="right")))
+                yield index_n[begin:end]
+                begin = end
+
     def fingerprint(self, rows: Rows | None = None) -> str:
         """Identify the tokens of `rows` (by default all): a sha256 in hexadecimal.
 
@@ -137,10 +220,10 @@ class TokenDataset:
         so it is the same for the same tokens, whatever file, array or text they come from.
         """
         digest = hashlib.sha256(b"pythia_fast tokens 1\n")
-        digest.update(np.int64(self._count(rows)).tobytes())
-        for index_n in self._blocks(rows):
+        digest.update(np.int64(len(chosen_rows(rows, len(self)))).tobytes())
+        for index_n in self.blocks(rows):
             digest.update(self._lengths_of(index_n).data)
-        for index_n in self._blocks(rows):
+        for index_n in self.blocks(rows):
             lengths_n = self._lengths_of(index_n)
             width = int(lengths_n.max(initial=0))
             for begin in range(0, width, BLOCK_TOKENS):
@@ -169,47 +252,15 @@ class TokenDataset:
         self._store.lengths(index_n, result)
         return result
 
-    def _count(self, rows: Rows | None) -> int:
-        return len(self) if rows is None else len(self._index(rows))
-
     def _row_blocks(self, rows: Rows | None) -> Iterator[npt.NDArray[np.int64]]:
         """The chosen rows, in order, a bounded number at a time."""
-        chosen = None if rows is None else self._index(rows)
-        for begin in range(0, self._count(rows), BLOCK_ROWS):
-            if chosen is None:
-                yield np.arange(begin, min(begin + BLOCK_ROWS, len(self)), dtype=np.int64)
-            else:
-                yield chosen[begin : begin + BLOCK_ROWS]
-
-    def _blocks(self, rows: Rows | None) -> Iterator[npt.NDArray[np.int64]]:
-        """As `_row_blocks`, but with at most BLOCK_TOKENS padded tokens, or with one row."""
-        for index_n in self._row_blocks(rows):
-            lengths_n = self._lengths_of(index_n)
-            begin = 0
-            while begin < len(index_n):
-                # Growing to k rows costs k times the longest of them, which only rises.
-                longest = np.maximum.accumulate(lengths_n[begin : begin + BLOCK_TOKENS])
-                padded = longest * np.arange(1, len(longest) + 1)
-                end = begin + max(1, int(np.searchsorted(padded, BLOCK_TOKENS, side="right")))
-                yield index_n[begin:end]
-                begin = end
+        chosen = chosen_rows(rows, len(self))
+        for begin in range(0, len(chosen), BLOCK_ROWS):
+            yield row_vector(chosen[begin : begin + BLOCK_ROWS])
 
     def _index(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The rows meant, as contiguous int64 in [0, N)."""
-        if isinstance(rows, slice):
-            return np.arange(*rows.indices(len(self)), dtype=np.int64)
-        index = np.asarray(rows)
-        if index.ndim != 1 or (index.size > 0 and index.dtype.kind not in "iu"):
-            raise ArgumentError(
-                "rows must be a slice or a vector of integers, got "
-                f"{index.dtype} of shape {index.shape}"
-            )
-        wrong = (index < -len(self)) | (index >= len(self))
-        if wrong.any():
-            raise RowIndexError(f"row {index[wrong][0]} of data with {len(self)} rows")
-        index = index.astype(np.int64)  # a copy: what follows must not reach the caller's array
-        index[index < 0] += len(self)
-        return index
+        return row_vector(chosen_rows(rows, len(self)))
 
 
 def _columns(columns: slice | None) -> tuple[int, int]:
@@ -226,7 +277,7 @@ def _columns(columns: slice | None) -> tuple[int, int]:
 
 def _output_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     result = np.dtype(dtype)
-    if result not in (np.int64, np.int32, np.uint16):
+    if result not in _OUTPUT:
         raise ArgumentError(f"ids are gathered as int64, int32 or uint16, not as {result}")
     return result
 
