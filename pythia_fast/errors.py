@@ -124,6 +124,10 @@ class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
     """Ctrl-C during a sweep: what was finished is kept, and the message says how to resume."""
 
 
+class WorkerError(PythiaFastError, RuntimeError):
+    """A worker process ended before it could begin: how, and where to look for the reason."""
+
+
 def _format_error(
     kind: type[FormatError], path: Path, reason: str, offset: int | None
 ) -> FormatError:

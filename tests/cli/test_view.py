@@ -1,11 +1,18 @@
-import hashlib
-import importlib
+"""Which rows `view` means, and how it shows them."""
+
 import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import termios
 
 import numpy as np
 import pytest
 
 from pythia_fast.tokens import TokenDataset, write_tokens
+from pythia_fast.tokens.readable import BOUNDARY
 
 
 def test_ids_are_shown_without_a_tokenizer(run, texts):
@@ -15,11 +22,26 @@ def test_ids_are_shown_without_a_tokenizer(run, texts):
     assert lines[2] == "--- row 1, 8 tokens"
 
 
-def test_text_is_shown_with_one_and_so_are_special_tokens(run, texts, suite):
-    text = run("view", texts, "--tokenizer", suite / "tokenizer.json", "--rows", "4:").stdout
-    assert text == (
-        "--- row 4, 11 tokens\nrow 4: xxxx\n--- row 5, 13 tokens\nrow 5: xxxxx<|endoftext|>\n"
+def test_text_is_shown_with_one_and_so_are_ends_of_text(run, texts, suite):
+    arguments = ["view", texts, "--tokenizer", suite / "tokenizer.json", "--rows", "4:"]
+    assert run(*arguments).stdout == (
+        f"--- row 4, 11 tokens\nrow 4: xxxx\n--- row 5, 13 tokens\nrow 5: xxxxx\n{BOUNDARY}\n"
     )
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["rows"][1] == {"row": 5, "tokens": 13, "text": "row 5: xxxxx<|endoftext|>"}
+    narrow = run(*arguments, "--width", "10").stdout
+    assert "\nrow 4:\n" in narrow.replace(" \n", "\n")
+    assert max(map(len, narrow.replace(BOUNDARY, "").splitlines())) <= len("--- row 5, 13 tokens")
+
+
+def test_a_tokenizer_beside_the_data_is_taken(run, texts, suite, tmp_path):
+    for path in texts.parent.iterdir():
+        shutil.copy(path, tmp_path)
+    data = tmp_path / texts.name
+    assert "row 0: " not in run("view", data, "--rows", "0").stdout
+    shutil.copy(suite / "tokenizer.json", tmp_path)
+    assert "row 0: " in run("view", data, "--rows", "0").stdout
+    assert "row 0: " not in run("view", data, "--rows", "0", "--mode", "ids").stdout
 
 
 def test_five_rows_are_shown_by_default(run, texts):
@@ -34,25 +56,64 @@ def test_five_rows_are_shown_by_default(run, texts):
         ("--rows", "4:99", [4, 5]),
         ("--rows", ":", [0, 1, 2, 3, 4, 5]),
         ("--steps", "1", [0, 1]),
-        ("--steps", "2:4", [2, 3, 4, 5]),
-        ("--steps", "3:", [4, 5]),
-        ("--steps", ":2", [0, 1]),
+        ("--steps", "0:1", [0, 1]),
+        ("--steps", "1:3", [2, 3, 4, 5]),
+        ("--steps", "2:", [4, 5]),
+        ("--steps", ":2", [0, 1, 2, 3]),
+        ("--steps", ":", [0, 1, 2, 3, 4, 5]),
     ],
 )
 def test_rows_and_steps_choose(run, texts, option, value, rows):
-    found = json.loads(run("view", texts, option, value, "--batch", 2, "--json").stdout)
+    done = run("view", texts, option, value, "--batch", 2, "--json")
+    found = json.loads(done.stdout)
     assert [row["row"] for row in found["rows"]] == rows
     steps = [row.get("step") for row in found["rows"]]
-    assert steps == ([row // 2 + 1 for row in rows] if option == "--steps" else [None] * len(rows))
+    selection = {"rows": [rows[0], rows[-1] + 1]}
+    if option == "--steps":
+        assert steps == [row // 2 + 1 for row in rows]
+        selection |= {"steps": [steps[0], steps[-1] + 1], "batch": 2}
+        assert done.stderr.startswith(f"rows {rows[0]} to {rows[-1]}: training step")
+    else:
+        assert steps == [None] * len(rows)
+        assert done.stderr == ""
+    assert found["selection"] == selection
+    assert found["source"].endswith(".bin")
+
+
+def test_the_rows_of_steps_are_said(run, texts):
+    words = run("view", texts, "--steps", "0:3", "--batch", 2).stderr
+    assert words == (
+        "rows 0 to 5: training steps 1 to 3, seen between checkpoints step0 and step3\n"
+    )
+    assert run("view", texts, "--steps", "3", "--batch", 2).stderr == (
+        "rows 4 to 5: training step 3\n"
+    )
+
+
+@pytest.mark.parametrize("first", range(3))
+@pytest.mark.parametrize("last", range(3))
+def test_inclusive_is_the_published_viewers_way(run, texts, first, last):
+    if last < first:
+        return
+    published = [row for i in range(first, last + 1) for row in range(2 * i, 2 * (i + 1))]
+    done = run("view", texts, "--steps", f"{first}:{last}", "--inclusive", "--batch", 2, "--json")
+    assert [row["row"] for row in json.loads(done.stdout)["rows"]] == published
+    rows = run("view", texts, "--rows", f"{first}:{last}", "--inclusive", "--json")
+    assert [row["row"] for row in json.loads(rows.stdout)["rows"]] == [*range(first, last + 1)]
 
 
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("--rows", "6:9", "6 rows"),
+        ("--rows", "6", "none of them is in row 6"),
         ("--rows", "3:3", "none of them"),
-        ("--steps", "4", "6 rows"),
-        ("--steps", "0:2", "counted from 1"),
+        ("--steps", "4", "3 whole steps of 2 rows"),
+        ("--steps", "0:4", "--steps means rows 0 to 7, but the data has 6"),
+        ("--steps", "3:", "3 whole steps of 2 rows"),
+        ("--steps", "0", "--steps 1 is the first training step"),
+        ("--steps", "2:2", "--steps 2:2 holds nothing"),
+        ("--steps", "2:1", "up to checkpoint B"),
     ],
 )
 def test_rows_that_are_not_there_are_bad_input(run, texts, option, value, words):
@@ -60,32 +121,104 @@ def test_rows_that_are_not_there_are_bad_input(run, texts, option, value, words)
     assert words in result.stderr
 
 
-def test_statistics_are_those_of_the_rows(run, tmp_path, monkeypatch):
-    module = importlib.import_module("pythia_fast.cli.view")  # the name is the command's too
-    monkeypatch.setattr(module, "BLOCK_ROWS", 3)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--out", "a.npy"],
+        ["--mode", "save"],
+        ["--mode", "text", "--tokenizer", "t.json", "--out", "a"],
+        ["--mode", "stats", "--out", "a"],
+        ["--mode", "ids", "--width", "20"],
+        ["--width", "20"],
+        ["--per-step"],
+        ["--dtype", "int32"],
+        ["--function", "a:b"],
+        ["--mode", "stats", "--workers", "2"],
+        ["--mode", "stats", "--function", "a:b", "--rows", "0:4"],
+        ["--mode", "save", "--out", "a", "--per-step", "--rows", "0:4"],
+        ["--context", "3"],
+        ["--max-hits", "3"],
+        ["--find", "a"],
+        ["--find-ids", "1", "--find", "a", "--tokenizer", "t.json"],
+        ["--find-ids", "1,x"],
+        ["--find-ids", ""],
+        ["--find-ids", "1", "--mode", "stats"],
+        ["--find-ids", "1", "--mode", "save", "--out", "a"],
+        ["--inclusive"],
+        ["--inclusive", "--steps", "3"],
+        ["--steps", "3:4:5"],
+        ["--steps", "-1"],
+        ["--batch", "0"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_do_not_go_together(run, texts, arguments):
+    result = run("view", texts, *arguments, exit_code=2)
+    assert "Usage: pythia-fast" in result.stderr
+    assert result.stdout == ""
+
+
+def test_numbers_are_those_of_the_rows(run, tmp_path):
     random = np.random.default_rng(3)
     rows = [random.integers(5, 60_000, size=length) for length in (4, 1, 9, 0, 7, 2, 3)]
     write_tokens(tmp_path / "data", rows)
     found = json.loads(run("view", tmp_path / "data", "--mode", "stats", "--json").stdout)
-    every = np.concatenate(rows)
+    assert found.pop("selection") == {"rows": [0, 7]}
     assert found["sequences"] == 7
-    assert found["tokens"] == len(every)
-    assert (found["shortest"], found["longest"]) == (0, 9)
-    assert (found["lowest_id"], found["highest_id"]) == (every.min(), every.max())
-    assert found["dtype"] == "uint16"
-    assert found["mean_length"] == pytest.approx(len(every) / 7, abs=0.01)
+    assert found["tokens"] == 26
     assert found["fingerprint"] == TokenDataset(tmp_path / "data").fingerprint()
-    assert len(found["fingerprint"]) == len(hashlib.sha256().hexdigest())
     some = json.loads(
         run("view", tmp_path / "data", "--mode", "stats", "--rows", "1:4", "--json").stdout
     )
     assert (some["sequences"], some["tokens"], some["shortest"]) == (3, 10, 0)
-    assert some["fingerprint"] == TokenDataset(tmp_path / "data").fingerprint(slice(1, 4))
     lines = run("view", tmp_path / "data", "--mode", "stats").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(found)
 
 
-def test_statistics_of_rows_without_tokens(run, tmp_path):
+def test_numbers_of_rows_without_tokens(run, tmp_path):
     write_tokens(tmp_path / "empty", [np.array([], dtype=int)])
     found = json.loads(run("view", tmp_path / "empty", "--mode", "stats", "--json").stdout)
     assert (found["tokens"], found["lowest_id"], found["highest_id"]) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last_line", "bar"),
+    [
+        (["--mode", "save", "--per-step", "--out", "OUT"], "OUT: 6 files, ", b"0.00/6.00"),
+        (["--mode", "save", "--out", "OUT/a.npy"], "OUT/a.npy: uint16 [24, 80]", b"0.00/24.0"),
+        (["--find-ids", "1"], " hits", b"0.00/24.0"),
+        (["--rows", ":"], "", b"0.00/24.0"),
+        (["--rows", ":", "--json"], "}", b"0.00/24.0"),
+    ],
+)
+def test_on_a_terminal_there_is_a_bar(run, tokens, tmp_path, arguments, last_line, bar):
+    """On standard error, so that standard output is what it is without."""
+    arguments = [
+        "view",
+        tokens,
+        "--batch",
+        4,
+        *(a.replace("OUT", str(tmp_path)) for a in arguments),
+    ]
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    with subprocess.Popen(
+        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(leader, 4096)
+            except OSError:  # the other end is closed
+                break
+        stdout, _ = process.communicate(timeout=60)
+    os.close(leader)
+    assert process.returncode == 0
+    assert bar in shown
+    assert last_line.replace("OUT", str(tmp_path)) in stdout.splitlines()[-1]
+    if "save" not in arguments:
+        assert stdout == run(*arguments).stdout

@@ -1,0 +1,83 @@
+"""`--mode stats --function`: a user's function of each training step's batch."""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pythia_fast.cli.frame import INCOMPLETE, print_json
+from pythia_fast.cli.view.bar import bar
+from pythia_fast.cli.view.selection import Selection
+
+if TYPE_CHECKING:
+    from pythia_fast.tokens import TokenDataset
+
+
+def run_function(
+    data: str,
+    dataset: "TokenDataset",
+    selection: Selection,
+    function: str,
+    workers: int,
+    out: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print or write one JSON line a step. Exit with 4 if steps failed, after all others."""
+    from pythia_fast.tokens.map_steps import load_function, map_steps
+    from pythia_fast.tokens.step_lines import StepLines, step_line
+
+    if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`
+        sys.path.insert(0, here)
+    load_function(function)  # before a file is made
+    steps = list(selection.steps or ())
+    failed: dict[int, str] = {}
+    with contextlib.ExitStack() as stack:
+        lines: StepLines | None = None
+        if out is not None:
+            lines = stack.enter_context(StepLines(out, function=function, batch=selection.batch))
+            steps = [step for step in steps if step not in lines]
+        results = map_steps(data, function, steps, batch=selection.batch, workers=workers)
+        stack.enter_context(contextlib.closing(results))
+        shown = stack.enter_context(bar(len(steps), "steps"))
+        try:
+            for result in results:
+                shown.advance(1)
+                if result.values is None:
+                    failed[result.step] = str(result.error)
+                    shown.print(f"step {result.step} failed: {result.error}", err=True)
+                elif lines is not None:
+                    lines.add(result.step, result.values)
+                else:
+                    line = step_line(
+                        result.step, result.values, function=function, batch=selection.batch
+                    )
+                    shown.print(line.removesuffix("\n"))
+        except KeyboardInterrupt:
+            if lines is not None:
+                click.echo("what is done is kept: the same command goes on from there", err=True)
+            raise
+        if lines is not None:
+            lines.finish()
+    if out is not None:
+        every = len(selection.steps or ())
+        if as_json:
+            print_json(
+                {
+                    "source": dataset.source,
+                    "selection": selection.as_json(),
+                    "path": str(out),
+                    "written": len(steps) - len(failed),
+                    "kept": every - len(steps),
+                    "failed": [{"step": step, "error": why} for step, why in failed.items()],
+                }
+            )
+        else:
+            click.echo(
+                f"{out}: {every - len(failed):,} of {every:,} steps, "
+                f"{every - len(steps):,} of which were there already"
+            )
+    if failed:
+        raise click.exceptions.Exit(INCOMPLETE)

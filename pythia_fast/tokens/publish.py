@@ -1,0 +1,53 @@
+"""Files that appear under their name when they are complete, and not before."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from pythia_fast.errors import PythiaFastError, WriteError
+
+
+@contextlib.contextmanager
+def published(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, which takes the place of `path` at the end, flushed to the disk, unless it fails.
+
+    WriteError where the system refuses, also for what is written inside.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except PythiaFastError:  # some are OSErrors too, but of what was to be written
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """WriteError if the file system of `folder` has less room than that."""
+    try:
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise write_error(folder, error) from error
+    if free_bytes < needed_bytes:
+        raise WriteError(
+            errno.ENOSPC,
+            f"{folder} has {free_bytes / 1e6:,.0f} MB free, but {needed_bytes / 1e6:,.0f} MB are "
+            "to be written: free some room, take fewer rows, or write elsewhere",
+        )
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """The system's refusal, with the path and its words."""
+    return WriteError(error.errno, f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,88 @@
+"""`view --mode save`, also killed and resumed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from pythia_fast.tokens import write_tokens
+
+
+def test_one_file(run, tokens, tiny_ids, tmp_path):
+    out = tmp_path / "seen.npy"
+    arguments = ["view", tokens, "--batch", 4, "--mode", "save", "--out", out]
+    assert run(*arguments, "--steps", "1:3").stdout == f"{out}: uint16 [8, 80]\n"
+    got = np.load(out)
+    assert got.dtype == np.uint16
+    np.testing.assert_array_equal(got, tiny_ids[4:12])
+    found = json.loads(run(*arguments, "--rows", "20:", "--dtype", "int64", "--json").stdout)
+    assert found["path"] == str(out)
+    assert (found["dtype"], found["shape"]) == ("int64", [4, 80])
+    assert found["selection"] == {"rows": [20, 24]}
+    np.testing.assert_array_equal(np.load(out), tiny_ids[20:])
+    run(*arguments)
+    np.testing.assert_array_equal(np.load(out), tiny_ids)
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.npy"]
+
+
+def test_a_file_for_each_step(run, tokens, tiny_ids, tmp_path):
+    arguments = ["view", tokens, "--batch", 5, "--mode", "save", "--per-step", "--out", tmp_path]
+    assert run(*arguments, "--steps", "1:3").stdout == (
+        f"{tmp_path}: 2 files, 0 of which were there already\n"
+    )
+    found = json.loads(run(*arguments, "--json").stdout)  # all whole steps
+    assert (found["written"], found["kept"]) == (2, 2)
+    assert found["selection"] == {"rows": [0, 20], "steps": [1, 5], "batch": 5}
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == [f"step=00000{step}.npy" for step in (1, 2, 3, 4)]
+    np.testing.assert_array_equal(np.concatenate([*map(np.load, files)]), tiny_ids[:20])
+
+
+@pytest.mark.parametrize(
+    ("out", "words"), [("missing/a.npy", "No such file"), ("folder", "Is a directory")]
+)
+def test_where_nothing_can_be_written(run, tokens, tmp_path, out, words):
+    (tmp_path / "folder").mkdir()
+    arguments = ["view", tokens, "--rows", "0:2", "--mode", "save", "--out", tmp_path / out]
+    assert words in run(*arguments, exit_code=3).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_each_step_goes_on_where_it_was_stopped(run, tmp_path, how):
+    ids = np.random.default_rng(0).integers(0, 60_000, (400, 16)).astype(np.uint16)
+    write_tokens(tmp_path / "data", ids)
+    out = tmp_path / "steps"
+    arguments = ["view", tmp_path / "data", "--batch", 1, "--mode", "save", "--per-step"]
+    arguments += ["--out", out]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        give_up = time.monotonic() + 60
+        while len(list(out.glob("step=*.npy"))) < 5 and time.monotonic() < give_up:
+            time.sleep(0.002)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        *_, resumable, interrupted = stderr.splitlines()
+        assert "the same command goes on from there" in resumable
+        assert interrupted == "pythia-fast: interrupted"
+        assert not list(out.glob(".*"))
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("step=*.npy")}
+    assert 5 <= len(kept) < 400
+    for path in kept:
+        np.load(path)
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["kept"] == len(kept)
+    assert found["written"] == 400 - len(kept)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    files = sorted(out.glob("step=*.npy"))
+    np.testing.assert_array_equal(np.concatenate([*map(np.load, files)]), ids)
