@@ -22,10 +22,27 @@ std::span<std::int64_t> int64_vector(const Buffer& buffer, const char* name) {
           static_cast<std::size_t>(buffer.view().shape[0])};
 }
 
+IndexCheck index_check(const std::optional<std::string>& name) {
+  if (!name) return IndexCheck::by_size;
+  if (*name == "quick") return IndexCheck::quick;
+  if (*name == "full") return IndexCheck::full;
+  throw ArgumentError("check must be 'quick', 'full' or None, got '" + *name + "'");
+}
+
 std::shared_ptr<TokenStore> open_store(const std::filesystem::path& index,
-                                       const std::filesystem::path& bin) {
+                                       const std::vector<std::filesystem::path>& bins,
+                                       const std::optional<std::string>& check) {
+  const IndexCheck chosen = index_check(check);
+  std::vector<std::string> names;
+  for (const std::filesystem::path& bin : bins) names.push_back(bin.native());
   const Unlocked unlocked;
-  return std::make_shared<TokenStore>(index.native(), bin.native());
+  return std::make_shared<TokenStore>(index.native(), names, chosen);
+}
+
+std::shared_ptr<TokenStore> open_pair(const std::filesystem::path& index,
+                                      const std::filesystem::path& bin,
+                                      const std::optional<std::string>& check) {
+  return open_store(index, {bin}, check);
 }
 
 std::shared_ptr<TokenStore> store_in_memory(const py::object& ids, const py::object& bounds) {
@@ -71,6 +88,12 @@ void store_gather(const TokenStore& store, const py::object& rows, const py::obj
   store.gather(selected, columns, matrix, workers);
 }
 
+void store_verify(const TokenStore& store, const py::object& threads) {
+  const std::size_t workers = thread_count(threads);
+  const Unlocked unlocked;
+  store.verify(workers);
+}
+
 py::object store_find_outside(const TokenStore& store, const py::object& rows,
                               const py::object& limit_object, const py::object& threads) {
   const std::uint64_t limit = count(limit_object, "limit");
@@ -90,16 +113,25 @@ py::object store_find_outside(const TokenStore& store, const py::object& rows,
 
 void bind_tokens(py::module_& m) {
   py::class_<TokenStore, std::shared_ptr<TokenStore>>(
-      m, "TokenStore", R"(Rows of token ids, read-only: an .idx/.bin pair, mapped, or memory.
+      m, "TokenStore", R"(Rows of token ids, read-only: an .idx and its .bin, mapped, or memory.
 
-Row numbers are vectors of int64 in [0, len); anything else is RowIndexError.)")
-      .def(py::init(&open_store), py::arg("index"), py::arg("bin"))
+`bins` is the .bin, or the shards whose concatenation it is. `check` says how much of the index is
+checked at once: "quick" reads the header, the first and the last row; "full" everything; None is
+full up to 64 MiB. A row that is used is checked in any case, and `verify` checks all.
+
+Row numbers are vectors of int64 in [0, len); anything else is RowIndexError. A file that shrinks
+at any time is TruncatedFileError, a page that the disk does not give ReadError.)")
+      .def(py::init(&open_pair), py::arg("index"), py::arg("bins"), py::arg("check") = py::none())
+      .def(py::init(&open_store), py::arg("index"), py::arg("bins"), py::arg("check") = py::none())
       .def_static(
           "in_memory", &store_in_memory, py::arg("ids"), py::arg("bounds"),
           "Row i is ids[bounds[i]:bounds[i + 1]] of a flat buffer, which is kept, not copied.")
       .def("__len__", &TokenStore::rows)
       .def_property_readonly("dtype", [](const TokenStore& store) { return name(store.type()); })
       .def_property_readonly("documents", &TokenStore::documents)
+      .def_property_readonly("bin_bytes", &TokenStore::bin_bytes, "Bytes that the rows take.")
+      .def("verify", &store_verify, py::arg("threads"),
+           "Check all of the index: TokenFileError for the first row or document that is wrong.")
       .def("lengths", &store_lengths, py::arg("rows"), py::arg("out"),
            "Write the number of tokens of each row into `out`.")
       .def("gather", &store_gather, py::arg("rows"), py::arg("start"), py::arg("stop"),
@@ -107,7 +139,7 @@ Row numbers are vectors of int64 in [0, len); anything else is RowIndexError.)")
            R"(Copy tokens [start, stop) of each row into the rows of `out`, padded right with 0.
 
 `out` holds int64, int32 or uint16. ArgumentError where a row does not fit its width or an id does
-not fit its dtype; TruncatedFileError if a file has shrunk since it was opened.)")
+not fit its dtype. After an error the content of `out` is undefined.)")
       .def(
           "find_outside", &store_find_outside, py::arg("rows"), py::arg("limit"),
           py::arg("threads"),

@@ -38,7 +38,7 @@ ROOMS = (
 MAY_IMPORT_TESTING = {"testing", "demo"}
 NEVER = {"transformers"}  # an oracle of the tests, never a part
 ON_REQUEST = {"matplotlib", "pandas", "polars"}  # extras: imported in the function that needs them
-NATIVE_ROOMS = ("io", "tokens", "cpu")
+NATIVE_ROOMS = ("io", "tokens", "cpu", "fuzz")
 FOUNDATIONS = {"isa", "intrinsics"}  # files of csrc/ itself, which every native room may include
 BINDINGS = sorted(
     path for path in SOURCES if path.parent == CSRC and path.stem.startswith("bindings")

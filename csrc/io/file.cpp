@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -110,6 +112,45 @@ void Mapping::require_unchanged() const {
                            "the file ends here now; it had " + std::to_string(file_.size()) +
                                " bytes when it was opened",
                            now);
+}
+
+void Mapping::unreadable() const {
+  require_unchanged();
+  throw ReadError(path(), EIO);
+}
+
+void Mapping::expect_random_access() const noexcept {
+  if (begin_ == nullptr) return;
+  ::madvise(const_cast<std::byte*>(begin_), file_.size(), MADV_RANDOM);
+#if defined(POSIX_FADV_RANDOM)
+  ::posix_fadvise(file_.descriptor(), 0, 0, POSIX_FADV_RANDOM);
+#endif
+}
+
+bool Mapping::in_memory([[maybe_unused]] std::uint64_t offset) const noexcept {
+#if defined(RWF_NOWAIT)
+  char byte = 0;
+  const iovec one{&byte, 1};
+  return ::preadv2(file_.descriptor(), &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) >= 0 ||
+         errno != EAGAIN;
+#else
+  return true;
+#endif
+}
+
+void Mapping::will_need([[maybe_unused]] std::uint64_t offset,
+                        [[maybe_unused]] std::uint64_t bytes) const noexcept {
+#if defined(POSIX_FADV_WILLNEED)
+  // Linux reads no more than the device's read-ahead for one call, 128 KB and more.
+  constexpr std::uint64_t most = std::uint64_t{1} << 17;
+  while (bytes > 0) {
+    const std::uint64_t now = std::min(bytes, most);
+    ::posix_fadvise(file_.descriptor(), static_cast<off_t>(offset), static_cast<off_t>(now),
+                    POSIX_FADV_WILLNEED);
+    offset += now;
+    bytes -= now;
+  }
+#endif
 }
 
 }  // namespace pythia_fast

@@ -37,8 +37,9 @@ class File {
   int descriptor_ = -1;
 };
 
-// A whole file mapped read-only. A page beyond the end of a file that has shrunk since raises
-// SIGBUS, so call `require_unchanged` before each use.
+// A whole file mapped read-only. Read it through `guarded` (io/guard.h): a page beyond the end of a
+// file that has shrunk since raises SIGBUS. The rest of the last page then reads as zeros, so that
+// whoever has read asks `require_unchanged` before he believes it.
 class Mapping {
  public:
   explicit Mapping(std::string path);
@@ -53,6 +54,18 @@ class Mapping {
 
   // TruncatedFileError if the file has shrunk since it was mapped.
   void require_unchanged() const;
+
+  // The error for a page of it that could not be read.
+  [[noreturn]] void unreadable() const;
+
+  // Places far apart will be read: nothing around them is to be read with them.
+  void expect_random_access() const noexcept;
+
+  // Whether a byte is in memory, as far as the system tells.
+  bool in_memory(std::uint64_t offset) const noexcept;
+
+  // Begins to read [offset, offset + bytes) from the disk, and does not wait for it.
+  void will_need(std::uint64_t offset, std::uint64_t bytes) const noexcept;
 
  private:
   File file_;

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "io/file.h"
@@ -22,10 +23,17 @@ struct Row {
   std::uint64_t length;  // tokens
 };
 
+// How much of an index is checked when it is opened.
+enum class IndexCheck {
+  quick,    // what its size, header, first and last row say: 58 bytes are read
+  full,     // every row and document
+  by_size,  // full up to 64 MiB, else quick
+};
+
 class TokenIndex {
  public:
-  // Checks everything that the file says against itself: TokenFileError with path and offset.
-  explicit TokenIndex(std::string path);
+  // TokenFileError, with path and offset, for what does not add up.
+  explicit TokenIndex(std::string path, IndexCheck check = IndexCheck::by_size);
 
   IdType type() const { return type_; }
   std::uint64_t rows() const { return rows_; }
@@ -33,22 +41,39 @@ class TokenIndex {
   std::uint64_t bin_bytes() const { return bin_bytes_; }  // that the rows need
   const std::string& path() const { return mapping_.path(); }
 
-  // As the file says it now; a caller that indexes the .bin with it checks the range again.
-  Row row(std::uint64_t index) const;
+  // Where each of `rows` lies, all below `rows()`. What is used is checked, whatever was checked at
+  // opening: a row lies within `bin_bytes()` and ends where the next one begins, or TokenFileError.
+  void locate(std::span<const std::int64_t> rows, std::span<Row> result) const;
+
+  // Checks every row and document: TokenFileError for the first that is wrong.
+  void verify(std::size_t threads) const;
 
   // TruncatedFileError if the file has shrunk since it was opened.
   void require_unchanged() const { mapping_.require_unchanged(); }
 
  private:
+  struct Entry;
+
+  template <typename Work>
+  void read(Work work) const;
   void check_header();
-  void check_rows();
-  void check_documents() const;
+  void check_ends();
+  Row checked(std::uint64_t row, const Entry& entry) const;
+  void prefetch(std::span<const std::int64_t> rows) const;
+  void verify_rows(std::uint64_t begin, std::uint64_t end) const;
+  void verify_documents(std::uint64_t begin, std::uint64_t end) const;
+  [[noreturn]] void refuse(std::uint64_t offset, const std::string& reason) const;
+
+  std::uint64_t size_at(std::uint64_t row) const;
+  std::uint64_t pointer_at(std::uint64_t row) const;
+  std::uint64_t document_at(std::uint64_t document) const;
 
   Mapping mapping_;
   IdType type_ = IdType::u16;
   std::uint64_t rows_ = 0;
   std::uint64_t documents_ = 0;
   std::uint64_t bin_bytes_ = 0;
+  bool all_checked_ = false;  // at opening
 };
 
 }  // namespace pythia_fast

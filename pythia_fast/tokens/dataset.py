@@ -19,7 +19,7 @@ from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import steps as training
 from pythia_fast.tokens.find import find
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
-from pythia_fast.tokens.sources import describe, open_source
+from pythia_fast.tokens.sources import Origin, origin_of
 
 TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
 
@@ -32,15 +32,23 @@ class TokenDataset:
     """N sequences of token ids, read-only.
 
     `source` is one of
-    - the path of an .idx/.bin pair (GPT-NeoX and Megatron-LM): the prefix, or either file; both
-      are mapped, nothing is loaded;
+    - the path of an .idx/.bin pair (GPT-NeoX and Megatron-LM): the prefix, or either file. The
+      .bin may be in shards, `<stem>-000NN-of-000MM.bin` beside `<stem>.idx`: then also the path
+      of one of them, or of the folder that holds the set and no other. All are read in place:
+      mapped, nothing is loaded, merged or copied;
     - an array or tensor [N, L] of any integer dtype: kept as it is where it is contiguous, so do
       not change it afterwards;
     - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
       No special tokens are added.
 
-    Raises TokenFileError where a pair's numbers do not add up, MissingTokensError where there is
-    no such file, and ArgumentError for anything else that is not one of these.
+    Raises TokenFileError where a pair's numbers do not add up or shards are short or of different
+    sets, MissingTokensError where files are not there, and ArgumentError for anything else that is
+    not one of these. A file that shrinks while it is read is a TruncatedFileError. Of an .idx
+    above 64 MiB the header, the first and the last row are checked now, each row when it is used,
+    and everything by `verify`.
+
+    A dataset can be read by many threads at once, and after a fork. Its pickle holds the paths of
+    files and their sizes, which are opened and compared again, or the ids of an array.
     """
 
     def __init__(
@@ -49,9 +57,19 @@ class TokenDataset:
         *,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     ) -> None:
-        self._store: TokenStore = open_source(source, tokenizer)
-        self.source: str = describe(source, self._store)  # where the ids come from, in words
+        self._open(origin_of(source, tokenizer))
+
+    def _open(self, origin: Origin) -> None:
+        self._origin = origin
+        self._store: TokenStore = origin.open()
+        self.source: str = str(origin)  # where the ids come from, in words
         self._lengths: npt.NDArray[np.int64] | None = None
+
+    def __getstate__(self) -> Origin:
+        return self._origin
+
+    def __setstate__(self, origin: Origin) -> None:
+        self._open(origin)
 
     def __len__(self) -> int:
         """N, the number of sequences."""
@@ -246,6 +264,13 @@ class TokenDataset:
             if found is not None:
                 position, offset, token = found
                 raise TokenRangeError(int(index_n[position]), offset, token, vocab_rows)
+
+    def verify(self, *, threads: int | None = None) -> None:
+        """Check all of an index against itself: TokenFileError for the first row that is wrong.
+
+        Nothing is left to check of an index of up to 64 MiB, nor of ids in memory.
+        """
+        self._store.verify(_threads(threads))
 
     def _lengths_of(self, index_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         result = np.empty(len(index_n), dtype=np.int64)

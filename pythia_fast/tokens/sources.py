@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,59 +11,50 @@ from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
+from pythia_fast.errors import ArgumentError, MissingTokensError
+from pythia_fast.tokens.files import find_files
 
 TEXTS_A_BATCH = 1024
 
 
-def open_source(source: object, tokenizer: object = None) -> TokenStore:
-    """The rows of `source`; see TokenDataset for what it may be."""
+class Origin(Protocol):
+    """Where ids come from. A pickled TokenDataset is its origin, opened again at the other end."""
+
+    def open(self) -> TokenStore:
+        """Open it; every call gives the same ids, or an error."""
+
+    def __str__(self) -> str:
+        """The origin in words, for provenance."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Memory:
+    """Ids in memory, which a pickle takes with it: row i is ids[bounds[i]:bounds[i + 1]]."""
+
+    ids: npt.NDArray[np.integer[Any]]
+    bounds: npt.NDArray[np.int64]
+    words: str
+
+    def open(self) -> TokenStore:
+        """The rows where they lie."""
+        return TokenStore.in_memory(self.ids, self.bounds)
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def origin_of(source: object, tokenizer: object = None) -> Origin:
+    """What `source` stands for; see TokenDataset for what it may be."""
     if isinstance(source, (str, os.PathLike)):
         _no_tokenizer(tokenizer, "a file pair")
-        return open_pair(source)
+        return find_files(source)
     if _is_texts(source):
-        return open_texts(cast("Sequence[str]", source), tokenizer)
+        return encoded(cast("Sequence[str]", source), tokenizer)
     _no_tokenizer(tokenizer, "an array of ids")
-    return open_array(source)
+    return array(source)
 
 
-def describe(source: object, store: TokenStore) -> str:
-    """Where the ids come from, in words, for provenance."""
-    if isinstance(source, (str, os.PathLike)):
-        return str(pair(source)[1])
-    if _is_texts(source):
-        return f"{len(store)} texts"
-    return f"{store.dtype} array {list(np.shape(cast('npt.ArrayLike', source)))}"
-
-
-def pair(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """The .idx and the .bin that `path` stands for: a prefix, or one of the two."""
-    text = str(expanded(path))
-    prefix = text[:-4] if text.endswith((".idx", ".bin")) else text
-    return Path(prefix + ".idx"), Path(prefix + ".bin")
-
-
-def open_pair(path: str | os.PathLike[str]) -> TokenStore:
-    """Map an .idx/.bin pair and check it: TokenFileError, or MissingTokensError if it is not there.
-
-    What was opened is what was checked and is read.
-    """
-    index, bin_ = pair(path)
-    try:
-        missing = [str(file) for file in (index, bin_) if not file.exists()]
-    except OSError as error:  # a text in place of a path
-        raise ReadError(error.errno, f"cannot look for {index}: {error.strerror}") from error
-    if missing:
-        raise MissingTokensError(
-            f"no token data at {os.fspath(path)!r}: looked for {index} and {bin_}, and "
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there. "
-            "Give the path of an .idx/.bin pair without its ending; a text goes into a list, "
-            "with a tokenizer"
-        )
-    return TokenStore(index, bin_)
-
-
-def open_array(source: object) -> TokenStore:
+def array(source: object) -> Memory:
     """Rows of an integer array or tensor [N, L], without a copy where it is contiguous."""
     detach = getattr(source, "detach", None)  # a torch tensor, wherever it lies
     try:
@@ -81,10 +72,11 @@ def open_array(source: object) -> TokenStore:
     native = ids_NL.astype(ids_NL.dtype.newbyteorder("="), copy=False)
     flat = np.require(native, requirements=["C", "A"]).reshape(-1)
     rows, length = ids_NL.shape
-    return TokenStore.in_memory(flat, np.arange(rows + 1, dtype=np.int64) * length)
+    bounds = np.arange(rows + 1, dtype=np.int64) * length
+    return Memory(flat, bounds, f"{native.dtype} array {list(ids_NL.shape)}")
 
 
-def open_texts(texts: Sequence[str], tokenizer: object) -> TokenStore:
+def encoded(texts: Sequence[str], tokenizer: object) -> Memory:
     """Rows of a list of texts, no special tokens added.
 
     ArgumentError for a text that gives no token, naming it.
@@ -105,7 +97,7 @@ def open_texts(texts: Sequence[str], tokenizer: object) -> TokenStore:
                 raise ArgumentError(f"text {number} gives no tokens: {texts[number]!r}")
             pieces.append(np.array(encoding.ids, dtype=np.uint32))
     bounds = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-    return TokenStore.in_memory(np.concatenate(pieces), bounds)
+    return Memory(np.concatenate(pieces), bounds, f"{len(texts)} texts")
 
 
 def load_tokenizer(source: object) -> Tokenizer:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.tokens.sources import pair
+from pythia_fast.tokens.files import pair
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
 
