@@ -64,6 +64,28 @@ void store_lengths(const TokenStore& store, const py::object& rows, const py::ob
   store.lengths(from, to);
 }
 
+void store_locate(const TokenStore& store, const py::object& rows, const py::object& offsets,
+                  const py::object& lengths) {
+  const Buffer rows_buffer(rows, row_flags, "rows");
+  const Buffer offsets_buffer(offsets, row_flags | PyBUF_WRITABLE, "offsets");
+  const Buffer lengths_buffer(lengths, row_flags | PyBUF_WRITABLE, "lengths");
+  const auto from = int64_vector(rows_buffer, "rows");
+  const auto to_offsets = int64_vector(offsets_buffer, "offsets");
+  const auto to_lengths = int64_vector(lengths_buffer, "lengths");
+  if (to_offsets.size() != from.size() || to_lengths.size() != from.size()) {
+    throw ArgumentError(std::to_string(from.size()) + " rows do not fit vectors of " +
+                        std::to_string(to_offsets.size()) + " and " +
+                        std::to_string(to_lengths.size()));
+  }
+  const Unlocked unlocked;
+  std::vector<Row> found(from.size());
+  store.locate(from, found);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    to_offsets[i] = static_cast<std::int64_t>(found[i].offset);
+    to_lengths[i] = static_cast<std::int64_t>(found[i].length);
+  }
+}
+
 void store_gather(const TokenStore& store, const py::object& rows, const py::object& start,
                   const py::object& stop, const py::object& result, const py::object& threads) {
   const Columns columns{count(start, "start"), count(stop, "stop")};
@@ -134,6 +156,8 @@ at any time is TruncatedFileError, a page that the disk does not give ReadError.
            "Check all of the index: TokenFileError for the first row or document that is wrong.")
       .def("lengths", &store_lengths, py::arg("rows"), py::arg("out"),
            "Write the number of tokens of each row into `out`.")
+      .def("locate", &store_locate, py::arg("rows"), py::arg("offsets"), py::arg("lengths"),
+           "Write where in the .bin each row begins, in bytes, and its number of tokens.")
       .def("gather", &store_gather, py::arg("rows"), py::arg("start"), py::arg("stop"),
            py::arg("out"), py::arg("threads"),
            R"(Copy tokens [start, stop) of each row into the rows of `out`, padded right with 0.

@@ -22,6 +22,7 @@ ROOMS = (
     "_core",
     "core",
     "cache",
+    "hub",
     "suite",
     "tokens",
     "kernels",

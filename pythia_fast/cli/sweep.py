@@ -58,8 +58,9 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 @click.option(
     "--tokens",
     type=click.Path(path_type=Path),
-    help="The prefix of an .idx/.bin pair; with --tokenizer a text file, each line a sequence. "
-    "Without: the first training sequences of the model's corpus, from the Hub.",
+    help="The prefix of an .idx/.bin pair, or hub:owner/name for a data set of the Hub; with "
+    "--tokenizer a text file, each line a sequence. Without: the model's own training data, of "
+    "which the --sequences are fetched from the Hub.",
 )
 @click.option(
     "--tokenizer",
@@ -135,7 +136,7 @@ def sweep(
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
     parse_steps(steps, open_series(model, cache_dir=cache_dir).steps)
-    data = _dataset(tokens, tokenizer)
+    data = _dataset(tokens, tokenizer, cache_dir)
     from pythia_fast import runs
 
     result = runs.sweep(
@@ -166,7 +167,9 @@ def sweep(
         raise click.exceptions.Exit(INCOMPLETE)
 
 
-def _dataset(path: Path | None, tokenizer: Path | None) -> "TokenDataset | None":
+def _dataset(
+    path: Path | None, tokenizer: Path | None, cache_dir: Path | None
+) -> "TokenDataset | None":
     """What --tokens names: a file pair, or with --tokenizer a text, each line a sequence."""
     if path is None:
         return None
@@ -174,7 +177,7 @@ def _dataset(path: Path | None, tokenizer: Path | None) -> "TokenDataset | None"
     from pythia_fast.tokens import TokenDataset
 
     if tokenizer is None:
-        return TokenDataset(path)
+        return TokenDataset(path, cache_dir=cache_dir)
     try:
         # Not splitlines(), to which a form feed and other separators inside a text are ends too.
         lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]

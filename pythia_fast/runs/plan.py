@@ -96,12 +96,18 @@ class Plan:
             "model": self.spec.name,
             "architecture": dataclasses.asdict(self.spec.architecture),
             "metrics": [identity(metric) for metric in self.metrics],
-            "tokens": self.dataset.fingerprint(rows),
+            "tokens": self._tokens(rows),
             "sequences": sequences,
             "dtype": self.dtype,
             "deterministic": self.deterministic,
             "shard_sequences": SHARD_SEQUENCES,
         }
+
+    def _tokens(self, rows: Rows | None) -> str:
+        """What `rows` are, or None for all, of which a data set on the Hub has too many to read."""
+        if rows is None and self.dataset.is_remote:
+            return self.dataset.source  # with its commit
+        return self.dataset.fingerprint(rows)
 
     def _chosen(self, step: int) -> range:
         """The rows of `step` as a range, the same one for a number and for its slice."""

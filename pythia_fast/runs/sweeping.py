@@ -15,7 +15,7 @@ from pythia_fast.model import Precision, resolve_precision
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.measure import auto_batch_tokens
-from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
+from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.streaming import resolve_device
@@ -55,9 +55,10 @@ def sweep(
             that holds `stepN/`.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         tokens: what to compute on: a `TokenDataset`, or what one is made of: the prefix of an
-            `.idx`/`.bin` pair or an integer array [N, L]. None: the first sequences of the model's
-            own corpus in the suite's published order, read from the Hub (other seeds than the
-            suite's own saw the same corpus in another order).
+            `.idx`/`.bin` pair, an integer array [N, L] or a data set of the Hub ("hub:owner/name").
+            None: the model's own corpus in the suite's published order, of which what `sequences`
+            chooses is fetched from the Hub before any work, and kept (other seeds than the suite's
+            own saw the same corpus in another order).
         sequences: how many of its sequences from the first on, or a slice of them, or those that
             a step has "seen" or not ("unseen").
         metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
@@ -79,6 +80,7 @@ def sweep(
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
         ArgumentError, TokenRangeError: an argument or a token makes no sense, before any work.
+        HubError, MissingTokensError: the tokens cannot be had, before any work.
         RunMismatchError: `out` holds results of another specification or of other weights.
         SweepError: a step failed; the cause is chained and what was finished is kept.
         SweepInterruptedError: Ctrl-C; what was finished is kept.
@@ -94,7 +96,7 @@ def sweep(
         spec=series.spec,
         steps=parse_steps(steps, series.steps),
         metrics=resolve(metrics),
-        dataset=_dataset(tokens, chosen, series, cache_dir),
+        dataset=_dataset(tokens, series, cache_dir),
         sequences=chosen,
         dtype=precision.name,
         deterministic=deterministic,
@@ -120,24 +122,19 @@ def default_folder(
 
 def _dataset(
     tokens: TokenDataset | TokenSource | None,
-    sequences: Sequences,
     series: CheckpointSeries,
     cache_dir: str | Path | None,
 ) -> TokenDataset:
+    if isinstance(tokens, TokenDataset):
+        return tokens
     if tokens is not None:
-        return tokens if isinstance(tokens, TokenDataset) else TokenDataset(tokens)
+        return TokenDataset(tokens, cache_dir=cache_dir)
     if series.spec.corpus is None:
         raise ArgumentError(
             f"{series.name} is a local folder, so its training data is not known: give `tokens`, "
             "the prefix of an .idx/.bin pair or an integer array [N, L]"
         )
-    if not isinstance(sequences, int):
-        raise ArgumentError(
-            f"sequences={sequences!r} needs `tokens`: without, the first so many are read"
-        )
-    from pythia_fast.tokens.pile import first_rows  # here: it imports huggingface_hub
-
-    return TokenDataset(first_rows(series.spec.corpus, sequences, cache_dir=cache_dir))
+    return TokenDataset(f"hub:{series.spec.corpus}", cache_dir=cache_dir)
 
 
 def _fresh(path: Path, *, given: bool) -> Path:

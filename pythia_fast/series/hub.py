@@ -5,24 +5,13 @@ is resolved once, nothing is ever taken from `main` instead, and the bytes are v
 sha256 of the Hub's own listing, over the very file that is then read.
 """
 
-import errno
-import re
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import stamina
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
-    HfHubHTTPError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.hf_api import RepoFile
 
 from pythia_fast.core import File
@@ -31,9 +20,8 @@ from pythia_fast.errors import (
     ChecksumError,
     HubError,
     MissingCheckpointError,
-    PythiaFastError,
-    WriteError,
 )
+from pythia_fast.hub import COMMIT, LIBRARY, SHA256, ask
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint, sha256
 from pythia_fast.series.layout import (
     CONFIG,
@@ -42,15 +30,6 @@ from pythia_fast.series.layout import (
     read_architecture,
 )
 from pythia_fast.suite.model_spec import ModelSpec
-
-_ATTEMPTS = 4
-_RETRIES_END_S = 45.0
-_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_DISK_ERRORS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-)
-_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -75,7 +54,7 @@ class HubSeries:
         self.spec = spec
         self.repo = spec.repo
         self.cache_dir = cache_dir
-        self._api = HfApi(endpoint=endpoint, library_name="pythia-fast")
+        self._api = HfApi(endpoint=endpoint, library_name=LIBRARY)
         self._pinned: dict[str, str] | None = None
         self._pinning = threading.Lock()
 
@@ -156,7 +135,7 @@ class HubSeries:
         refs = self._ask("its branches", partial(self._api.list_repo_refs, self.repo))
         pinned = {branch.name: branch.target_commit for branch in refs.branches}
         for branch, commit in pinned.items():
-            if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+            if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
                 raise HubError(f"{self.repo}: the Hub says that {branch} is at {commit!r}")
         return pinned
 
@@ -192,7 +171,7 @@ class HubSeries:
     def _download_verified(self, entry: RepoFile, commit: str) -> tuple[CheckpointFile, File]:
         """A weights file, open, whose bytes have the sha256 that the Hub lists for it."""
         promised = entry.lfs.sha256 if entry.lfs is not None else None
-        if promised is None or not _SHA256.fullmatch(promised):
+        if promised is None or not SHA256.fullmatch(promised):
             raise HubError(
                 f"{self.repo}: the Hub lists no sha256 for {entry.path} of commit {commit}, so "
                 "its bytes cannot be verified"
@@ -208,45 +187,6 @@ class HubSeries:
         )
 
     def _ask(self, what: str, request: Callable[[], T]) -> T:
-        """`request`, a few times if what fails is likely to pass; its errors in our own words."""
-        where = f"{self.repo}: {what}"
-        try:
-            for attempt in stamina.retry_context(
-                on=_is_transient,
-                attempts=_ATTEMPTS,
-                timeout=_RETRIES_END_S,
-                wait_initial=0.25,
-                wait_max=4.0,
-                wait_jitter=0.25,
-            ):
-                with attempt:
-                    return request()
-        except PythiaFastError:
-            raise
-        except (RevisionNotFoundError, RemoteEntryNotFoundError) as error:
-            raise MissingCheckpointError(f"{where} is not on the Hub") from error
-        except RepositoryNotFoundError as error:
-            raise MissingCheckpointError(
-                f"{self.repo} is not on the Hub, or only for those who may see it: log in with "
-                "`hf auth login`"
-            ) from error
-        except Exception as error:  # whatever else the client raises; it promises no list
-            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-                raise WriteError(f"{where} cannot be stored: {error}") from error
-            reason = error.__cause__ or error
-            raise HubError(
-                f"{where} could not be had from {self._api.endpoint}: "
-                f"{type(reason).__name__}: {reason}"
-            ) from error
-        raise AssertionError("stamina's last attempt returns or raises")
-
-
-def _is_transient(error: Exception) -> bool:
-    """Whether another attempt may succeed: the server is busy, or the connection broke."""
-    if isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
-        # hf_hub_download wraps what went wrong when it asked for the file's metadata
-        return isinstance(error.__cause__, Exception) and _is_transient(error.__cause__)
-    if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in _TRANSIENT_STATUS
-    cut_short = type(error) is OSError and error.errno is None  # its check of the size
-    return cut_short or isinstance(error, HTTPError | TimeoutError)
+        return ask(
+            self.repo, what, request, endpoint=self._api.endpoint, missing=MissingCheckpointError
+        )

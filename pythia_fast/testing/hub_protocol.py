@@ -31,6 +31,7 @@ class HubHttpServer(ThreadingHTTPServer):
     """Listens on a free port of 127.0.0.1; every connection has a thread."""
 
     daemon_threads = True
+    request_queue_size = 64  # clients open several connections at once
 
     def __init__(self, state: HubState) -> None:
         self.state = state
@@ -65,6 +66,7 @@ class HubHttpServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # the head and the body go out one by one
     server: HubHttpServer
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -83,8 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
-        if fault := state.take_fault(path, "fail"):
-            self._error(fault.status, "", "a fault made for a test")
+        state.closing.wait(state.latency_s)
+        if state.take_fault(path, "hang"):
+            self.close_connection = True
+            state.closing.wait()
+        elif fault := state.take_fault(path, "fail"):
+            self._error(fault.status, "", "a fault made for a test", fault.headers)
         elif match := _CDN.fullmatch(path):
             self._send_stored(match["sha256"])
         elif match := _API.fullmatch(path):
@@ -118,7 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = parse_qs(body.decode()).get("paths", [])
             self._send_json([commit.files[p].listing() for p in wanted if p in commit.files])
         else:
-            siblings = [{"rfilename": path} for path in commit.files]
+            blobs = parse_qs(urlsplit(self.path).query).get("blobs", ["false"])[0].lower()
+            siblings = [
+                file.sibling() if blobs in ("true", "1") else {"rfilename": path}
+                for path, file in commit.files.items()
+            ]
             about = {"id": match["repo"], "modelId": match["repo"], "sha": commit.name}
             self._send_json({**about, "siblings": siblings, "private": False, "tags": []})
 
@@ -141,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_redirect(self, file: RepositoryFile, headers: dict[str, str]) -> None:
         location = f"http://localhost:{self.server.server_port}/cdn/{file.sha256}"
         linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(file.size)}
-        self._send_head(302, {**headers, **linked, "Location": location, "Content-Length": "0"})
+        headers = {**headers, **linked, "Location": location, "Content-Length": "0"}
+        if fault := self.server.state.take_fault(unquote(self.path), "redirect headers"):
+            headers |= fault.headers
+        self._send_head(302, headers)
 
     def _send_stored(self, sha256: str) -> None:
         for repository in self.server.state.repositories.values():
@@ -155,19 +168,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, file: RepositoryFile, headers: dict[str, str]) -> None:
         headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         begin, end, status = 0, file.size, 200
-        if match := _RANGE.fullmatch(self.headers.get("Range", "")):
+        match = _RANGE.fullmatch(self.headers.get("Range", ""))
+        if match and not self.server.state.take_fault(file.path, "ignore_range"):
             begin, status = int(match[1]), 206
             end = min(int(match[2]) + 1, file.size) if match[2] else file.size
             if begin >= end:
                 self._error(416, "", "no such range", {"Content-Range": f"bytes */{file.size}"})
                 return
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
-        self._send_head(status, {**headers, "Content-Length": str(end - begin)})
+        headers["Content-Length"] = str(end - begin)
+        if fault := self.server.state.take_fault(file.path, "headers"):
+            headers |= fault.headers
+        self._send_head(status, headers)
         if self.command != "HEAD":
             self._send_body(file, begin, end)
 
     def _send_body(self, file: RepositoryFile, begin: int, end: int) -> None:
-        fault = self.server.state.take_fault(file.path, "corrupt", "cut")
+        state = self.server.state
+        fault = state.take_fault(file.path, "corrupt", "cut", "drip")
+        if fault is not None and fault.kind == "drip":
+            self._drip(file, begin, end, fault.pause_s)
+            return
         middle = (begin + end) // 2
         with file.source.open("rb") as source:
             source.seek(begin)
@@ -180,6 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
                         return
                     chunk[middle - start] ^= 1
                 self.wfile.write(chunk)
+
+    def _drip(self, file: RepositoryFile, begin: int, end: int, pause_s: float) -> None:
+        with file.source.open("rb") as source:
+            source.seek(begin)
+            for _ in range(begin, end):
+                self.wfile.write(source.read(1))
+                if self.server.state.closing.wait(pause_s):
+                    return
 
     def _repository(self, repo: str) -> Repository | None:
         repository = self.server.state.repositories.get(repo)
@@ -210,8 +239,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def _send_head(self, status: int, headers: Mapping[str, str]) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.server.state.log(Request(self.command, path, self.headers.get("Range"), status))
+        request = Request(
+            self.command,
+            unquote(urlsplit(self.path).path),
+            self.headers.get("Range"),
+            status,
+            host=self.headers.get("Host", "").partition(":")[0],
+            authorized="Authorization" in self.headers,
+        )
+        self.server.state.log(request)
         self.send_response(status, HTTPStatus(status).phrase)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -1,30 +1,42 @@
 """What a test's Hub holds and does: repositories, faults still to come, requests answered."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pythia_fast.testing.repository import Repository
 
+Kind = Literal[
+    "fail", "corrupt", "cut", "hang", "drip", "ignore_range", "headers", "redirect headers"
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked and answered; `range` is the Range header, None without."""
+    """What was asked and answered; `range` is the Range header, None without.
+
+    `host` is the name the client called the server by, `authorized` whether it sent a token.
+    """
 
     method: str
     path: str
     range: str | None
     status: int
+    host: str = ""
+    authorized: bool = False
 
 
 @dataclass(slots=True)
 class Fault:
     """Spoils the next `remaining` answers whose path has `contains`."""
 
-    kind: Literal["fail", "corrupt", "cut"]
+    kind: Kind
     contains: str
     remaining: int
     status: int = 503
+    headers: Mapping[str, str] = field(default_factory=dict)
+    pause_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -32,6 +44,8 @@ class HubState:
     """Shared by the server's threads."""
 
     redirect: bool
+    latency_s: float = 0.0
+    closing: threading.Event = field(default_factory=threading.Event)
     repositories: dict[str, Repository] = field(default_factory=dict)
     _requests: list[Request] = field(default_factory=list)
     _faults: list[Fault] = field(default_factory=list)

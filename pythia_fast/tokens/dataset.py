@@ -7,19 +7,19 @@ import hashlib
 import operator
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import steps as training
 from pythia_fast.tokens.find import find
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
-from pythia_fast.tokens.sources import Origin, origin_of
+from pythia_fast.tokens.sources import Origin, Store, is_remote, origin_of
 
 TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
 
@@ -36,6 +36,11 @@ class TokenDataset:
       .bin may be in shards, `<stem>-000NN-of-000MM.bin` beside `<stem>.idx`: then also the path
       of one of them, or of the folder that holds the set and no other. All are read in place:
       mapped, nothing is loaded, merged or copied;
+    - "hub:owner/name", a data set of the Hub, as "hub:pile-deduped" and "hub:pile-standard" are,
+      Pythia's own; "hub:owner/name@revision/folder/document" says more exactly what of it. It is
+      taken at the commit that the revision has now. Only the rows asked for are fetched, and kept
+      in `cache_dir` (by default in the user's cache): a row that was read once can be read without
+      a network. See `pythia_fast.tokens.remote` for what is verified;
     - an array or tensor [N, L] of any integer dtype: kept as it is where it is contiguous, so do
       not change it afterwards;
     - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
@@ -56,12 +61,13 @@ class TokenDataset:
         source: TokenSource,
         *,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+        cache_dir: str | Path | None = None,
     ) -> None:
-        self._open(origin_of(source, tokenizer))
+        self._open(origin_of(source, tokenizer, cache_dir))
 
     def _open(self, origin: Origin) -> None:
         self._origin = origin
-        self._store: TokenStore = origin.open()
+        self._store: Store = origin.open()
         self.source: str = str(origin)  # where the ids come from, in words
         self._lengths: npt.NDArray[np.int64] | None = None
 
@@ -77,6 +83,11 @@ class TokenDataset:
 
     def __repr__(self) -> str:
         return f"TokenDataset({self.source}, {len(self)} sequences of {self._store.dtype})"
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the ids are on the Hub; `source` is then an address that keeps its meaning."""
+        return is_remote(self.source)
 
     @property
     def dtype(self) -> str:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -16,11 +17,46 @@ from pythia_fast.tokens.files import find_files
 
 TEXTS_A_BATCH = 1024
 
+Vector = npt.NDArray[np.int64]
+
+
+class Store(Protocol):
+    """Rows of ids: a TokenStore, or what fetches for one."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    @property
+    def dtype(self) -> str:
+        """The type of the ids."""
+
+    @property
+    def documents(self) -> int | None:
+        """How many documents the rows make, if it is known."""
+
+    @property
+    def bin_bytes(self) -> int:
+        """The bytes that the rows take."""
+
+    def lengths(self, rows: Vector, out: Vector) -> None:
+        """Write the number of tokens of each row into `out`."""
+
+    def gather(
+        self, rows: Vector, start: int, stop: int, out: npt.NDArray[Any], threads: int
+    ) -> None:
+        """Copy tokens [start, stop) of each row into the rows of `out`."""
+
+    def find_outside(self, rows: Vector, limit: int, threads: int) -> tuple[int, int, int] | None:
+        """The first id outside [0, limit): position in `rows`, offset in the row, id."""
+
+    def verify(self, threads: int) -> None:
+        """Check all of an index."""
+
 
 class Origin(Protocol):
     """Where ids come from. A pickled TokenDataset is its origin, opened again at the other end."""
 
-    def open(self) -> TokenStore:
+    def open(self) -> Store:
         """Open it; every call gives the same ids, or an error."""
 
     def __str__(self) -> str:
@@ -43,8 +79,15 @@ class Memory:
         return self.words
 
 
-def origin_of(source: object, tokenizer: object = None) -> Origin:
+def origin_of(
+    source: object, tokenizer: object = None, cache_dir: str | Path | None = None
+) -> Origin:
     """What `source` stands for; see TokenDataset for what it may be."""
+    if isinstance(source, (str, os.PathLike)) and is_remote(os.fspath(source)):
+        _no_tokenizer(tokenizer, "a data set of the Hub")
+        from pythia_fast.tokens.remote import pin  # here: it imports huggingface_hub
+
+        return pin(os.fspath(source), cache_dir)
     if isinstance(source, (str, os.PathLike)):
         _no_tokenizer(tokenizer, "a file pair")
         return find_files(source)
@@ -52,6 +95,11 @@ def origin_of(source: object, tokenizer: object = None) -> Origin:
         return encoded(cast("Sequence[str]", source), tokenizer)
     _no_tokenizer(tokenizer, "an array of ids")
     return array(source)
+
+
+def is_remote(source: str) -> bool:
+    """Whether a text means a data set of the Hub."""
+    return source.startswith("hub:")
 
 
 def array(source: object) -> Memory:

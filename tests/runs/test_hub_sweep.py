@@ -13,7 +13,8 @@ from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.testing import HubServer, make_series
-from pythia_fast.tokens.pile import FIRST_SHARD, REPOSITORIES
+from pythia_fast.tokens import write_tokens
+from pythia_fast.tokens.pile import REPOSITORIES
 
 CALL = """
 import json, pythia_fast
@@ -48,7 +49,7 @@ def test_model_and_data_come_from_the_hub(series: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     ids = np.random.default_rng(0).integers(0, 50_254, (4, 2049), dtype=np.uint16)
-    (data / FIRST_SHARD).write_bytes(ids.tobytes())
+    write_tokens(data / "document", ids)
     branches = {f"step{step}": series / f"step{step}" for step in (0, 1000)}
     repositories = {
         spec.repo: branches,

@@ -1,5 +1,8 @@
 """Cutting work into batches and units."""
 
+from pathlib import Path
+
+import huggingface_hub.constants
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +13,9 @@ from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.metrics import Memorization, Perplexity
 from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint, sequences_argument
 from pythia_fast.suite import Architecture, ModelSpec
-from pythia_fast.tokens import TokenDataset
+from pythia_fast.testing import HubServer
+from pythia_fast.tokens import TokenDataset, write_tokens
+from pythia_fast.tokens.pile import REPOSITORIES
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 200))
@@ -100,6 +105,30 @@ def test_the_rows_of_all_steps_are_checked_and_each_once(
     )
     plan(1, spec.architecture, dataset=TokenDataset(ids), **common)
     assert checked == list(range(2048) if sequences == "seen" else range(1024, 3000))
+
+
+def test_of_a_remote_corpus_only_what_was_seen_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = pythia_fast.spec("70m")
+    ids = np.random.default_rng(0).integers(0, 50_254, (40_000, 9), dtype=np.uint16)
+    (tmp_path / "data").mkdir()
+    write_tokens(tmp_path / "data/document", ids)
+    with HubServer({f"datasets/{REPOSITORIES[spec.corpus]}": {"main": tmp_path / "data"}}) as hub:
+        files = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        dataset = TokenDataset(f"hub:{spec.corpus}", cache_dir=tmp_path / "cache")
+        common = {"spec": spec, "dataset": dataset, "metrics": (Perplexity(),)}
+        seen = plan(1, spec.architecture, sequences="seen", steps=(1, 2), **common)
+        before = hub.requests
+        np.testing.assert_array_equal(dataset.gather(seen.rows(2)), ids[:2048])
+        assert seen.specification["tokens"] == dataset.source
+        assert hub.requests == before, "all that was seen is there before the work begins"
+        ranges = [request.range for request in before if "document.bin" in request.path]
+        assert ranges == [f"bytes=0-{2**16 - 1}"]
+        some = plan(1, spec.architecture, sequences=slice(5, 9), steps=(1, 2), **common)
+        assert some.specification["tokens"] == TokenDataset(ids[5:9]).fingerprint()
 
 
 def test_other_seeds_saw_another_order() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -168,3 +169,82 @@ def test_closing_does_not_mind_a_client_that_has_just_hung_up() -> None:
         server._open = {gone, idle[0]}
         server.close_connections()
         assert idle[1].recv(1) == b"", "the others are closed"
+
+
+def test_what_is_told_of_a_data_set_with_its_blobs(folder: Path) -> None:
+    with HubServer({"datasets/me/tiny": {"main": folder}}) as hub:
+        info = HfApi(endpoint=hub.url).dataset_info("me/tiny", files_metadata=True)
+    files = {file.rfilename: file for file in info.siblings or ()}
+    large = files["model.safetensors"]
+    assert large.lfs is not None
+    assert (large.size, large.lfs.sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    assert (files["config.json"].size, files["config.json"].lfs) == (2, None)
+
+
+def test_a_large_file_with_holes_is_served_without_being_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.seek(2**40)
+        file.write(b"end")
+    digest = "5" * 64
+    with HubServer({"me/huge": {"main": tmp_path}}, sha256={"huge.bin": digest}) as hub:
+        (entry,) = HfApi(endpoint=hub.url).list_repo_tree("me/huge")
+        assert isinstance(entry, RepoFile)
+        assert entry.lfs is not None
+        assert (entry.size, entry.lfs.sha256) == (2**40 + 3, digest)
+        url = f"{hub.url}/me/huge/resolve/main/huge.bin"
+        request = urllib.request.Request(url, headers={"Range": f"bytes={2**40 - 1}-"})
+        with urllib.request.urlopen(request) as answer:
+            assert answer.read() == b"\0end"
+
+
+def test_git_knows_small_files_by_their_content_and_large_ones_by_a_pointer(
+    api: HfApi, hub: HubServer
+) -> None:
+    files = {f.path: f for f in api.list_repo_tree("me/tiny") if isinstance(f, RepoFile)}
+    assert files["config.json"].blob_id == hashlib.sha1(b"blob 2\0{}").hexdigest()
+    pointer = (
+        "version https://git-lfs.github.com/spec/v1\n"
+        f"oid sha256:{hashlib.sha256(CONTENT).hexdigest()}\nsize {len(CONTENT)}\n"
+    ).encode()
+    expected = hashlib.sha1(b"blob %d\0" % len(pointer) + pointer).hexdigest()
+    assert files["model.safetensors"].blob_id == expected
+
+
+def test_latency(folder: Path) -> None:
+    with HubServer({"me/tiny": {"main": folder}}, latency_s=0.05) as hub:
+        began_s = time.monotonic()
+        for _ in range(3):
+            with urllib.request.urlopen(f"{hub.url}/api/models/me/tiny/refs") as answer:
+                answer.read()
+        assert time.monotonic() - began_s >= 3 * 0.05
+
+
+def test_faults_with_headers(hub: HubServer) -> None:
+    url = f"{hub.url}/me/tiny/resolve/main/model.safetensors"
+    ranged = urllib.request.Request(url, headers={"Range": "bytes=0-4"})
+    hub.fail("model", status=429, headers={"Retry-After": "9"})
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(ranged)
+    assert caught.value.headers["Retry-After"] == "9"
+    caught.value.close()
+    hub.ignore_range("model")
+    with urllib.request.urlopen(ranged) as answer:
+        assert (answer.status, answer.read()) == (200, CONTENT)
+    hub.mislead("model", {"Content-Range": "bytes 1-5/7"})
+    with urllib.request.urlopen(ranged) as answer:
+        assert (answer.headers["Content-Range"], answer.read()) == ("bytes 1-5/7", CONTENT[:5])
+    hub.drip("model", pause_s=0.001)
+    with urllib.request.urlopen(ranged) as answer:
+        assert answer.read() == CONTENT[:5]
+
+
+def test_a_hang_ends_with_the_server(folder: Path) -> None:
+    hub = HubServer({"me/tiny": {"main": folder}})
+    with hub:
+        hub.hang("refs")
+        with pytest.raises(TimeoutError):
+            urllib.request.urlopen(f"{hub.url}/api/models/me/tiny/refs", timeout=0.1)
+    for thread in threading.enumerate():
+        if "process_request_thread" in thread.name:
+            thread.join(5)
+            assert not thread.is_alive()

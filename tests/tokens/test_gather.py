@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, RowIndexError, TruncatedFileError
 from pythia_fast.tokens import TokenDataset
 
@@ -215,3 +216,21 @@ def test_many_threads_read_one_dataset(tmp_path, token_files):
 def test_an_unsigned_row_beyond_int64_is_not_there():
     with pytest.raises(RowIndexError, match="row 18446744073709551615"):
         TokenDataset(np.zeros((3, 2), dtype=np.uint16))[np.array([2**64 - 1], dtype=np.uint64)]
+
+
+def test_where_rows_lie(tmp_path, token_files):
+    lengths = [3, 0, 5, 2]
+    prefix = token_files(tmp_path / "data", [[1] * n for n in lengths])
+    for store in (
+        TokenStore(f"{prefix}.idx", f"{prefix}.bin"),
+        TokenStore.in_memory(np.ones(10, np.uint16), np.cumsum([0, *lengths])),
+    ):
+        rows = np.array([3, 0, 1, 2, 3])
+        offsets, found = np.empty(5, np.int64), np.empty(5, np.int64)
+        store.locate(rows, offsets, found)
+        assert offsets.tolist() == [16, 0, 6, 6, 16]
+        assert found.tolist() == [2, 3, 0, 5, 2]
+        with pytest.raises(RowIndexError):
+            store.locate(np.array([4]), offsets[:1], found[:1])
+        with pytest.raises(ArgumentError, match="5 rows do not fit vectors of 5 and 4"):
+            store.locate(rows, offsets, found[:4])

@@ -1,0 +1,124 @@
+"""The Hugging Face Hub, asked patiently: what is tried again, for how long, and how it fails.
+
+Whoever talks to the Hub asks through `ask`, so that all of it has one policy and one set of words.
+This module imports huggingface_hub, which takes its time: import it where the Hub is needed.
+"""
+
+import errno
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import stamina
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pythia_fast.errors import HubError, PythiaFastError, WriteError
+
+ATTEMPTS = 4
+RETRIES_END_S = 45.0
+"""No new attempt after so long, but for one that the server itself has put off."""
+LONGEST_WAIT_S = 300.0
+"""The Hub counts requests in windows of five minutes; a server that asks for more is not obeyed."""
+JITTER_S = 0.25
+
+LIBRARY = "pythia-fast"
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
+_USED_UP = re.compile(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)")  # in the Hub's own RateLimit header
+
+T = TypeVar("T")
+
+
+def ask(
+    repo: str,
+    what: str,
+    request: Callable[[], T],
+    *,
+    endpoint: str,
+    missing: type[PythiaFastError],
+) -> T:
+    """`request()`, a few times if what fails is likely to pass; its errors in our own words.
+
+    `missing` is raised where the Hub says that there is no such repository, revision or file;
+    HubError where it cannot be reached, or refuses; WriteError where what it sends cannot be
+    stored. Errors of this package pass through, and are not tried again.
+    """
+    where = f"{repo}: {what}"
+    try:
+        for attempt in stamina.retry_context(
+            on=_again,
+            attempts=ATTEMPTS,
+            timeout=RETRIES_END_S,
+            wait_initial=0.25,
+            wait_max=4.0,
+            wait_jitter=JITTER_S,
+        ):
+            with attempt:
+                return request()
+    except PythiaFastError:
+        raise
+    except (RevisionNotFoundError, RemoteEntryNotFoundError) as error:
+        raise missing(f"{where} is not on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise missing(
+            f"{repo} is not on the Hub, or only for those who may see it: log in with "
+            "`hf auth login`"
+        ) from error
+    except Exception as error:  # whatever else the client raises; it promises no list
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise WriteError(f"{where} cannot be stored: {error}") from error
+        reason = error.__cause__ or error
+        raise HubError(
+            f"{where} could not be had from {endpoint}: {type(reason).__name__}: {reason}"
+            f"{_asks_to_wait(error)}"
+        ) from error
+    raise AssertionError("stamina's last attempt returns or raises")
+
+
+def wait_s(headers: Mapping[str, str]) -> float | None:
+    """How long the server wants to be left alone, by Retry-After or the Hub's RateLimit.
+
+    None if it does not say in seconds.
+    """
+    retry_after = headers.get("Retry-After", "").strip()
+    if retry_after.isdecimal():
+        return float(retry_after)
+    used_up = _USED_UP.search(headers.get("RateLimit", ""))
+    return float(used_up[1]) if used_up else None
+
+
+def _again(error: Exception) -> bool | float:
+    """Whether another attempt may succeed, or after how many seconds.
+
+    It may if the server is busy, or the connection broke.
+    """
+    if isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
+        # hf_hub_download wraps what went wrong when it asked for the file's metadata
+        return isinstance(error.__cause__, Exception) and _again(error.__cause__)
+    if isinstance(error, HfHubHTTPError):
+        if error.response.status_code not in _TRANSIENT_STATUS:
+            return False
+        asked_s = wait_s(error.response.headers)
+        if asked_s is None:
+            return True
+        return asked_s <= LONGEST_WAIT_S and asked_s + random.uniform(0, JITTER_S)
+    cut_short = type(error) is OSError and error.errno is None  # a body with too few bytes
+    return cut_short or isinstance(error, HTTPError | TimeoutError)
+
+
+def _asks_to_wait(error: Exception) -> str:
+    asked_s = wait_s(error.response.headers) if isinstance(error, HfHubHTTPError) else None
+    return "" if asked_s is None else f" (the server asks to wait {asked_s:.0f} s)"
