@@ -131,10 +131,9 @@ bool Mapping::in_memory([[maybe_unused]] std::uint64_t offset) const noexcept {
 #if defined(RWF_NOWAIT)
   char byte = 0;
   const iovec one{&byte, 1};
-  return ::preadv2(file_.descriptor(), &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) >= 0 ||
-         errno != EAGAIN;
+  return ::preadv2(file_.descriptor(), &one, 1, static_cast<off_t>(offset), RWF_NOWAIT) >= 0;
 #else
-  return true;
+  return false;
 #endif
 }
 

@@ -61,7 +61,7 @@ class Mapping {
   // Places far apart will be read: nothing around them is to be read with them.
   void expect_random_access() const noexcept;
 
-  // Whether a byte is in memory, as far as the system tells.
+  // Whether a byte is in memory; false also where the system does not tell.
   bool in_memory(std::uint64_t offset) const noexcept;
 
   // Begins to read [offset, offset + bytes) from the disk, and does not wait for it.

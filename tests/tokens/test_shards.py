@@ -1,6 +1,7 @@
 """A .bin in shards: read in place, stitched anywhere, and named where something is wrong."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,6 +111,14 @@ def test_a_folder_is_one_dataset(tmp_path, token_files, rows, nbytes):
         data.check_ids(int(rows[30:].max()), slice(30, None))
     sequence, offset = np.argwhere(rows[30:] == rows[30:].max())[0]
     assert (caught.value.sequence, caught.value.offset) == (30 + sequence, offset)
+
+
+def test_many_threads_read_one_dataset(sharded, rows):
+    data = TokenDataset(sharded)
+    choices = [np.random.default_rng(i).integers(0, 40, 3000) for i in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        for chosen, got in zip(choices, pool.map(data.gather, choices), strict=True):
+            np.testing.assert_array_equal(got, rows[chosen])
 
 
 def test_where_the_ids_come_from(sharded):
