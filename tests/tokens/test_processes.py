@@ -90,10 +90,7 @@ def test_a_forked_child_reads_on(prefix):
 
 # From Python 3.12 on a warning: every fork of a process with threads is one.
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize(
-    "method",
-    ["fork", pytest.param("spawn", marks=pytest.mark.slow)],  # two Pythons that import torch
-)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_the_workers_of_a_data_loader(prefix, method):
     data = TokenDataset(prefix)
     assert data[0].any()  # the guard is installed before torch's own handlers are
