@@ -45,6 +45,8 @@ void translate(std::exception_ptr pointer) {
     raise("TruncatedFileError", error);
   } catch (const TokenFileError& error) {
     raise("TokenFileError", error);
+  } catch (const OrderError& error) {
+    raise("OrderError", error.what());
   } catch (const ArgumentError& error) {
     raise("ArgumentError", error.what());
   } catch (const RowIndexError& error) {
@@ -124,4 +126,5 @@ PYBIND11_MODULE(_core, m) {
   pythia_fast::bind_cpu(m);
   pythia_fast::bind_io(m);
   pythia_fast::bind_tokens(m);
+  pythia_fast::bind_order(m);
 }

@@ -8,12 +8,20 @@ from pythia_fast.errors import CoreNotBuiltError
 try:
     from pythia_fast._core import (
         CpuEngine,
+        Cutter,
         File,
+        LegacyRandom,
+        OrderedStore,
         PackedWeight,
         Read,
         TokenStore,
+        check_doc_idx,
+        check_sample_idx,
+        check_shuffle_idx,
+        highest_document,
         instruction_sets,
         read_tensors,
+        sum_lengths,
     )
 except ImportError as error:
     raise CoreNotBuiltError(
@@ -24,10 +32,18 @@ except ImportError as error:
 
 __all__ = [
     "CpuEngine",
+    "Cutter",
     "File",
+    "LegacyRandom",
+    "OrderedStore",
     "PackedWeight",
     "Read",
     "TokenStore",
+    "check_doc_idx",
+    "check_sample_idx",
+    "check_shuffle_idx",
+    "highest_document",
     "instruction_sets",
     "read_tensors",
+    "sum_lengths",
 ]

@@ -85,6 +85,37 @@ class TokenFileError(FormatError):
     """An `.idx`/`.bin` pair whose numbers do not add up."""
 
 
+class OrderError(PythiaFastError, ValueError):
+    """A training order that contradicts itself, or does not belong to the data it is used with."""
+
+
+class OrderMismatchError(PythiaFastError, ValueError):
+    """Two data sets that should hold the same rows differ: `row`, `column` and the two ids.
+
+    An id is None where that data set's row has ended. `rows` were compared before, all alike.
+    """
+
+    def __init__(
+        self, row: int, column: int, found: int | None, expected: int | None, rows: int
+    ) -> None:
+        self.row, self.column, self.found, self.expected, self.rows = (
+            row,
+            column,
+            found,
+            expected,
+            rows,
+        )
+        ended = "the end of the row"
+        super().__init__(
+            f"row {row} differs at column {column}: {ended if found is None else found} in order, "
+            f"{ended if expected is None else expected} in the preshuffled data; {rows:,} rows "
+            "before it are the same. Is this the order of the same data, seed and sequence length?"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.row, self.column, self.found, self.expected, self.rows)
+
+
 class WeightsError(PythiaFastError, ValueError):
     """A checkpoint's tensors do not fit the architecture: missing, unknown, or of another shape."""
 

@@ -15,6 +15,7 @@ from pythia_fast.errors import FormatError, PythiaFastError, TokenRangeError
         FormatError("a/b", "torn", offset=8),
         errors.TokenFileError("a", "odd"),
         TokenRangeError(1, 2, 300, 257),
+        errors.OrderMismatchError(3, 4, 5, None, 3),
         errors.WriteError(28, "full"),
         errors.SweepError("step 1 failed"),
     ],

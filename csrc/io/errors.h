@@ -34,6 +34,11 @@ struct TokenFileError : FormatError {
   using FormatError::FormatError;
 };
 
+// A training order that contradicts itself or the data.
+struct OrderError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 struct ArgumentError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };

@@ -8,7 +8,7 @@ import operator
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,12 @@ from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import steps as training
 from pythia_fast.tokens.find import find
+from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
 from pythia_fast.tokens.sources import Origin, Store, is_remote, origin_of
+
+if TYPE_CHECKING:
+    from pythia_fast.tokens.order import Order
 
 TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
 
@@ -275,6 +279,17 @@ class TokenDataset:
             if found is not None:
                 position, offset, token = found
                 raise TokenRangeError(int(index_n[position]), offset, token, vocab_rows)
+
+    def in_order(self, order: "Order") -> "TokenDataset":
+        """The samples that training sees, if these are the raw documents that `order` is of.
+
+        Row i is the i-th sample: sequence_length + 1 ids, stitched from as many documents as it
+        takes. The files are opened once more; nothing is copied. What is used of the order is
+        checked when it is: OrderError for what cannot be, and at once if it is of other data.
+        """
+        samples = TokenDataset.__new__(TokenDataset)
+        samples._open(InOrder(self._origin, order))
+        return samples
 
     def verify(self, *, threads: int | None = None) -> None:
         """Check all of an index against itself: TokenFileError for the first row that is wrong.

@@ -12,6 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import (
@@ -22,6 +25,7 @@ from pythia_fast.errors import (
     TokenFileError,
 )
 
+LENGTHS_AT = 34  # the .idx file's header is that long
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin", re.DOTALL)
 
 
@@ -54,6 +58,13 @@ class Files:
                 f"have {total}: one or the other belongs to other data",
             )
         return store
+
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """Tokens of each row as the .idx has them, mapped: [L], not aligned, and not checked."""
+        rows = len(self.open())
+        if rows == 0:
+            return np.empty(0, dtype=np.int32)
+        return np.memmap(self.index, "<i4", "r", offset=LENGTHS_AT, shape=(rows,))
 
     def __str__(self) -> str:
         first, last = self.bins[0], self.bins[-1]
