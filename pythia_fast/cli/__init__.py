@@ -6,6 +6,7 @@ from pythia_fast.cli.demo import demo
 from pythia_fast.cli.frame import Group
 from pythia_fast.cli.generate import generate
 from pythia_fast.cli.models import models
+from pythia_fast.cli.order import order
 from pythia_fast.cli.sweep import sweep
 from pythia_fast.cli.view import view
 
@@ -29,5 +30,5 @@ def main() -> None:
     """
 
 
-for _command in (demo, sweep, models, generate, view):
+for _command in (demo, sweep, models, generate, view, order):
     main.add_command(_command)
