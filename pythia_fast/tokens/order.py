@@ -207,8 +207,8 @@ def build(
     the lengths of files are read from the mapped .idx. `threads` draw numbers, look up lengths and
     cut samples; the exchanges of a shuffle are one thread's, as each needs the one before.
 
-    ArgumentError where there are no tokens, or more documents than int32 counts; OrderError for a
-    negative length.
+    ArgumentError where there are no tokens, more documents than int32 counts, or more of all than
+    this machine has memory for; OrderError for a negative length.
     """
     workers = _threads(threads)
     samples, sequence_length = operator.index(samples), operator.index(sequence_length)
@@ -220,6 +220,14 @@ def build(
         raise ArgumentError(
             f"{documents:,} documents, and {epochs:,} epochs of {tokens:,} tokens: an order holds "
             "2^31 - 1 documents and fewer than 2^63 tokens"
+        )
+    needed_bytes = 4 * epochs * documents + 20 * count
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed_bytes > memory_bytes:  # allocated it may be, and the process then killed
+        raise ArgumentError(
+            f"{samples:,} samples of {tokens:,} tokens take {epochs:,} epochs, and their order "
+            f"{needed_bytes / 1e9:,.1f} GB of this machine's {memory_bytes / 1e9:,.1f}: ask for "
+            "fewer samples"
         )
     random = LegacyRandom(seed)
 

@@ -220,6 +220,7 @@ def test_a_data_set_and_its_path_give_the_order_of_its_rows(token_files, tmp_pat
         ([[1]], {}, "vector"),
         ([1.5], {}, "vector"),
         ([2**63], {}, "9223372036854775808 tokens"),
+        ([4], {"samples": 2**40}, "ask for fewer samples"),
         ([4], {"samples": 0}, "samples"),
         ([4], {"sequence_length": 0}, "sequence_length"),
         ([4], {"sequence_length": 2**31}, "sequence_length"),
