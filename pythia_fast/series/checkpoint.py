@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pythia_fast.core import File
+from pythia_fast.digest import sha256
 from pythia_fast.errors import FormatError, MissingCheckpointError, WeightsError
 from pythia_fast.series.layout import WeightFiles
 from pythia_fast.series.safetensors import read_safetensors
@@ -24,7 +25,6 @@ _BUFFER = re.compile(
 _ALIASES = {"lm_head.weight": "embed_out.weight"}
 """What transformers 5 calls a weight in memory, and so in a state dict saved by hand; its own files
 keep the old name."""
-_HASH_CHUNK_BYTES = 2**18  # stays in the cache between the read and the hash
 _NAMED_AT_MOST = 4  # tensors in one error
 
 
@@ -67,14 +67,6 @@ class Checkpoint:
             return next(iter(digests.values()))
         lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def sha256(file: File) -> str:
-    """The sha256 of all bytes of an open file, in hex. ReadError if it shrinks meanwhile."""
-    digest = hashlib.sha256()
-    for offset in range(0, file.size, _HASH_CHUNK_BYTES):
-        digest.update(file.read(offset, min(_HASH_CHUNK_BYTES, file.size - offset)))
-    return digest.hexdigest()
 
 
 def open_checkpoint(

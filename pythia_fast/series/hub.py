@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from pythia_fast.core import File
+from pythia_fast.digest import sha256
 from pythia_fast.errors import (
     ArgumentError,
     ChecksumError,
@@ -22,7 +23,7 @@ from pythia_fast.errors import (
     MissingCheckpointError,
 )
 from pythia_fast.hub import COMMIT, LIBRARY, SHA256, ask
-from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint, sha256
+from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.layout import (
     CONFIG,
     INDEX_LIMIT_BYTES,
