@@ -147,6 +147,10 @@ class RunMismatchError(PythiaFastError, ValueError):
     """A run folder was made with another specification, or a checkpoint has changed since."""
 
 
+class WorkInterruptedError(PythiaFastError, KeyboardInterrupt):
+    """Ctrl-C during long work on files: the message says what is kept and how to go on."""
+
+
 class SweepError(PythiaFastError, RuntimeError):
     """A step of a sweep failed; the cause is chained, and what was finished is kept."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from pythia_fast.errors import PythiaFastError, WriteError
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -51,3 +54,32 @@ def require_space(folder: Path, needed_bytes: int) -> None:
 def write_error(path: Path, error: OSError) -> WriteError:
     """The system's refusal, with the path and its words."""
     return WriteError(error.errno, f"cannot write {path}: {error.strerror or error}")
+
+
+def link(path: Path, name: Path) -> None:
+    """Give a file another name too, or instead where there are no links. OSError if it is taken."""
+    try:
+        os.link(path, name, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(name):
+            raise FileExistsError(errno.EEXIST, "File exists", str(name)) from error
+        path.rename(name)  # a file system without links
+
+
+def remove_partials(path: Path) -> None:
+    """What kills have left of files that were to become `path`."""
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring to the disk which names a folder has."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
