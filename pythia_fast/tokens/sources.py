@@ -129,7 +129,7 @@ def encoded(texts: Sequence[str], tokenizer: object) -> Memory:
 
     ArgumentError for a text that gives no token, naming it.
     """
-    encoder = _plain(load_tokenizer(tokenizer))
+    encoder = plain(load_tokenizer(tokenizer))
     pieces: list[npt.NDArray[np.uint32]] = []
     for number, text in enumerate(texts):
         try:
@@ -169,7 +169,7 @@ def load_tokenizer(source: object) -> Tokenizer:
         raise ArgumentError(f"{path} holds no tokenizer: {error}") from error
 
 
-def _plain(tokenizer: Tokenizer) -> Tokenizer:
+def plain(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer without the padding and truncation that it may be set to; it is not changed."""
     if tokenizer.padding is None and tokenizer.truncation is None:
         return tokenizer

@@ -1,0 +1,233 @@
+"""Texts into an .idx/.bin pair, by any tokenizer.json.
+
+Three things go on at once: a thread reads the next batch, the tokenizers library encodes one on
+all cores, and another thread writes the one before. Nothing else is in memory.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.tokens.compressed import check_input
+from pythia_fast.tokens.documents import (
+    Document,
+    Format,
+    Mistakes,
+    OnError,
+    Split,
+    read_documents,
+)
+from pythia_fast.tokens.sources import load_tokenizer, plain
+from pythia_fast.tokens.write import TokenWriter
+
+END_OF_TEXT = "<|endoftext|>"
+BATCH_CHARACTERS = 1 << 20
+BATCH_DOCUMENTS = 1 << 12
+
+Ids = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """What `tokenize` wrote and left out."""
+
+    dtype: str
+    rows: int
+    tokens: int  # of all rows
+    documents: int
+    empty: int  # documents that gave no token, and were not kept
+    mistakes: int  # lines, or damaged ends of files, that were skipped
+    first_mistakes: tuple[str, ...]
+    tokens_left: int  # that did not fill a last row
+
+
+def tokenize(
+    inputs: Sequence[str | os.PathLike[str]],
+    tokenizer: str | os.PathLike[str] | Tokenizer,
+    out: str | os.PathLike[str],
+    *,
+    format: Format = "auto",
+    field: str = "text",
+    split: Split = "file",
+    append_eod: bool | None = None,
+    row_tokens: int | None = None,
+    keep_empty: bool = False,
+    on_error: OnError = "raise",
+    progress: Callable[[int, int], None] | None = None,
+) -> Tokenized:
+    """Write the tokens of the documents in `inputs` (see `read_documents`) as out.idx and out.bin.
+
+    `append_eod` puts the tokenizer's <|endoftext|> after each document, as in the Pile. With
+    `row_tokens` documents are joined and cut into rows of so many tokens, each beginning with the
+    last token of the one before, as in Pythia's preshuffled data, where 2049 tokens are 2048 inputs
+    and their labels; `append_eod` is then the default. Ids are uint16 where all of the vocabulary
+    fits, else int32. No other special tokens are added, but such a token that is written out in a
+    text is one.
+
+    What is wrong in the input is FormatError with file and line, or with `on_error="skip"` counted.
+    ArgumentError for a tokenizer without <|endoftext|> where one is needed, or for one that cannot
+    encode a text; MissingTokensError for a file not there; WriteError where the system refuses. The
+    pair appears when it is whole. `progress` is called with documents and tokens so far.
+    """
+    paths = [os.fspath(each) for each in inputs]
+    if not paths:
+        raise ArgumentError("there is nothing to read: give one input at least")
+    for path in paths:
+        check_input(path)
+    if row_tokens is not None and row_tokens < 2:
+        raise ArgumentError(f"rows of {row_tokens} tokens hold no input with its label")
+    encoder = plain(load_tokenizer(tokenizer))
+    end = None
+    if append_eod or (append_eod is None and row_tokens is not None):
+        end = encoder.token_to_id(END_OF_TEXT)
+        if end is None:
+            raise ArgumentError(f"the tokenizer has no {END_OF_TEXT} to put after each document")
+    mistakes = Mistakes(on_error)
+    documents = read_documents(paths, mistakes, format=format, field=field, split=split)
+    with TokenWriter(out, dtype=_dtype(encoder)) as writer:
+        rows: _Rows = _Documents(writer) if row_tokens is None else _Packed(writer, row_tokens)
+        store = _Store(rows, writer.dtype, end, keep_empty, progress)
+        _pipeline(_batches(documents), encoder, mistakes, store)
+    return Tokenized(
+        *(writer.dtype.name, writer.rows, writer.tokens, store.documents, store.empty),
+        *(mistakes.count, tuple(mistakes.first), rows.left),
+    )
+
+
+def _pipeline(
+    batches: Iterator[list[Document]], encoder: Tokenizer, mistakes: Mistakes, store: "_Store"
+) -> None:
+    """Read, encode and store at the same time, one batch each."""
+    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
+        upcoming = reading.submit(next, batches, None)
+        stored: Future[None] | None = None
+        while (batch := upcoming.result()) is not None:
+            upcoming = reading.submit(next, batches, None)
+            encodings = _encode(encoder, batch, mistakes)
+            if stored is not None:
+                stored.result()
+            stored = writing.submit(store, encodings)
+        if stored is not None:
+            stored.result()
+
+
+def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += len(document[0])
+        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(encoder: Tokenizer, batch: list[Document], mistakes: Mistakes) -> list[Encoding]:
+    try:
+        return encoder.encode_batch_fast([text for text, _, _ in batch], add_special_tokens=False)
+    except Exception:  # the library raises nothing narrower, and does not say which text it was
+        encodings = []
+        for text, path, line in batch:
+            try:
+                encodings += encoder.encode_batch_fast([text], add_special_tokens=False)
+            except Exception as error:
+                mistakes.note(path, line, f"the tokenizer does not take this text: {error}")
+        return encodings
+
+
+class _Store:
+    """Takes the ids out of encodings and writes them."""
+
+    def __init__(
+        self,
+        rows: "_Rows",
+        dtype: np.dtype[Any],
+        end: int | None,
+        keep_empty: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.documents = self.tokens = self.empty = 0
+        self._rows, self._dtype, self._progress = rows, dtype, progress
+        self._end = [] if end is None else [end]
+        self._keep_empty = keep_empty
+
+    def __call__(self, encodings: list[Encoding]) -> None:
+        documents = [encoding.ids for encoding in encodings]
+        encodings.clear()
+        if not self._keep_empty:
+            kept = [ids for ids in documents if ids]
+            self.empty += len(documents) - len(kept)
+            documents = kept
+        if self._end:
+            for ids in documents:
+                ids += self._end
+        lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+        flat: Ids = np.fromiter(chain.from_iterable(documents), self._dtype, int(lengths.sum()))
+        self._rows.append(flat, lengths)
+        self.documents += len(lengths)
+        self.tokens += len(flat)
+        if self._progress is not None:
+            self._progress(self.documents, self.tokens)
+
+
+class _Rows(Protocol):
+    """What becomes a row."""
+
+    @property
+    def left(self) -> int:
+        """Tokens that did not."""
+
+    def append(self, ids: Ids, lengths: npt.NDArray[np.int64]) -> None:
+        """Documents one after the other."""
+
+
+class _Documents:
+    """Each document is a row."""
+
+    left = 0
+
+    def __init__(self, writer: TokenWriter) -> None:
+        self._writer = writer
+
+    def append(self, ids: Ids, lengths: npt.NDArray[np.int64]) -> None:
+        self._writer.append(ids, lengths)
+
+
+class _Packed:
+    """Rows of equal length, each beginning with the last token of the one before."""
+
+    def __init__(self, writer: TokenWriter, row_tokens: int) -> None:
+        self._writer = writer
+        self._row_tokens = row_tokens
+        self._held: Ids = np.empty(0, writer.dtype)
+
+    @property
+    def left(self) -> int:
+        """Tokens that are in no row; the last row's last one is in it."""
+        return len(self._held) - (1 if self._writer.rows else 0)
+
+    def append(self, ids: Ids, lengths: npt.NDArray[np.int64]) -> None:
+        stream = np.concatenate([self._held, ids])
+        step = self._row_tokens - 1
+        count = max(0, len(stream) - 1) // step
+        if count > 0:
+            rows = np.lib.stride_tricks.sliding_window_view(stream, self._row_tokens)[::step]
+            self._writer.append(
+                rows[:count].reshape(-1), np.full(count, self._row_tokens, np.int64)
+            )
+        self._held = stream[count * step :]
+
+
+def _dtype(encoder: Tokenizer) -> str:
+    highest = max(encoder.get_vocab(with_added_tokens=True).values(), default=0)
+    return "uint16" if highest <= np.iinfo(np.uint16).max else "int32"
