@@ -2,12 +2,16 @@
 
 import click
 
+from pythia_fast.cli.checksum import checksum
 from pythia_fast.cli.demo import demo
 from pythia_fast.cli.frame import Group
 from pythia_fast.cli.generate import generate
 from pythia_fast.cli.models import models
 from pythia_fast.cli.order import order
+from pythia_fast.cli.shards import shard, unshard
+from pythia_fast.cli.stats import stats
 from pythia_fast.cli.sweep import sweep
+from pythia_fast.cli.tokenize import tokenize
 from pythia_fast.cli.view import view
 
 __all__ = ["main"]
@@ -30,5 +34,8 @@ def main() -> None:
     """
 
 
-for _command in (demo, sweep, models, generate, view, order):
+for _command in (
+    *(demo, sweep, models, generate, view),
+    *(tokenize, stats, order, unshard, shard, checksum),
+):
     main.add_command(_command)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pythia_fast.errors import PythiaFastError, SweepError, SweepInterruptedError
+from pythia_fast.errors import PythiaFastError, SweepError
 
 BAD_INPUT = 3
 INCOMPLETE = 4
@@ -105,6 +105,6 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt) and not isinstance(error, SweepInterruptedError):
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, PythiaFastError):
         return "interrupted"
     return " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)).split())

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("demo", "sweep", "models", "generate", "view")
+COMMANDS = (
+    *("demo", "sweep", "models", "generate", "view"),
+    *("tokenize", "stats", "unshard", "shard", "checksum"),
+)
 
 
 def pythia_fast(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from pythia_fast.tokens import TokenDataset
+
+
+@pytest.fixture
+def arguments(suite, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": ""}\n{"text": "three"}\n')
+    where = ("--tokenizer", suite / "tokenizer.json", "--out", tmp_path / "out")
+    return ("tokenize", tmp_path / "a.jsonl", *where)
+
+
+def test_json_lines(run, arguments, tmp_path):
+    result = run(*arguments)
+    assert result.stdout == f"{tmp_path}/out: 2 rows, 8 tokens of 2 documents, as uint16\n"
+    assert "1 empty documents were left out" in result.stderr
+    assert [bytes(row.tolist()) for row in TokenDataset(tmp_path / "out")] == [b"one", b"three"]
+
+
+def test_rows_and_json(run, arguments, tmp_path):
+    found = json.loads(run(*arguments, "--row-tokens", 4, "--json", "--keep-empty").stdout)
+    assert found == {
+        "out": str(tmp_path / "out"),
+        "dtype": "uint16",
+        "rows": 3,
+        "tokens": 12,
+        "documents": 3,
+        "empty": 0,
+        "mistakes": 0,
+        "first_mistakes": [],
+        "tokens_left": 1,
+    }
+    assert [row.tolist() for row in TokenDataset(tmp_path / "out")] == [
+        [*b"one", 256],
+        [256, 256, *b"th"],
+        [*b"hree"],
+    ]
+    assert "fill no row" in run(*arguments, "--row-tokens", 5).stderr
+    run(*arguments, "--append-eod", "--quiet")
+    assert [row.tolist()[-1] for row in TokenDataset(tmp_path / "out")] == [256, 256]
+
+
+def test_what_is_skipped_ends_with_4(run, arguments, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n' + "{\n" * 12)
+    assert "line 2" in run(*arguments, exit_code=3).stderr
+    result = run(*arguments, "--on-error", "skip", exit_code=4)
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"skipped: {tmp_path}/a.jsonl: line 2")
+    assert lines[-1] == "skipped: 12 in all"
+    assert TokenDataset(tmp_path / "out")[0].tolist() == [*b"one"]
+
+
+def test_several_texts_by_lines(run, arguments, tmp_path):
+    (tmp_path / "b.txt").write_text("four\n")
+    (tmp_path / "c.txt").write_text("five\nsix\n")
+    command, _, *where = arguments
+    run(command, tmp_path / "b.txt", tmp_path / "c.txt", "--split", "line", *where)
+    assert [bytes(row.tolist()) for row in TokenDataset(tmp_path / "out")] == [
+        *(b"four", b"five", b"six")
+    ]
+
+
+def test_bad_input(run, arguments, tmp_path):
+    command, _, *where = arguments
+    assert "no text at" in run(command, tmp_path / "no", *where, exit_code=3).stderr
+    run(command, *where, exit_code=2)
