@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
-from pythia_fast.cli.view import Span, _span
+from pythia_fast.cli.view.selection import Span, as_slice, span
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
@@ -124,7 +124,7 @@ def check(files: Path, data: Path | None, threads: int | None, as_json: bool) ->
     ),
 )
 @click.argument("raw", type=click.Path(path_type=Path))
-@click.argument("preshuffled", type=click.Path(path_type=Path))
+@click.argument("preshuffled")
 @click.option(
     "--order",
     "files",
@@ -132,13 +132,13 @@ def check(files: Path, data: Path | None, threads: int | None, as_json: bool) ->
     help="The order's files. [default: those beside RAW]",
 )
 @click.option(
-    "--rows", callback=_span, metavar="A:B", help="Which rows, from 0, without B. [default: all]"
+    "--rows", callback=span, metavar="A:B", help="Which rows, from 0, without B. [default: all]"
 )
 @threads_option
 @common
 def verify(
     raw: Path,
-    preshuffled: Path,
+    preshuffled: str,
     files: Path | None,
     rows: Span | None,
     threads: int | None,
@@ -156,7 +156,7 @@ def verify(
 
     order = Order.load(find_files(raw).index if files is None else files)
     in_order = TokenDataset(raw).in_order(order)
-    chosen = None if rows is None else slice(*rows)
+    chosen = None if rows is None else as_slice(rows)
     try:
         compared = verify_rows(in_order, TokenDataset(preshuffled), rows=chosen, threads=threads)
     except OrderMismatchError as error:

@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.progress import shown
-from pythia_fast.cli.view.selection import Span, span
+from pythia_fast.cli.view.selection import Span, as_slice, span
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -75,7 +75,7 @@ def stats(
     with shown("stats", "rows", quiet=quiet) as progress:
         result = token_stats(
             dataset,
-            _slice(rows),
+            as_slice(rows),
             vocab_rows=vocab_rows,
             end_id=end_id,
             threads=threads,
@@ -106,12 +106,6 @@ def _tell(result: "TokenStats", top: int, decoder: "Tokenizer | None") -> None:
         text = "" if decoder is None else f"  {_text(decoder, entry['id'])!r}"
         part = entry["count"] / result.tokens
         click.echo(f"{'id':<8}{entry['id']:>7}{entry['count']:>16,}  {part:7.3%}{text}")
-
-
-def _slice(rows: Span | None) -> slice:
-    if rows is None:
-        return slice(None)
-    return slice(rows, rows + 1) if isinstance(rows, int) else slice(*rows)
 
 
 def _text(decoder: "Tokenizer", token: int) -> str:

@@ -27,6 +27,13 @@ def span(_: click.Context, __: click.Parameter, value: str | None) -> Span | Non
     return first, end
 
 
+def as_slice(rows: Span | None) -> slice:
+    """The rows that `span` stands for; all without."""
+    if rows is None:
+        return slice(None)
+    return slice(rows, rows + 1) if isinstance(rows, int) else slice(*rows)
+
+
 @dataclass(frozen=True)
 class Selection:
     """The rows that are meant; `steps` are the training steps that saw them, if asked for so."""
