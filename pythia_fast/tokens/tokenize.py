@@ -1,10 +1,11 @@
 """Texts into an .idx/.bin pair, by any tokenizer.json.
 
-Three things go on at once: a thread reads the next batch, the tokenizers library encodes one on
-all cores, and another thread writes the one before. Nothing else is in memory.
+Three things go on at once: a thread reads the next batch, the tokenizers library encodes two on
+all cores, and the one before is written. Nothing else is in memory.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from pythia_fast.tokens.sources import load_tokenizer, plain
 from pythia_fast.tokens.write import TokenWriter
 
 END_OF_TEXT = "<|endoftext|>"
-BATCH_CHARACTERS = 1 << 20
+BATCH_CHARACTERS = 1 << 18  # for each processor, of which 16 count
 BATCH_DOCUMENTS = 1 << 12
 
 Ids = npt.NDArray[Any]
@@ -105,27 +106,31 @@ def tokenize(
 def _pipeline(
     batches: Iterator[list[Document]], encoder: Tokenizer, mistakes: Mistakes, store: "_Store"
 ) -> None:
-    """Read, encode and store at the same time, one batch each."""
-    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(1, "write") as writing:
+    """Read, encode and store at the same time.
+
+    Two batches are with the library, which shares its cores among them: none waits for the other's
+    last text, nor for Python's lock.
+    """
+    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(2, "encode") as encoding:
         upcoming = reading.submit(next, batches, None)
-        stored: Future[None] | None = None
-        while (batch := upcoming.result()) is not None:
-            upcoming = reading.submit(next, batches, None)
-            encodings = _encode(encoder, batch, mistakes)
-            if stored is not None:
-                stored.result()
-            stored = writing.submit(store, encodings)
-        if stored is not None:
-            stored.result()
+        encoded: deque[Future[list[Encoding]]] = deque()
+        while True:
+            while len(encoded) < 2 and (batch := upcoming.result()) is not None:
+                upcoming = reading.submit(next, batches, None)
+                encoded.append(encoding.submit(_encode, encoder, batch, mistakes))
+            if not encoded:
+                return
+            store(encoded.popleft().result())
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    most = BATCH_CHARACTERS * min(16, len(os.sched_getaffinity(0)))
     batch: list[Document] = []
     characters = 0
     for document in documents:
         batch.append(document)
         characters += len(document[0])
-        if characters >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
+        if characters >= most or len(batch) >= BATCH_DOCUMENTS:
             yield batch
             batch, characters = [], 0
     if batch:
