@@ -8,7 +8,7 @@ BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accuracy.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test bench bench-full bench-tables lint format sanitize sanitize-short compilers clean
+.PHONY: demo test bench bench-full bench-tables lint format sanitize sanitize-short fuzz compilers clean
 
 demo: $(READY)
 	$(BIN)/pythia-fast demo
@@ -45,7 +45,9 @@ format: $(READY)
 # then some more of testing, or in the short form one.
 SANITIZED := build/sanitize
 sanitize: CHECKED := tests/core tests/tokens tests/kernels
-sanitize-short: CHECKED := tests/kernels -k 'cpu and not bits'
+sanitize-short: CHECKED := tests/kernels \
+  $(patsubst %,tests/tokens/test_%.py,index lazy_index gather shards order) \
+  -k '(cpu and not bits) or tokens'
 sanitize sanitize-short: $(READY)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPYTHIA_FAST_SANITIZE=ON \
@@ -58,6 +60,16 @@ sanitize sanitize-short: $(READY)
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 OMP_NUM_THREADS=1 \
 	  PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider $(CHECKED)
+
+# Any bytes as an index, under both sanitizers: a minute, with clang.
+FUZZED := build/fuzz
+fuzz: $(READY)
+	CXX=clang++ $(BIN)/cmake -S . -B $(FUZZED) -G Ninja \
+	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	  -DPYTHIA_FAST_WERROR=ON -DPYTHIA_FAST_FUZZ=ON
+	$(BIN)/cmake --build $(FUZZED) --target fuzz_token_index
+	$(BIN)/python csrc/fuzz/seeds.py $(FUZZED)/seeds && mkdir -p $(FUZZED)/corpus
+	$(FUZZED)/fuzz_token_index -max_total_time=60 -max_len=4096 $(FUZZED)/corpus $(FUZZED)/seeds
 
 # Every compiler that is promised, warnings being errors; name others with COMPILERS="g++-13 …".
 COMPILERS ?= g++ clang++
