@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pythia_fast.series.hub import HubSeries
 
 TOKENIZER = "tokenizer.json"
-END_OF_TEXT = "<|endoftext|>"
 
 
 @click.command(
@@ -94,6 +93,8 @@ def generate(
     kind = resolve_precision(dtype, target, series.spec.architecture).name
     click.echo(f"{series.name} at step {chosen}: computing in {kind} on {target}", err=True)
     resident = load(model, chosen, device=target, dtype=kind, cache_dir=cache_dir)
+    from pythia_fast.tokens.sources import END_OF_TEXT
+
     stop = text.token_to_id(END_OF_TEXT)
     known = stop is not None and stop < resident.architecture.vocab_rows
     written = resident.generate(

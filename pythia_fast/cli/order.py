@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
-from pythia_fast.cli.view.selection import Span, as_slice, span
+from pythia_fast.cli.spans import Span, as_slice, span
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
@@ -144,17 +144,18 @@ def verify(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Compare raw data, read in order, with data that was shuffled before.
+    """Check an order, and compare raw data that is read in it with data that was shuffled before.
 
-    Exit code 3 says that a row differs, and which.
+    Exit code 3 says that the order is none, or that a row differs, and which.
     """
-    from pythia_fast.errors import OrderMismatchError
+    from pythia_fast.errors import ArgumentError, OrderMismatchError
     from pythia_fast.tokens import TokenDataset
     from pythia_fast.tokens.files import find_files
     from pythia_fast.tokens.order import Order
     from pythia_fast.tokens.order import verify as verify_rows
 
     order = Order.load(find_files(raw).index if files is None else files)
+    order.check(raw, threads=threads)
     in_order = TokenDataset(raw).in_order(order)
     chosen = None if rows is None else as_slice(rows)
     try:
@@ -169,6 +170,10 @@ def verify(
             }
             print_json({"same": False, "rows": error.rows, "difference": difference})
         raise
+    if compared == 0:
+        raise ArgumentError(
+            "there are no such rows, so nothing was compared: give others as --rows"
+        )
     if as_json:
         print_json({"same": True, "rows": compared, "difference": None})
     else:

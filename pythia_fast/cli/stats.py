@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.progress import shown
-from pythia_fast.cli.view.selection import Span, as_slice, span
+from pythia_fast.cli.spans import Span, as_slice, span
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,11 +65,12 @@ def stats(
 ) -> None:
     """Count the tokens of DATA, and how long its rows are; DATA is what `view` takes."""
     from pythia_fast.tokens import TokenDataset, load_tokenizer
+    from pythia_fast.tokens.sources import END_OF_TEXT
     from pythia_fast.tokens.stats import END_OF_DOCUMENT, save_counts, token_stats
 
     decoder = None if tokenizer is None else load_tokenizer(tokenizer)
     if end_id is None:
-        found = None if decoder is None else decoder.token_to_id("<|endoftext|>")
+        found = None if decoder is None else decoder.token_to_id(END_OF_TEXT)
         end_id = END_OF_DOCUMENT if found is None else found
     dataset = TokenDataset(data)
     with shown("stats", "rows", quiet=quiet) as progress:

@@ -218,6 +218,7 @@ class _Assembly:
                         flusher.note(file, done, chunk.nbytes - shares)
                         progress(done, self._total)
             flusher.flush()
+            flusher.wait()
         return shared
 
     @contextlib.contextmanager

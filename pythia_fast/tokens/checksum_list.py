@@ -35,11 +35,13 @@ def read_checksums(path: str | os.PathLike[str]) -> dict[str, str]:
     place = expanded(path)
     try:
         with place.open("rb") as file:
-            data = file.read(_LIST_BYTES)
+            data = file.read(_LIST_BYTES + 1)
     except FileNotFoundError as error:
         raise MissingTokensError(f"no list of checksums at {place}") from error
     except OSError as error:
         raise ReadError(error.errno, f"cannot read {place}: {error.strerror}") from error
+    if len(data) > _LIST_BYTES:
+        raise FormatError(place, f"a list of checksums has at most {_LIST_BYTES:,} bytes")
     found: dict[str, str] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         line = os.fsdecode(raw.removesuffix(b"\r"))

@@ -1,6 +1,5 @@
 """Whether raw data, read in the order of training, is what was published already shuffled."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,6 @@ import numpy.typing as npt
 from pythia_fast.errors import OrderMismatchError
 from pythia_fast.tokens.dataset import TokenDataset
 from pythia_fast.tokens.rows import Rows
-
-BLOCK_TOKENS = 1 << 22  # that are held of each data set
 
 
 def verify(
@@ -28,7 +25,7 @@ def verify(
     narrow = raw_in_order.dtype == preshuffled.dtype == "uint16"
     dtype = np.uint16 if narrow else np.int64
     compared = 0
-    for index_n in _blocks(preshuffled, rows):
+    for index_n in preshuffled.blocks(rows):
         found_nL = raw_in_order.gather(index_n, dtype=dtype, threads=threads)
         expected_nL = preshuffled.gather(index_n, dtype=dtype, threads=threads)
         ends = raw_in_order.lengths_of(index_n), preshuffled.lengths_of(index_n)
@@ -53,16 +50,3 @@ def _mismatch(
     column = int(differs.argmax()) if differs.any() else both
     here, there = (int(ids[column]) if column < len(ids) else None for ids in (found, expected))
     return OrderMismatchError(row, column, here, there, rows)
-
-
-def _blocks(data: TokenDataset, rows: Rows | None) -> Iterator[npt.NDArray[np.int64]]:
-    """The chosen rows of `data`, in order, few enough at a time to hold."""
-    if rows is None or isinstance(rows, slice):
-        chosen: Any = range(len(data))[rows or slice(None)]
-    else:
-        chosen = np.asarray(rows)
-        chosen = np.where(chosen < 0, chosen + len(data), chosen)  # the other may have more rows
-    longest = int(data.lengths_of(chosen[:1]).max(initial=1))
-    step = max(1, BLOCK_TOKENS // longest)
-    for begin in range(0, len(chosen), step):
-        yield np.asarray(chosen[begin : begin + step])

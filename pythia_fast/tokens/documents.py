@@ -4,9 +4,9 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, get_args
 
-from pythia_fast.errors import FormatError
+from pythia_fast.errors import ArgumentError, FormatError
 from pythia_fast.tokens.compressed import DamagedError, compression, opened
 
 Split: TypeAlias = Literal["file", "line", "paragraph"]
@@ -18,6 +18,12 @@ Document: TypeAlias = tuple[str, str, int]
 JSONL = (".jsonl", ".ndjson", ".json")
 _BOM = b"\xef\xbb\xbf"
 _KEPT_AT_MOST = 10
+
+
+def check_choice(name: str, value: str, among: Any) -> None:
+    """ArgumentError unless the argument `name` is one of a Literal's values."""
+    if value not in get_args(among):
+        raise ArgumentError(f"{name} is {', '.join(map(repr, get_args(among)))}, not {value!r}")
 
 
 class Mistakes:

@@ -6,6 +6,7 @@ one: the published sets have 00000 to 00020 of 00020. All but the last have the 
 
 import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +26,9 @@ from pythia_fast.errors import (
     TokenFileError,
 )
 
-LENGTHS_AT = 34  # the .idx file's header is that long
+MAGIC = b"MMIDIDX\0\0"
+HEADER = struct.Struct("<9sQBQQ")
+"""Of an .idx: MAGIC, version 1, dtype code, rows, documents. The rows' lengths follow."""
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin", re.DOTALL)
 
 
@@ -64,7 +67,7 @@ class Files:
         rows = len(self.open())
         if rows == 0:
             return np.empty(0, dtype=np.int32)
-        return np.memmap(self.index, "<i4", "r", offset=LENGTHS_AT, shape=(rows,))
+        return np.memmap(self.index, "<i4", "r", offset=HEADER.size, shape=(rows,))
 
     def __str__(self) -> str:
         first, last = self.bins[0], self.bins[-1]

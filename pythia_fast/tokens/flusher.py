@@ -54,11 +54,14 @@ class Flusher:
 
     def wait(self) -> None:
         """Until what was begun is kept; raises what went wrong in it."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._failed = True
-            pending.result()
-            self._failed = False
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        except Exception:  # not an interrupt while waiting, which says nothing about the flush
+            self._failed, self._pending = True, None
+            raise
+        self._pending = None
 
     def _forget(self) -> None:
         if self._noted is not None:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pythia_fast.core import OrderedStore, TokenStore
 from pythia_fast.errors import ArgumentError
 from pythia_fast.tokens.sources import Origin
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
-
-ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +29,8 @@ class InOrder:
                 "not in order already"
             )
         order = self.order
-        item_bytes = ITEM_BYTES.get(documents.dtype, 8)
-        order.check_size(len(documents), documents.bin_bytes // item_bytes)
+        tokens = documents.bin_bytes // np.dtype(documents.dtype).itemsize
+        order.check_size(len(documents), tokens)
         files = () if order.files is None or not order.files.mmap else order.files.paths
         return OrderedStore(
             documents,

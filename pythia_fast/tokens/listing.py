@@ -9,8 +9,8 @@ from typing import Any
 
 from pythia_fast.errors import ArgumentError, HubError, MissingTokensError, TokenFileError
 from pythia_fast.tokens.pile import REPOSITORIES
+from pythia_fast.tokens.sources import HUB
 
-SCHEME = "hub:"
 _ADDRESS = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+|[\w.-]+)"
     r"(@(?P<revision>refs/[\w.-]+/[\w.-]+|[\w.-]+))?"
@@ -47,7 +47,7 @@ class Address:
 
         The revision and what is inside may be left out. ArgumentError if it is nothing of the kind.
         """
-        match = _ADDRESS.fullmatch(source.removeprefix(SCHEME))
+        match = _ADDRESS.fullmatch(source.removeprefix(HUB))
         if match is None:
             raise ArgumentError(
                 f"{source!r} is no data set of the Hub: it is named as hub:owner/name, "
@@ -69,7 +69,7 @@ class Address:
     def __str__(self) -> str:
         revision = "" if self.revision is None else f"@{self.revision}"
         inside = "" if self.inside is None else f"/{self.inside}"
-        return f"{SCHEME}{self.repo}{revision}{inside}"
+        return f"{HUB}{self.repo}{revision}{inside}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Listing:
         below = [path for path in here if PurePosixPath(path).parent == folder]
         if len(below) == 1:
             return below[0].removesuffix(".idx")
-        where = f"{SCHEME}{self.repo} at {self.commit[:12]}"
+        where = f"{HUB}{self.repo} at {self.commit[:12]}"
         if not below:
             raise MissingTokensError(
                 f"no token data at {inside or 'the top'!r} of {where}; its .idx files are: "
@@ -132,13 +132,13 @@ class Listing:
             )
         raise MissingTokensError(
             f"{where} has several .idx files at {inside or 'the top'!r}: {_some(below)}. Say "
-            f"which, as {SCHEME}{self.repo}/{below[0].removesuffix('.idx')}"
+            f"which, as {HUB}{self.repo}/{below[0].removesuffix('.idx')}"
         )
 
     def _checked(
         self, prefix: str, shards: Mapping[tuple[int, int], HubFile]
     ) -> tuple[HubFile, ...]:
-        where = f"{SCHEME}{self.repo} at {self.commit[:12]}"
+        where = f"{HUB}{self.repo} at {self.commit[:12]}"
         if not shards:
             raise MissingTokensError(
                 f"{where} has {prefix}.idx, but neither {prefix}.bin nor shards "

@@ -8,7 +8,7 @@ samples [1024 (s - 1), 1024 s) of that order.
 
 import operator
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -115,7 +115,7 @@ class Order:
     def __reduce__(self) -> tuple[Any, ...]:
         """By the files it was loaded from, or else with all that it holds."""
         if self.files is not None:
-            return _loaded, (self.files,)
+            return _loaded, (replace(self.files, stem=self.files.stem.absolute()),)
         arrays = (self.doc_idx, self.sample_idx, self.shuffle_idx)
         return Order, (*arrays, self.sequence_length, self.seed, self.samples)
 

@@ -46,7 +46,8 @@ def in_processes(
     results: dict[int, Any] = {}  # of items whose turn is still to come
     turn, exhausted = 0, False
     try:
-        processes += [_Process(context, make) for _ in range(count)]
+        for _ in range(count):
+            processes.append(_Process(context, make))  # noqa: PERF401  # one may fail to start
         while True:
             for process in processes:
                 if process.is_free and not exhausted and len(on_their_way) < AHEAD * count:

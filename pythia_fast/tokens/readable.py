@@ -8,8 +8,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
+from pythia_fast.tokens.sources import END_OF_TEXT, is_remote
 
-END_OF_TEXT = "<|endoftext|>"
 BOUNDARY = f"────── {END_OF_TEXT} ──────"
 
 # What would move a terminal's cursor, change its colours, or turn the direction of the text;
@@ -60,7 +60,7 @@ def on_one_line(text: str) -> str:
 
 def tokenizer_beside(source: str | os.PathLike[str]) -> Path | None:
     """A tokenizer.json beside token data, or in the folder that holds its shards."""
-    if str(source).startswith("hub:"):
+    if is_remote(str(source)):
         return None
     path = expanded(source)
     for folder in (path, path.parent):

@@ -264,8 +264,11 @@ def _listing(address: Address, api: HfApi, home: Path) -> Listing:
                 "%s; using commit %s, at which %s was before", error, remembered.commit, revision
             )
         return remembered
-    publish_text(home / listing.commit / LISTING, listing.to_json())
-    publish_text(known, listing.commit)
+    # Only what is new: a cache that cannot be written serves what it has.
+    if _recalled(home, listing.commit) != listing:
+        publish_text(home / listing.commit / LISTING, listing.to_json())
+    if not known.is_file() or known.read_text() != listing.commit:
+        publish_text(known, listing.commit)
     return listing
 
 

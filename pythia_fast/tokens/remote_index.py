@@ -11,13 +11,13 @@ its index comes with them, and a row that is otherwise is an error before its to
 """
 
 import hashlib
-import struct
 
 import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, ChecksumError, RowIndexError, TokenFileError
+from pythia_fast.tokens.files import HEADER
 from pythia_fast.tokens.listing import Address, HubFile
 from pythia_fast.tokens.mirror import Mirror
 
@@ -27,7 +27,6 @@ MOST_LENGTHS = 2**22
 """Rows whose lengths may be fetched at once from a large index: 50 MB of it."""
 
 Vector = npt.NDArray[np.int64]
-_HEADER = struct.Struct("<9sQBQQ")
 _NO_SPANS: Vector = np.empty((0, 2), dtype=np.int64)
 _INDEX, _SAMPLE_BYTES = 0, 2**20
 
@@ -100,7 +99,7 @@ class RemoteIndex:
         self._check(rows)
         if self._whole:
             return _NO_SPANS
-        sizes, pointers = _HEADER.size, _HEADER.size + 4 * self._rows
+        sizes, pointers = HEADER.size, HEADER.size + 4 * self._rows
         last_n = np.minimum(rows + 1, self._rows - 1)
         return np.concatenate(
             [
@@ -130,7 +129,7 @@ class RemoteIndex:
                     f"sequence {rows[at]} has {length_n[at]} tokens from byte {offset_n[at]} of "
                     f"the .bin on, but by its first and last one, their number and the size of "
                     f"the .bin all have {self._length}",
-                    offset=_HEADER.size + 4 * int(rows[at]),
+                    offset=HEADER.size + 4 * int(rows[at]),
                 )
         return offset_n, length_n
 
@@ -171,18 +170,18 @@ class RemoteIndex:
         Pythia's, or one for each row, and then one request need not wait for another.
         """
         size = self._file.size
-        header = (0, min(_HEADER.size + 8, size))
-        alike = {(size - _HEADER.size - 8) // each for each in (12, 20)}
+        header = (0, min(HEADER.size + 8, size))
+        alike = {(size - HEADER.size - 8) // each for each in (12, 20)}
         self._need([header, *(part for rows in alike for part in self._ends(rows))])
-        if size < _HEADER.size:
+        if size < HEADER.size:
             return  # the native store says what is wrong with it, and so below
-        rows, documents = _HEADER.unpack(self._mirror.read(_INDEX, 0, _HEADER.size))[3:]
-        if _HEADER.size + 12 * rows + 8 * documents == size:
+        rows, documents = HEADER.unpack(self._mirror.read(_INDEX, 0, HEADER.size))[3:]
+        if HEADER.size + 12 * rows + 8 * documents == size:
             self._need(self._ends(rows))
 
     def _ends(self, rows: int) -> list[tuple[int, int]]:
         """The bytes of the last size and the first pointers, and those of the last pointer."""
-        pointers = _HEADER.size + 4 * rows
+        pointers = HEADER.size + 4 * rows
         end = pointers + 8 * rows
         return [(pointers - 4, min(pointers + 16, end)), (end - 8, end)] if rows > 0 else []
 

@@ -16,6 +16,10 @@ from pythia_fast.errors import ArgumentError, MissingTokensError
 from pythia_fast.tokens.files import find_files
 
 TEXTS_A_BATCH = 1024
+END_OF_TEXT = "<|endoftext|>"
+"""The token between documents, as Pythia's tokenizer has it."""
+HUB = "hub:"
+"""What a data set's address on the Hub begins with."""
 
 Vector = npt.NDArray[np.int64]
 
@@ -99,7 +103,7 @@ def origin_of(
 
 def is_remote(source: str) -> bool:
     """Whether a text means a data set of the Hub."""
-    return source.startswith("hub:")
+    return source.startswith(HUB)
 
 
 def array(source: object) -> Memory:

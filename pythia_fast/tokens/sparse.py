@@ -5,12 +5,12 @@ All errors name the path.
 
 import errno
 import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pythia_fast.errors import HubError, ReadError, TruncatedFileError, WriteError
+from pythia_fast.tokens.publish import published
 
 
 @contextmanager
@@ -82,15 +82,8 @@ def write_all(descriptor: int, path: Path, begin: int, data: memoryview) -> None
 
 
 def publish_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    """Write a small file, whole or not at all; its folder is made. WriteError if that fails."""
     with naming(path, WriteError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("x") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with published(path) as file:
+        file.write(text.encode())

@@ -24,12 +24,12 @@ from pythia_fast.tokens.documents import (
     Mistakes,
     OnError,
     Split,
+    check_choice,
     read_documents,
 )
-from pythia_fast.tokens.sources import load_tokenizer, plain
+from pythia_fast.tokens.sources import END_OF_TEXT, load_tokenizer, plain
 from pythia_fast.tokens.write import TokenWriter
 
-END_OF_TEXT = "<|endoftext|>"
 BATCH_CHARACTERS = 1 << 18  # for each processor, of which 16 count
 BATCH_DOCUMENTS = 1 << 12
 
@@ -83,6 +83,9 @@ def tokenize(
         raise ArgumentError("there is nothing to read: give one input at least")
     for path in paths:
         check_input(path)
+    check_choice("format", format, Format)
+    check_choice("split", split, Split)
+    check_choice("on_error", on_error, OnError)
     if row_tokens is not None and row_tokens < 2:
         raise ArgumentError(f"rows of {row_tokens} tokens hold no input with its label")
     encoder = plain(load_tokenizer(tokenizer))

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.tokens.files import pair
+from pythia_fast.tokens.files import HEADER, MAGIC, pair
 
-MAGIC = b"MMIDIDX\0\0"
-HEADER = struct.Struct("<9sQBQQ")  # magic, version 1, dtype code, rows, documents
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
 _ROW_TOKENS_AT_MOST = 2**31 - 1
 _HELD_ROWS, _HELD_TOKENS = 1 << 12, 1 << 20

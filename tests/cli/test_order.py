@@ -53,6 +53,18 @@ def test_a_wrong_order_is_bad_input(run, raw):
     assert f"{stem}_*.npy: shuffle_idx is no permutation" in result.stderr
 
 
+def test_verify_checks_the_order_before_it_compares(run, raw, tmp_path):
+    run("order", "build", raw, *SMALL)
+    order = Order.load(raw)
+    shuffled = tmp_path / "shuffled"
+    write_tokens(shuffled, TokenDataset(raw).in_order(order)[:2])
+    place = next(order.files.stem.parent.glob("*_shuffle_idx.npy"))
+    shuffle = np.load(place)
+    shuffle[-1] = shuffle[-2]  # beyond the rows that are compared
+    np.save(place, shuffle)
+    assert "permutation" in run("order", "verify", raw, shuffled, exit_code=3).stderr
+
+
 def test_no_order_is_bad_input(run, raw):
     for command in (("check", raw), ("verify", raw, raw)):
         assert "no order at" in run("order", *command, exit_code=3).stderr
@@ -68,6 +80,9 @@ def test_raw_data_in_order_is_compared_with_shuffled_data(run, raw, tmp_path):
     limited = ("--rows", "2:5", "--order", order.files.stem, "--json")
     found = json.loads(run("order", "verify", raw, shuffled, *limited).stdout)
     assert found == {"same": True, "rows": 3, "difference": None}
+
+    nothing = run("order", "verify", raw, shuffled, "--rows", "100000:", exit_code=3)
+    assert "nothing was compared" in nothing.stderr
 
     rows[6, 2] += 1
     write_tokens(shuffled, rows)

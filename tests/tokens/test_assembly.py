@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -491,3 +492,20 @@ def test_sizes_beyond_32_bits(tmp_path, out, monkeypatch):
         assert file.read(6) == b"BBBCCC"
         file.seek(size // 2 + 3)
         assert file.read(3) == b"CCC"
+
+
+def test_an_interrupt_while_waiting_for_the_disk_is_no_failure_of_it(tmp_path, monkeypatch):
+    kept = []
+    with (tmp_path / "file").open("wb") as file, flusher.Flusher(kept.append, 0) as flushing:
+        file.write(b"12345")
+        flushing.note(file.fileno(), 5, 5)
+        flushing.flush()
+        pending = flushing._pending
+        interrupted = SimpleNamespace(result=lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(flushing, "_pending", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            flushing.wait()
+        monkeypatch.setattr(flushing, "_pending", pending)
+        flushing.note(file.fileno(), 9, 4)
+        flushing.flush()
+    assert kept == [5, 9]

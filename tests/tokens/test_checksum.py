@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pythia_fast.core import File
 from pythia_fast.digest import sha256
 from pythia_fast.errors import ArgumentError, FormatError, MissingTokensError, ReadError
-from pythia_fast.tokens import checksum
+from pythia_fast.tokens import checksum, checksum_list
 from pythia_fast.tokens.checksum import check, checksums, describe, token_files, whole_checksum
 from pythia_fast.tokens.checksum_list import format_checksums, read_checksums
 from pythia_fast.tokens.shards import shard_name
@@ -108,6 +108,12 @@ class TestLists:
     def test_lines_that_are_none(self, tmp_path, text, words):
         (tmp_path / "list").write_text(text)
         with pytest.raises(FormatError, match=words):
+            read_checksums(tmp_path / "list")
+
+    def test_a_list_that_is_too_long_is_refused_and_not_cut(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(checksum_list, "_LIST_BYTES", 100)
+        (tmp_path / "list").write_text(f"{A}  a.bin\n{B}  b.bin\n")
+        with pytest.raises(FormatError, match="at most 100 bytes"):
             read_checksums(tmp_path / "list")
 
     def test_a_file_twice_with_one_checksum(self, tmp_path):

@@ -155,6 +155,15 @@ def test_a_pickle_reads_the_same_files(raw, order, tmp_path):
     assert len(pickle.dumps(data)) < 2000
 
 
+def test_relative_paths_of_an_order_are_found_from_elsewhere(raw, order, monkeypatch):
+    prefix, rows = raw
+    order.save(prefix)
+    monkeypatch.chdir(prefix.parent)
+    pickled = pickle.dumps(TokenDataset(prefix.name).in_order(Order.load(prefix.name)))
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(pickled)[:], samples_of(rows, order))
+
+
 @pytest.mark.parametrize("shard_bytes", [7, 50, 51])
 def test_documents_that_straddle_shards_are_stitched_too(raw, order, tmp_path, shard_bytes):
     prefix, rows = raw
@@ -282,7 +291,7 @@ def test_the_same_rows_verify(pair, dtype):
 
 @pytest.mark.parametrize("block", [1, 10, 1 << 22])
 def test_the_first_difference_is_named(pair, block, monkeypatch):
-    monkeypatch.setattr("pythia_fast.tokens.compare_rows.BLOCK_TOKENS", block * 9)
+    monkeypatch.setattr("pythia_fast.tokens.dataset.BLOCK_TOKENS", block * 9)
     data, expected, prefix = pair
     wrong = expected.copy()
     wrong[17, 4] ^= 1

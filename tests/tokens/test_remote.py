@@ -28,6 +28,7 @@ from pythia_fast.errors import (
 )
 from pythia_fast.testing import HubServer
 from pythia_fast.tokens import TokenDataset, mirror, remote_index
+from pythia_fast.tokens import remote as remote_tokens
 from pythia_fast.tokens.mirror import BLOCK_BYTES, Mirror
 from pythia_fast.tokens.pile import REPOSITORIES
 from pythia_fast.tokens.remote import cached, pin
@@ -596,3 +597,12 @@ def test_an_address_has_its_own_commit(hub: HubServer, tmp_path: Path) -> None:
         str(tokens) == f"{NAME}@{hub._state.repositories[f'datasets/{REPO}'].branches['main'].name}"
     )
     assert len(tokens.open()) == ROWS
+
+
+def test_a_cache_that_is_up_to_date_is_not_written(hub: HubServer, monkeypatch) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise AssertionError(f"{path} is written")
+
+    np.testing.assert_array_equal(TokenDataset(NAME)[:5], IDS[:5])
+    monkeypatch.setattr(remote_tokens, "publish_text", refuse)
+    np.testing.assert_array_equal(TokenDataset(NAME)[:5], IDS[:5])

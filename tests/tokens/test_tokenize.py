@@ -206,3 +206,10 @@ def test_arguments_that_are_none(tmp_path, tokenizer):
         tokenize([tmp_path / "a.txt"], tokenizer, tmp_path / "out", row_tokens=1)
     with pytest.raises(WriteError, match="No such file"):
         tokenize([tmp_path / "a.txt"], tokenizer, tmp_path / "no" / "out")
+
+
+@pytest.mark.parametrize("name", ["format", "split", "on_error"])
+def test_choices_that_are_none(tmp_path, tokenizer, name):
+    path = jsonl(tmp_path / "in.jsonl", TEXTS)
+    with pytest.raises(ArgumentError, match=f"{name} is '.*', not 'x'"):
+        tokenize([path], tokenizer, tmp_path / "out", **{name: "x"})

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import click
 
 from pythia_fast.cli.frame import Command, common
+from pythia_fast.cli.spans import Span, span
 from pythia_fast.cli.view.find import ids_option, show_hits, wanted
-from pythia_fast.cli.view.selection import Span, select, span
+from pythia_fast.cli.view.selection import select
 from pythia_fast.suite import SEQUENCES_PER_STEP
 
 Mode = Literal["text", "ids", "stats", "save"]
@@ -175,7 +176,7 @@ def view(
         from pythia_fast.cli.view.stats import run_function
 
         workers = workers or len(os.sched_getaffinity(0))
-        run_function(data, dataset, chosen, function, workers, out, as_json=as_json)
+        run_function(dataset, chosen, function, workers, out, as_json=as_json)
     elif mode == "stats":
         from pythia_fast.cli.view.show import show_summary
 

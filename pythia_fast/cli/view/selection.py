@@ -1,37 +1,13 @@
 """Which rows `pythia-fast view` is asked for."""
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from pythia_fast.cli.spans import Span
 from pythia_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
-
-Span = int | tuple[int | None, int | None]
-
-
-def span(_: click.Context, __: click.Parameter, value: str | None) -> Span | None:
-    """What an option says: a number, or the two sides of "a:b", either of which may be left out."""
-    if value is None:
-        return None
-    if re.fullmatch(r"\d+", value, re.ASCII):
-        return int(value)
-    match = re.fullmatch(r"(\d*):(\d*)", value, re.ASCII)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is neither a number nor a:b.")
-    first, end = (int(part) if part else None for part in match.groups())
-    return first, end
-
-
-def as_slice(rows: Span | None) -> slice:
-    """The rows that `span` stands for; all without."""
-    if rows is None:
-        return slice(None)
-    return slice(rows, rows + 1) if isinstance(rows, int) else slice(*rows)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def run_function(
-    data: str,
     dataset: "TokenDataset",
     selection: Selection,
     function: str,
@@ -39,7 +38,7 @@ def run_function(
         if out is not None:
             lines = stack.enter_context(StepLines(out, function=function, batch=selection.batch))
             steps = [step for step in steps if step not in lines]
-        results = map_steps(data, function, steps, batch=selection.batch, workers=workers)
+        results = map_steps(dataset, function, steps, batch=selection.batch, workers=workers)
         stack.enter_context(contextlib.closing(results))
         shown = stack.enter_context(bar(len(steps), "steps"))
         try:
