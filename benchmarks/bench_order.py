@@ -19,9 +19,8 @@ from comparison import Comparison, Effort
 from roofline import Work
 
 from pythia_fast.tokens import TokenDataset, write_tokens
-from pythia_fast.tokens.order import build
+from pythia_fast.tokens.order import PYTHIA_SAMPLES, build
 
-PYTHIA_SAMPLES = 147_164_160
 PEER = "RandomState.shuffle and one loop in C++"
 
 
@@ -52,17 +51,17 @@ def test_order(
     size = [data.documents // part, data.tokens // part, PYTHIA_SAMPLES // part]
     said: dict[str, list[dict[str, Any]]] = {"ours": [], "numpy": []}
 
-    def build(who: str) -> None:
+    def run(who: str) -> None:
         command = [sys.executable, order_peer.__file__, who, *map(str, size), str(library)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         said[who].append(json.loads(done.stdout))
 
     def round_of_both() -> None:
-        build("numpy")
-        build("ours")
+        run("numpy")
+        run("ours")
         assert said["ours"][-1]["digest"] == said["numpy"][-1]["digest"]
 
-    rounds = 1 if effort.name == "quick" else 3
+    rounds = 3 if effort.name == "standard" else effort.min_rounds
     benchmark.pedantic(round_of_both, rounds=rounds, warmup_rounds=0, iterations=1)
     ours, theirs = said["ours"], said["numpy"]
     ratios = sorted(b["elapsed_s"] / a["elapsed_s"] for a, b in zip(ours, theirs, strict=True))

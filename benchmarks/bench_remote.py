@@ -99,6 +99,7 @@ def _endpoint(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files = hub + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub)
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # this Hub is here
     monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
 
 
