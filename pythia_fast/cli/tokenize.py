@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.prefix import prefix
 from pythia_fast.cli.progress import shown
 
 
@@ -23,8 +24,9 @@ from pythia_fast.cli.progress import shown
     "--tokenizer", type=click.Path(path_type=Path), required=True, help="A tokenizer.json."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The prefix of the new pair."
+    "--out", callback=prefix, metavar="PREFIX", required=True, help="The prefix of the new pair."
 )
+@click.option("--force", is_flag=True, help="Replace a pair that is there.")
 @click.option(
     "--format",
     type=click.Choice(["auto", "text", "jsonl"]),
@@ -64,7 +66,8 @@ from pythia_fast.cli.progress import shown
 def tokenize(
     inputs: tuple[str, ...],
     tokenizer: Path,
-    out: Path,
+    out: str,
+    force: bool,
     format: Literal["auto", "text", "jsonl"],
     field: str,
     split: Literal["file", "line", "paragraph"],
@@ -95,10 +98,11 @@ def tokenize(
             row_tokens=row_tokens,
             keep_empty=keep_empty,
             on_error=on_error,
+            overwrite=force,
             progress=None if progress is None else lambda _, tokens: progress(tokens),
         )
     if as_json:
-        print_json({"out": str(out), **asdict(done)})
+        print_json({"out": out, **asdict(done)})
     else:
         click.echo(
             f"{out}: {done.rows:,} rows, {done.tokens:,} tokens of {done.documents:,} documents, "

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.tokens.compressed import check_input
 from pythia_fast.tokens.documents import (
@@ -27,6 +29,8 @@ from pythia_fast.tokens.documents import (
     check_choice,
     read_documents,
 )
+from pythia_fast.tokens.files import pair
+from pythia_fast.tokens.publish import write_error
 from pythia_fast.tokens.sources import END_OF_TEXT, load_tokenizer, plain
 from pythia_fast.tokens.write import TokenWriter
 
@@ -62,6 +66,7 @@ def tokenize(
     row_tokens: int | None = None,
     keep_empty: bool = False,
     on_error: OnError = "raise",
+    overwrite: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tokenized:
     """Write the tokens of the documents in `inputs` (see `read_documents`) as out.idx and out.bin.
@@ -75,9 +80,11 @@ def tokenize(
 
     What is wrong in the input is FormatError with file and line, or with `on_error="skip"` counted.
     ArgumentError for a tokenizer without <|endoftext|> where one is needed, or for one that cannot
-    encode a text; MissingTokensError for a file not there; WriteError where the system refuses. The
-    pair appears when it is whole. `progress` is called with documents and tokens so far.
+    encode a text, for an `out` that is a folder or belongs to shards, and without `overwrite` where
+    a pair is there; MissingTokensError for a file not there; WriteError where the system refuses.
+    The pair appears when it is whole. `progress` is called with documents and tokens so far.
     """
+    _check_out(out, overwrite)
     paths = [os.fspath(each) for each in inputs]
     if not paths:
         raise ArgumentError("there is nothing to read: give one input at least")
@@ -104,6 +111,23 @@ def tokenize(
         *(writer.dtype.name, writer.rows, writer.tokens, store.documents, store.empty),
         *(mistakes.count, tuple(mistakes.first), rows.left),
     )
+
+
+def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
+    try:
+        if os.fspath(out).endswith(os.sep) or expanded(out).is_dir():
+            raise ArgumentError(
+                f"{os.fspath(out)!r} is a folder: give the prefix of the new pair, as "
+                f"{os.fspath(Path(out) / 'document')}"
+            )
+        there = [] if overwrite else [path for path in pair(out) if path.exists()]
+    except OSError as error:
+        raise write_error(expanded(out), error) from error
+    if there:
+        raise ArgumentError(
+            f"{there[0]} is there already: give another prefix, or --force (overwrite=True) to "
+            "replace it"
+        )
 
 
 def _pipeline(

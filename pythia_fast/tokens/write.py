@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.tokens.files import HEADER, MAGIC, pair
+from pythia_fast.tokens.files import HEADER, MAGIC, SHARD, pair
+from pythia_fast.tokens.publish import remove_partials
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
 _ROW_TOKENS_AT_MOST = 2**31 - 1
@@ -31,8 +32,8 @@ def write_tokens(
     `dtype` is "uint16" or "int32"; each row is a document. Rows may come from a generator: few are
     held at a time, and copied. Both files are complete before either appears under its name, the
     .bin first; after an error an older pair is what it was.
-    ArgumentError for a row that is no vector of integers or an id that `dtype` does not hold;
-    WriteError where the system refuses.
+    ArgumentError for a row that is no vector of integers, an id that `dtype` does not hold, or
+    where shards of that prefix lie; WriteError where the system refuses.
     """
     with TokenWriter(prefix, dtype=dtype) as out:
         held: list[npt.NDArray[Any]] = []
@@ -51,8 +52,10 @@ class TokenWriter:
     """An .idx/.bin pair in the making, many rows at a time.
 
     Used by `with`: the pair gets its names when that is left without an error, the .bin first, and
-    otherwise leaves nothing. Of rows that are written nothing stays in memory. ArgumentError for
-    another `dtype` than "uint16" or "int32"; WriteError where the system refuses.
+    otherwise leaves nothing. Of rows that are written nothing stays in memory. What a killed writer
+    of the same prefix has left is removed: there is one at a time. ArgumentError for another
+    `dtype` than "uint16" or "int32", for a prefix without a name, and where shards of that prefix
+    lie, whose index would be lost; WriteError where the system refuses.
     """
 
     def __init__(self, prefix: str | os.PathLike[str], *, dtype: str = "uint16") -> None:
@@ -63,11 +66,18 @@ class TokenWriter:
         self.tokens = 0
         self._code = DTYPE_CODES[dtype]
         self._index, self._bin = pair(prefix)
+        if self._index.name in (".idx", "..idx", "...idx"):
+            raise ArgumentError(
+                f"{os.fspath(prefix)!r} gives the files no name: give a prefix as data/document"
+            )
         self._new_index, self._new_bin = _partial(self._index), _partial(self._bin)
         self._opened = ExitStack()
 
     def __enter__(self) -> "TokenWriter":
         try:
+            self._refuse_shards()
+            remove_partials(self._bin)
+            remove_partials(self._index)
             self._bin_file: IO[bytes] = self._opened.enter_context(self._new_bin.open("xb"))
             self._index_file: IO[bytes] = self._opened.enter_context(self._new_index.open("x+b"))
             self._index_file.write(bytes(HEADER.size))  # of what is not known yet
@@ -119,6 +129,17 @@ class TokenWriter:
             raise self._refused(refused) from refused
         finally:
             self._remove()
+
+    def _refuse_shards(self) -> None:
+        stem = self._index.name.removesuffix(".idx")
+        folder = self._index.parent
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            shard = SHARD.fullmatch(path.name)
+            if shard and shard["stem"] == stem:
+                raise ArgumentError(
+                    f"{path} is a shard of the data whose index is {self._index}, which a new pair "
+                    "would replace: give another prefix"
+                )
 
     def _remove(self) -> None:
         self._opened.close()

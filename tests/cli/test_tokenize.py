@@ -37,8 +37,8 @@ def test_rows_and_json(run, arguments, tmp_path):
         [256, 256, *b"th"],
         [*b"hree"],
     ]
-    assert "fill no row" in run(*arguments, "--row-tokens", 5).stderr
-    run(*arguments, "--append-eod", "--quiet")
+    assert "fill no row" in run(*arguments, "--row-tokens", 5, "--force").stderr
+    run(*arguments, "--append-eod", "--quiet", "--force")
     assert [row.tolist()[-1] for row in TokenDataset(tmp_path / "out")] == [256, 256]
 
 
@@ -66,3 +66,35 @@ def test_bad_input(run, arguments, tmp_path):
     command, _, *where = arguments
     assert "no text at" in run(command, tmp_path / "no", *where, exit_code=3).stderr
     run(command, *where, exit_code=2)
+
+
+def test_a_pair_that_is_there_is_kept_without_force(run, arguments, tmp_path):
+    run(*arguments)
+    before = (tmp_path / "out.bin").read_bytes()
+    (tmp_path / "a.jsonl").write_text('{"text": "other"}\n')
+    assert "--force" in run(*arguments, exit_code=3).stderr
+    assert (tmp_path / "out.bin").read_bytes() == before
+    run(*arguments, "--force")
+    assert (tmp_path / "out.bin").read_bytes() != before
+
+
+def test_shards_keep_their_index(run, arguments, tmp_path):
+    run(*arguments)
+    run("shard", tmp_path / "out", "--out", tmp_path / "cut", "--shard-bytes", 4)
+    before = (tmp_path / "cut" / "out.idx").read_bytes()
+    for force in ((), ("--force",)):
+        run(*arguments[:-1], tmp_path / "cut" / "out", *force, exit_code=3)
+    (tmp_path / "cut" / "out.idx").rename(tmp_path / "cut" / "out.away")
+    told = run(*arguments[:-1], tmp_path / "cut" / "out", exit_code=3).stderr
+    assert "is a shard of the data whose index" in told
+    assert (tmp_path / "cut" / "out.away").read_bytes() == before
+
+
+def test_where_the_pair_cannot_go(run, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(*arguments[:-1], "", exit_code=2)
+    (tmp_path / "d2").mkdir()
+    for out in ("d2", "d2/", "new/", f"{tmp_path}/d2"):
+        assert "is a folder: give the prefix" in run(*arguments[:-1], out, exit_code=3).stderr
+    assert "cannot write" in run(*arguments[:-1], "x" * 300, exit_code=3).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "d2"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError, WriteError
 from pythia_fast.tokens import TokenDataset, write, write_tokens
+from pythia_fast.tokens.shards import shard
 from pythia_fast.tokens.write import TokenWriter
 
 
@@ -151,3 +152,33 @@ def test_pointers_beyond_32_bits(tmp_path):
         write._complete_index(file, 4, 4, 4)
     index = (tmp_path / "sizes").read_bytes()
     assert np.frombuffer(index, "<i8", 4, 34 + 16).tolist() == [0, 2**32, 2**33, 3 * 2**32]
+
+
+@pytest.mark.parametrize("whole_set", [True, False])
+def test_shards_keep_their_index(tmp_path, whole_set):
+    write_tokens(tmp_path / "data", [[1, 2, 3, 4]])
+    shard(tmp_path / "data", tmp_path / "shards", shard_bytes=4)
+    if not whole_set:
+        (tmp_path / "shards" / "data-00000-of-00001.bin").unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    with pytest.raises(ArgumentError, match=r"is a shard of the data whose index"):
+        write_tokens(tmp_path / "shards" / "data", [[7]])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == before
+    write_tokens(tmp_path / "shards" / "other", [[7]])
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "..", "/", ".idx"])
+def test_a_prefix_without_a_name(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="gives the files no name"):
+        write_tokens(prefix, [[1]])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_has_left_goes_with_the_next_writer(tmp_path):
+    for name in (".data.bin.0a.partial", ".data.idx.0a.partial", ".data2.bin.0a.partial"):
+        (tmp_path / name).write_bytes(b"left")
+    write_tokens(tmp_path / "data", [[1]])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(".data2.bin.0a.partial", "data.bin", "data.idx")
+    ]
