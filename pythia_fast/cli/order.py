@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
+from pythia_fast.cli.prefix import prefix
 from pythia_fast.cli.spans import Span, as_slice, span
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def order() -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    callback=prefix,
     metavar="PREFIX",
     help="What the files' names begin with. [default: DATA, where GPT-NeoX looks for them]",
 )
@@ -63,7 +64,7 @@ def build(
     seed: int,
     sequence_length: int,
     samples: int | None,
-    out: Path | None,
+    out: str | None,
     name: str,
     threads: int | None,
     as_json: bool,
@@ -75,7 +76,9 @@ def build(
     from pythia_fast.tokens.files import find_files
     from pythia_fast.tokens.order import PYTHIA_SAMPLES, Order
     from pythia_fast.tokens.order import build as build_order
+    from pythia_fast.tokens.shards import refuse_hub
 
+    refuse_hub(data)
     beside = find_files(data).index.with_suffix("")
     built = build_order(
         data,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.prefix import prefix
 from pythia_fast.cli.progress import shown
 
 if TYPE_CHECKING:
@@ -21,19 +22,22 @@ _quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
     cls=Command,
     examples=(
         "pythia-fast unshard pile-deduped-pythia-preshuffled --out /data/pile/document",
-        "pythia-fast unshard shards/pile_0.87_deduped_text_document",
+        "pythia-fast unshard shards/pile_0.87_deduped_text_document --out whole/",
     ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
     "--out",
-    help="The prefix of the pair, or a folder (ending in / if it is not there). "
-    "[default: beside the shards]",
+    required=True,
+    callback=prefix,
+    metavar="PREFIX",
+    help="The prefix of the pair, or a folder (ending in / if it is not there); not that of the "
+    "shards, which would hold the data twice.",
 )
 @_resume
 @_quiet
 @common
-def unshard(data: Path, out: str | None, no_resume: bool, quiet: bool, as_json: bool) -> None:
+def unshard(data: Path, out: str, no_resume: bool, quiet: bool, as_json: bool) -> None:
     """Join the shards of DATA into one .bin; its .idx comes with it.
 
     DATA is the folder of …-000NN-of-000MM.bin and their .idx, or the prefix of these names. Other

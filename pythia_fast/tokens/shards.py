@@ -11,6 +11,7 @@ from pythia_fast.tokens.assembly import Progress, assemble
 from pythia_fast.tokens.files import SHARD, Files, find_files, pair
 from pythia_fast.tokens.parts import Part, Target
 from pythia_fast.tokens.publish import write_error
+from pythia_fast.tokens.sources import is_remote
 
 LAST_SHARD = 99_999
 """The highest number that five digits hold."""
@@ -36,7 +37,7 @@ def shard_name(stem: str, number: int, last: int) -> str:
 
 def unshard(
     source: str | os.PathLike[str],
-    out: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str],
     *,
     resume: bool = True,
     progress: Progress | None = None,
@@ -44,19 +45,25 @@ def unshard(
     """Join the shards that `source` stands for (see TokenDataset) into one .bin, with its .idx.
 
     `out` is the prefix of the new pair, or a folder, where the stem of the shards becomes the name;
-    by default it lies beside them. Blocks are shared with the shards where the file system can;
-    memory stays below 100 MB.
+    it is another folder than theirs, which would hold the data twice. Blocks are shared with the
+    shards where the file system can; memory stays below 100 MB.
 
     An interrupted call goes on where it was, by the same call; neither file has its name before
     both are whole. Raises the errors of `find_files`, where a shard is missing, short or foreign;
-    TokenFileError if the .idx is not theirs; ArgumentError if the .bin is in one piece; the errors
-    of `assemble`.
+    TokenFileError if the .idx is not theirs; ArgumentError if the .bin is in one piece, would lie
+    beside the shards, or is on the Hub; the errors of `assemble`.
     """
+    refuse_hub(source)
     files = find_files(source)
     first = SHARD.fullmatch(files.bins[0].name)
     if first is None:
         raise ArgumentError(f"{files.bins[0]} is in one piece already, there is nothing to join")
-    target_index, target_bin = _out(out, files.index.parent, first["stem"])
+    target_index, target_bin = _out(out, first["stem"])
+    if _same_folder(target_bin.parent, files.index.parent):
+        raise ArgumentError(
+            f"{target_bin} would lie beside its shards, in a folder that holds the data twice: "
+            "give another folder (--out)"
+        )
     parts = tuple(
         Part(path, 0, nbytes) for path, nbytes in zip(files.bins, files.nbytes[1:], strict=True)
     )
@@ -84,6 +91,7 @@ def shard(
     """
     if shard_bytes < 1:
         raise ArgumentError(f"shard_bytes must be positive, got {shard_bytes}")
+    refuse_hub(source)
     files = find_files(source)
     total = sum(files.nbytes[1:])
     last = max(0, -(-total // shard_bytes) - 1)
@@ -142,13 +150,28 @@ def _made(
     )
 
 
-def _out(out: str | os.PathLike[str] | None, folder: Path, stem: str) -> tuple[Path, Path]:
+def _out(out: str | os.PathLike[str], stem: str) -> tuple[Path, Path]:
     """The new .idx and .bin."""
-    if out is None:
-        return pair(folder / stem)
     given = expanded(out)
     try:
         into = given.is_dir() or os.fspath(out).endswith(os.sep)
     except OSError as error:  # a text in place of a path
         raise write_error(given, error) from error
     return pair(given / stem if into else given)
+
+
+def _same_folder(folder: Path, other: Path) -> bool:
+    try:
+        return folder.samefile(other)
+    except OSError:  # it is not there yet
+        return False
+
+
+def refuse_hub(source: str | os.PathLike[str]) -> None:
+    """ArgumentError for data on the Hub, where files on this machine are needed."""
+    text = os.fspath(source)
+    if is_remote(text):
+        raise ArgumentError(
+            f"{text} is on the Hub, and files on this machine are needed: download them first, "
+            "with `hf download --repo-type dataset`, and give their folder"
+        )

@@ -112,3 +112,8 @@ def test_help_names_the_commands(run):
     for command in ("build", "check", "verify"):
         assert command in text
         assert "Examples" in run("order", command, "--help").stdout
+
+
+def test_where_an_order_is_not_built(run, raw):
+    run("order", "build", raw, "--out", "", exit_code=2)
+    assert "download them first" in run("order", "build", "hub:pile-deduped", exit_code=3).stderr

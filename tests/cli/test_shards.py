@@ -70,3 +70,13 @@ def test_what_is_left_can_be_discarded(run, tokens, tmp_path):
 def test_no_data(run, tmp_path, command):
     result = run(command, tmp_path / "nothing", "--out", tmp_path / "out", exit_code=3)
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_unshard_wants_another_folder(run, tokens, tmp_path):
+    run("shard", tokens, "--out", tmp_path / "cut", "--shard-bytes", 1000)
+    for out in ((), ("--out", "")):
+        run("unshard", tmp_path / "cut", *out, exit_code=2)
+    told = run("unshard", tmp_path / "cut", "--out", f"{tmp_path}/cut/", exit_code=3).stderr
+    assert "another folder" in told
+    told = run("unshard", "hub:pile-deduped", "--out", tmp_path / "out", exit_code=3).stderr
+    assert "hub:pile-deduped is on the Hub" in told

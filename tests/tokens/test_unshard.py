@@ -87,17 +87,22 @@ def test_where_the_whole_goes(tokens, tmp_path, out, made, as_text):
     )
 
 
-def test_beside_the_shards_the_index_stays_as_it_is(tokens, tmp_path):
-    shard(tokens, tmp_path / "shards", shard_bytes=9000)
-    before = (tmp_path / "shards" / "document.idx").stat().st_ino
-    made = unshard(tmp_path / "shards")
-    assert made.index == tmp_path / "shards" / "document.idx"
-    assert made.index.stat().st_ino == before
-    assert made.bins[0].read_bytes() == tokens.with_suffix(".bin").read_bytes()
-    with pytest.raises(ArgumentError, match="in one piece already"):
-        unshard(tmp_path / "shards" / "document")
+def test_not_beside_the_shards(tokens, tmp_path):
+    shards = tmp_path / "shards"
+    shard(tokens, shards, shard_bytes=9000)
+    before = names(shards)
+    for out in (shards, f"{shards}/", shards / "document", shards / "other.bin"):
+        with pytest.raises(ArgumentError, match="beside its shards"):
+            unshard(shards, out)
+    assert names(shards) == before
     with pytest.raises(WriteError, match="is there already"):
-        shard(tokens, tmp_path / "shards", shard_bytes=9000)
+        shard(tokens, shards, shard_bytes=9000)
+
+
+def test_data_on_the_hub_is_downloaded_first(tmp_path):
+    for work in (unshard, shard):
+        with pytest.raises(ArgumentError, match="download them first"):
+            work("hub:pile-deduped", tmp_path / "out")
 
 
 def test_shards_that_are_not_those_of_the_index(tokens, tmp_path):
@@ -125,7 +130,7 @@ def test_arguments_that_are_none(tokens, tmp_path):
     with pytest.raises(MissingTokensError, match="no token data"):
         shard(tmp_path / "nothing", tmp_path / "shards")
     with pytest.raises(MissingTokensError, match="no token data"):
-        unshard(tmp_path / "nothing")
+        unshard(tmp_path / "nothing", tmp_path / "again")
     with pytest.raises(ArgumentError, match="in one piece already"):
         unshard(tokens, tmp_path / "again")
     write_tokens(tmp_path / "large", np.zeros((1, 50_001), np.uint16))
