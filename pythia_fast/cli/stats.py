@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.progress import shown
-from pythia_fast.cli.spans import Span, as_slice, span
+from pythia_fast.cli.spans import Span, span
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -64,19 +64,26 @@ def stats(
     as_json: bool,
 ) -> None:
     """Count the tokens of DATA, and how long its rows are; DATA is what `view` takes."""
+    from pythia_fast.cli.view.selection import select
     from pythia_fast.tokens import TokenDataset, load_tokenizer
     from pythia_fast.tokens.sources import END_OF_TEXT
-    from pythia_fast.tokens.stats import END_OF_DOCUMENT, save_counts, token_stats
+    from pythia_fast.tokens.stats import END_OF_DOCUMENT, check_counts, save_counts, token_stats
 
     decoder = None if tokenizer is None else load_tokenizer(tokenizer)
     if end_id is None:
         found = None if decoder is None else decoder.token_to_id(END_OF_TEXT)
         end_id = END_OF_DOCUMENT if found is None else found
     dataset = TokenDataset(data)
+    chosen = None
+    if rows is not None:
+        selected = select(dataset, rows, None, 1, inclusive=False, default=None).rows
+        chosen = slice(selected.start, selected.stop)
+    if counts is not None:
+        check_counts(counts, dataset)
     with shown("stats", "rows", quiet=quiet) as progress:
         result = token_stats(
             dataset,
-            as_slice(rows),
+            chosen,
             vocab_rows=vocab_rows,
             end_id=end_id,
             threads=threads,

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.tokens.dataset import BLOCK_TOKENS, TokenDataset
-from pythia_fast.tokens.publish import published
+from pythia_fast.tokens.files import Files
+from pythia_fast.tokens.in_order import InOrder
+from pythia_fast.tokens.publish import published, write_error
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 END_OF_DOCUMENT = 0
@@ -264,6 +266,20 @@ def _columns(index_n: npt.NDArray[np.int64], width: int, padding: int) -> Iterat
 
 def _limit(dtype: str) -> int:
     return min(COUNTED_IDS, int(np.iinfo(dtype).max) + 1)
+
+
+def check_counts(path: str | os.PathLike[str], data: TokenDataset) -> None:
+    """ArgumentError if counts that are saved as `path` would replace a file of `data`."""
+    origin = data._origin
+    raw = origin.raw if isinstance(origin, InOrder) else origin
+    own_files = (raw.index, *raw.bins) if isinstance(raw, Files) else ()
+    place = expanded(path)
+    try:
+        own = place.exists() and any(place.samefile(file) for file in own_files)
+    except OSError as error:
+        raise write_error(place, error) from error
+    if own:
+        raise ArgumentError(f"{place} is a file of the data itself: save the counts elsewhere")
 
 
 def save_counts(path: str | os.PathLike[str], stats: TokenStats) -> None:

@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from pythia_fast.tokens import write_tokens
+
 
 def test_numbers_for_people(run, texts, suite):
     result = run("stats", texts, "--tokenizer", suite / "tokenizer.json", "--top", 3)
@@ -33,10 +35,30 @@ def test_one_row(run, texts):
     assert json.loads(run("stats", texts, "--rows", 3, "--json").stdout)["tokens"] == 10
 
 
-def test_no_rows(run, texts):
-    found = json.loads(run("stats", texts, "--rows", "9:", "--json").stdout)
+@pytest.mark.parametrize("rows", ["9:", "5:2", "6", "3:3", "7:9"])
+def test_no_rows(run, texts, rows):
+    told = run("stats", texts, "--rows", rows, exit_code=3)
+    assert "the data has 6 rows, and none of them is in row" in told.stderr
+    assert told.stdout == ""
+    found = json.loads(run("stats", texts, "--rows", "4:9", "--json").stdout)
+    assert found["rows"] == 2
+
+
+def test_data_without_rows(run, tmp_path):
+    write_tokens(tmp_path / "none", [])
+    found = json.loads(run("stats", tmp_path / "none", "--json").stdout)
     assert (found["rows"], found["shortest"], found["lowest_id"]) == (0, None, None)
-    assert run("stats", texts, "--rows", "9:").exit_code == 0
+    assert run("stats", tmp_path / "none").exit_code == 0
+
+
+def test_counts_do_not_replace_the_data(run, tmp_path):
+    write_tokens(tmp_path / "data", [[1, 2]])
+    (tmp_path / "link").symlink_to("data.idx")
+    before = (tmp_path / "data.bin").read_bytes()
+    for name in ("data.bin", "data.idx", "link"):
+        told = run("stats", tmp_path / "data", "--counts", tmp_path / name, exit_code=3)
+        assert "a file of the data itself" in told.stderr
+    assert (tmp_path / "data.bin").read_bytes() == before
 
 
 @pytest.mark.parametrize("rows", ["three", "-1:2", "a:b", "1:2:3"])
