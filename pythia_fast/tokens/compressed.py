@@ -6,10 +6,14 @@ import gzip
 import io
 import lzma
 import os
+import select
+import stat
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any, cast
 
 from pythia_fast.cache import expanded
@@ -17,6 +21,7 @@ from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
 
 STANDARD_INPUT = "-"
 _BUFFER_BYTES = 1 << 20
+_POLL_MS = 100
 _ZSTD_BYTES = 1 << 13  # read at once: a block of 4 bytes may stand for 128 kB
 
 
@@ -24,20 +29,25 @@ class DamagedError(ValueError):
     """Compressed data that is no such, or not whole: never leaves this room."""
 
 
+class StoppedError(Exception):
+    """Another thread has given up: never leaves this room."""
+
+
 @contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
+def opened(path: str, stop: threading.Event | None = None) -> Iterator[IO[bytes]]:
     """A file by its path, decompressed if its name ends so; "-" is standard input.
 
-    Errors of the system, also while it is read, are ReadError; damage is DamagedError.
+    Whoever waits for a pipe, or for a terminal, has StoppedError soon after `stop` is set. Errors
+    of the system, also while it is read, are ReadError; damage is DamagedError.
     """
     try:
         if path == STANDARD_INPUT:
             if sys.stdin is None:
                 raise ReadError(errno.EBADF, "cannot read standard input: it is closed")
-            yield sys.stdin.buffer
+            yield _standard_input(stop)
             return
         opener = _OPENERS.get(compression(path).lower())
-        with expanded(path).open("rb") as raw:
+        with _raw(expanded(path), stop) as raw:
             if opener is None:
                 yield raw
                 return
@@ -51,6 +61,53 @@ def opened(path: str) -> Iterator[IO[bytes]]:
         if error.errno is None:  # as bz2 says that its data is damaged
             raise DamagedError(str(error)) from error
         raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+
+
+def _standard_input(stop: threading.Event | None) -> IO[bytes]:
+    try:
+        descriptor = sys.stdin.fileno()
+        quiet = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):  # something else in its place
+        quiet = False
+    if stop is None or not quiet:
+        return sys.stdin.buffer
+    return cast("IO[bytes]", io.BufferedReader(_Pipe(descriptor, stop, keep=True), _BUFFER_BYTES))
+
+
+def _raw(path: Path, stop: threading.Event | None) -> IO[bytes]:
+    if stop is None or path.is_file():
+        return path.open("rb")
+    # Without O_NONBLOCK the opening itself would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return cast("IO[bytes]", io.BufferedReader(_Pipe(descriptor, stop, keep=False), _BUFFER_BYTES))
+
+
+class _Pipe(io.RawIOBase):
+    """What may give nothing for a long time."""
+
+    def __init__(self, descriptor: int, stop: threading.Event, *, keep: bool) -> None:
+        self._descriptor, self._stop, self._keep = descriptor, stop, keep
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._stop.is_set():
+            if self._poll.poll(_POLL_MS):
+                try:
+                    data = os.read(self._descriptor, len(buffer))
+                except BlockingIOError:
+                    continue
+                buffer[: len(data)] = data
+                return len(data)
+        raise StoppedError
+
+    def close(self) -> None:
+        if not (self.closed or self._keep):
+            os.close(self._descriptor)
+        super().close()
 
 
 def compression(path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, TypeAlias, get_args
 
 from pythia_fast.errors import ArgumentError, FormatError
-from pythia_fast.tokens.compressed import DamagedError, compression, opened
+from pythia_fast.tokens.compressed import DamagedError, StoppedError, compression, opened
 
 Split: TypeAlias = Literal["file", "line", "paragraph"]
 Format: TypeAlias = Literal["auto", "text", "jsonl"]
@@ -56,6 +56,7 @@ def read_documents(
     format: Format = "auto",
     field: str = "text",
     split: Split = "file",
+    stop: threading.Event | None = None,
 ) -> Iterator[Document]:
     r"""The documents of all inputs, in order; empty ones too.
 
@@ -64,14 +65,17 @@ def read_documents(
     paragraph (what blank lines are between) a document. What ends in .gz, .bz2, .xz or .zst, after
     such an ending, is compressed. Text is UTF-8, with or without a byte order mark; lines end with
     \n or \r\n. After damage that no reader gets over, the rest of that file is left out.
+    When `stop` is set by another thread, this one no longer waits for a pipe; the iterator ends.
     """
     for given in inputs:
         path = os.fspath(given)
         line = 1
         try:
-            with opened(path) as file:
+            with opened(path, stop) as file:
                 for text, line in _documents(file, path, mistakes, format, field, split):
                     yield text, path, line
+        except StoppedError:
+            return
         except DamagedError as error:
             mistakes.note(path, line, f"from there on the compressed data is damaged: {error}")
 

@@ -5,9 +5,11 @@ all cores, and the one before is written. Nothing else is in memory.
 """
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -102,11 +104,12 @@ def tokenize(
         if end is None:
             raise ArgumentError(f"the tokenizer has no {END_OF_TEXT} to put after each document")
     mistakes = Mistakes(on_error)
-    documents = read_documents(paths, mistakes, format=format, field=field, split=split)
+    stop = threading.Event()
+    documents = read_documents(paths, mistakes, format=format, field=field, split=split, stop=stop)
     with TokenWriter(out, dtype=_dtype(encoder)) as writer:
         rows: _Rows = _Documents(writer) if row_tokens is None else _Packed(writer, row_tokens)
         store = _Store(rows, writer.dtype, end, keep_empty, progress)
-        _pipeline(_batches(documents), encoder, mistakes, store)
+        _pipeline(_batches(documents), encoder, mistakes, store, stop)
     return Tokenized(
         *(writer.dtype.name, writer.rows, writer.tokens, store.documents, store.empty),
         *(mistakes.count, tuple(mistakes.first), rows.left),
@@ -131,14 +134,22 @@ def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def _pipeline(
-    batches: Iterator[list[Document]], encoder: Tokenizer, mistakes: Mistakes, store: "_Store"
+    batches: Iterator[list[Document]],
+    encoder: Tokenizer,
+    mistakes: Mistakes,
+    store: "_Store",
+    stop: threading.Event,
 ) -> None:
-    """Read, encode and store at the same time.
+    """Read, encode and store at the same time; after an error `stop` is set.
 
     Two batches are with the library, which shares its cores among them: none waits for the other's
     last text, nor for Python's lock.
     """
-    with ThreadPoolExecutor(1, "read") as reading, ThreadPoolExecutor(2, "encode") as encoding:
+    with (
+        ThreadPoolExecutor(1, "read") as reading,
+        ThreadPoolExecutor(2, "encode") as encoding,
+        _set_after_error(stop),  # before the threads are waited for
+    ):
         upcoming = reading.submit(next, batches, None)
         encoded: deque[Future[list[Encoding]]] = deque()
         while True:
@@ -148,6 +159,15 @@ def _pipeline(
             if not encoded:
                 return
             store(encoded.popleft().result())
+
+
+@contextmanager
+def _set_after_error(stop: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        stop.set()
+        raise
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

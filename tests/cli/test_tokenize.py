@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -98,3 +103,48 @@ def test_where_the_pair_cannot_go(run, arguments, tmp_path, monkeypatch):
         assert "is a folder: give the prefix" in run(*arguments[:-1], out, exit_code=3).stderr
     assert "cannot write" in run(*arguments[:-1], "x" * 300, exit_code=3).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "d2"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("how", ["-", "fifo"])
+def test_an_interrupt_ends_the_wait_for_a_quiet_pipe(arguments, tmp_path, how, begun):
+    os.mkfifo(tmp_path / "fifo")
+    source = "-" if how == "-" else tmp_path / "fifo"
+    command, _, *where = map(str, arguments)
+    words = [sys.executable, "-m", "pythia_fast", command, str(source), "--split", "line", *where]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+        writer = fifo if how == "fifo" else process.stdin.fileno()
+        if begun:
+            os.write(writer, b"one\n" * 9)
+        give_up = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.idx.*.partial")):
+            assert time.monotonic() < give_up
+            time.sleep(0.002)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        process.wait(timeout=30)
+        assert time.monotonic() - sent < 5
+        assert process.stderr.read() == "pythia-fast: interrupted\n"
+    assert process.returncode == 130
+    os.close(fifo)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "fifo"]
+
+
+@pytest.mark.parametrize("how", ["-", "fifo"])
+def test_a_slow_pipe_is_read_to_its_end(arguments, tmp_path, how):
+    os.mkfifo(tmp_path / "fifo")
+    source = "-" if how == "-" else tmp_path / "fifo"
+    command, _, *where = map(str, arguments)
+    words = [sys.executable, "-m", "pythia_fast", command, str(source), "--split", "line", *where]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        with process.stdin if how == "-" else (tmp_path / "fifo").open("wb") as writer:
+            for piece in (b"on", b"e\ntw", b"o\n"):
+                writer.write(piece)
+                writer.flush()
+                time.sleep(0.25)
+        assert process.wait(timeout=60) == 0
+    assert [bytes(row.tolist()) for row in TokenDataset(tmp_path / "out")] == [b"one", b"two"]
