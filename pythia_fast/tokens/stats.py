@@ -3,10 +3,11 @@
 import math
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ END_OF_DOCUMENT = 0
 """The id of <|endoftext|> in Pythia's tokenizer."""
 COUNTED_IDS = 1 << 20
 """Ids from here on are counted together, if the data's dtype has them."""
+_WAIT_S = 10.0  # at most, for what is in work when all is over
 _SORTED_ROWS = 1 << 13
 _SHORT_TOKENS = 1 << 20  # rows below are counted by length in an array, the few others in a dict
 
@@ -121,17 +123,17 @@ def token_stats(
         raise ArgumentError(f"threads must be positive, got {threads}")
     tally = _Tally(data, limit)
     lengths = _Lengths()
-    done = 0
-    waiting: set[Future[int]] = set()
-    with ThreadPoolExecutor(workers, "count") as pool:
+    done = given = taken = 0
+    with _Threads(tally.add, workers) as pool:
         for piece in _pieces(data, chosen, lengths):
-            waiting.add(pool.submit(tally.add, piece))
-            if len(waiting) > 2 * workers:
-                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                done += sum(future.result() for future in finished)
+            pool.give(piece)
+            given += 1
+            if given - taken > 2 * workers:
+                done += pool.take()
+                taken += 1
                 if progress is not None:
                     progress(done, len(chosen))
-        done += sum(future.result() for future in waiting)
+        done += sum(pool.take() for _ in range(given - taken))
     if progress is not None:
         progress(done, len(chosen))
     counts = tally.total()
@@ -192,6 +194,57 @@ class _Tally:
     def total(self) -> Counts:
         """The counts; those from the limit on are of ids outside."""
         return self._counts
+
+
+class _Threads:
+    """Threads that do `work` on what they are given; after an error they do no more.
+
+    Not futures: an interrupt that hits a thread in their Python code, while it holds the lock of
+    one, leaves that locked, and the others wait for it forever. Of a SimpleQueue each call is one
+    step.
+    """
+
+    def __init__(self, work: Callable[[_Piece], int], number: int) -> None:
+        self._work = work
+        self._stopped = False
+        self._todo: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._done: SimpleQueue[int | BaseException] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"count_{i}", daemon=True)
+            for i in range(number)
+        ]
+
+    def __enter__(self) -> "_Threads":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def give(self, piece: _Piece) -> None:
+        """To whichever is free."""
+        self._todo.put(piece)
+
+    def take(self) -> int:
+        """One result, as soon as there is one; or the error that there was in its place."""
+        result = self._done.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _run(self) -> None:
+        while (piece := self._todo.get()) is not None and not self._stopped:
+            try:
+                self._done.put(self._work(piece))
+            except BaseException as error:
+                self._done.put(error)
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._stopped = kind is not None
+        for _ in self._threads:
+            self._todo.put(None)
+        give_up = time.monotonic() + _WAIT_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, give_up - time.monotonic()))
 
 
 class _Lengths:

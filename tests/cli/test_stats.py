@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -69,3 +73,39 @@ def test_wrong_usage(run, texts, rows):
 def test_bad_input(run, texts, tmp_path):
     assert "no token data" in run("stats", tmp_path / "nothing", exit_code=3).stderr
     assert "end_id" in run("stats", texts, "--end-id", 70_000, exit_code=3).stderr
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from pythia_fast.cli import main
+from pythia_fast.tokens import TokenDataset
+
+real = TokenDataset.gather
+
+def gather(*arguments, **options):
+    Path(sys.argv[1]).touch()
+    time.sleep(0.3)
+    return real(*arguments, **options)
+
+TokenDataset.gather = gather
+main(["stats", sys.argv[2], "--threads", "3"], prog_name="pythia-fast")
+"""
+
+
+def test_an_interrupt_ends_it_at_once(tmp_path):
+    write_tokens(tmp_path / "data", np.zeros((400, 20_000), np.uint16))  # tens of pieces
+    begun = tmp_path / "begun"
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, begun, tmp_path / "data"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        give_up = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < give_up
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        process.wait(timeout=30)
+        assert time.monotonic() - sent < 3
+        assert process.stderr.read() == "pythia-fast: interrupted\n"
+    assert process.returncode == 130
