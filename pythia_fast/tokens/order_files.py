@@ -115,6 +115,10 @@ def save(
     An order that was there before goes first: nobody who looks in between finds parts of both.
     """
     given = expanded(prefix)
+    if given.name in ("", ".."):
+        raise ArgumentError(
+            f"{os.fspath(prefix)!r} gives the files no name: give a prefix as data/document"
+        )
     if not re.fullmatch(r"[^/\0]+", name):
         raise ArgumentError(f"the name of an order becomes part of a file's, which {name!r} cannot")
     stem = f"{given.name}_{name}_indexmap_{samples}ns_{sequence_length}sl_{seed}s"

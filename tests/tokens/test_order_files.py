@@ -233,3 +233,11 @@ def test_lengths_that_shrink_while_they_are_read_are_an_error(tmp_path):
         file.truncate(4096)
     with pytest.raises(OrderError, match="the documents' lengths cannot be read any more"):
         build(lengths, sequence_length=8, samples=20)
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "..", "/"])
+def test_a_prefix_without_a_name(tmp_path, monkeypatch, prefix):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="gives the files no name"):
+        order_files.save(prefix, "train_0", 1, 2, 3, {})
+    assert not list(tmp_path.iterdir())
