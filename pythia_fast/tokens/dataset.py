@@ -294,7 +294,9 @@ class TokenDataset:
     def verify(self, *, threads: int | None = None) -> None:
         """Check all of an index against itself: TokenFileError for the first row that is wrong.
 
-        Nothing is left to check of an index of up to 64 MiB, nor of ids in memory.
+        Nothing is left to check of an index of up to 64 MiB, nor of ids in memory. Of the Hub's
+        files those that are wholly here are compared with their sha256, and fetched afresh if they
+        differ: ChecksumError if they still do.
         """
         self._store.verify(_threads(threads))
 

@@ -4,9 +4,11 @@ A data set is opened at a commit that is pinned then. Of its `.idx` and `.bin` o
 header and ends are fetched, and later what the rows asked for need; all of it is kept, and read by
 the same native code as a local pair. What was fetched once is there without a network.
 
-The Hub promises a sha256 of whole files only, so a range cannot be verified against it: its length
-is, and an index that is fetched whole, up to `WHOLE_INDEX_BYTES`, is. On disk every block has a
-checksum, which a process looks at before it first uses the block.
+The Hub promises a sha256 of whole files only, so a range cannot be verified against it, but for its
+length. A file of up to 64 MiB, be it an index or a shard, is verified as soon as all of it is there,
+and fetched afresh once if it is not what the Hub lists; larger ones that are wholly there when
+`TokenDataset.verify` is called. On disk every block has a checksum, which a process looks at before
+it first uses the block.
 """
 
 import logging
@@ -48,7 +50,8 @@ class RemoteStore:
     `address` is at a commit. `local` is the native store over what is on disk; before anything else
     than this class reads a row from it, `prepare` must have been called for that row. Threads may
     share it, and it may be forked. Besides TokenStore's errors there are HubError for what is not
-    on disk and cannot be had, and WriteError for what cannot be kept.
+    on disk and cannot be had, ChecksumError for a file that is complete and not what the Hub lists,
+    and WriteError for what cannot be kept.
     """
 
     def __init__(
@@ -111,8 +114,9 @@ class RemoteStore:
         return self.local.bin_bytes
 
     def verify(self, threads: int) -> None:
-        """Fetch the whole index, and check all of it."""
+        """Fetch the whole index, and check all of it, and the sha256 of each file that is there."""
         self._index.fetch_all()
+        self._mirror.verify()
         self.local.verify(threads)
 
     def prepare(self, rows: Vector, start: int = 0, stop: int = np.iinfo(np.int64).max) -> None:

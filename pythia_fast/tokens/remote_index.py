@@ -10,25 +10,24 @@ says is 2049. So lengths are known and the bytes of a row are asked for without 
 its index comes with them, and a row that is otherwise is an error before its tokens are read.
 """
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import ArgumentError, ChecksumError, RowIndexError, TokenFileError
+from pythia_fast.errors import ArgumentError, RowIndexError, TokenFileError
 from pythia_fast.tokens.files import HEADER
 from pythia_fast.tokens.listing import Address, HubFile
 from pythia_fast.tokens.mirror import Mirror
 
 WHOLE_INDEX_BYTES = 2**26
-"""An index up to this is fetched whole; as much as the native store checks in full at opening."""
+"""An index up to this is fetched whole; as much as the native store checks in full at opening,
+and as the mirror verifies."""
 MOST_LENGTHS = 2**22
 """Rows whose lengths may be fetched at once from a large index: 50 MB of it."""
 
 Vector = npt.NDArray[np.int64]
 _NO_SPANS: Vector = np.empty((0, 2), dtype=np.int64)
-_INDEX, _SAMPLE_BYTES = 0, 2**20
+_INDEX = 0
 
 
 class RemoteIndex:
@@ -46,7 +45,7 @@ class RemoteIndex:
         self._item = 0
         self._length: int | None = None
         if self._whole:
-            self._fetch_whole()
+            self.fetch_all()
         else:
             self._fetch_ends()
 
@@ -142,26 +141,6 @@ class RemoteIndex:
         offset_n, length_n = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         self._store.locate(rows, offset_n, length_n)
         return offset_n, length_n
-
-    def _fetch_whole(self) -> None:
-        """Fetch the index, and afresh if it is not what the Hub lists."""
-        for again in (False, True):
-            self.fetch_all()
-            if self._file.sha256 in (None, self._sha256()):
-                return
-            if not again:
-                self._mirror.forget(self._mirror.blocks(_INDEX, 0, self._file.size))
-        raise ChecksumError(
-            f"{self._address}: {self._file.path} does not have the sha256 {self._file.sha256} that "
-            f"the Hub lists, even after it was fetched afresh; see {self._mirror.path(_INDEX)}"
-        )
-
-    def _sha256(self) -> str:
-        digest = hashlib.sha256()
-        for begin in range(0, self._file.size, _SAMPLE_BYTES):
-            end = min(begin + _SAMPLE_BYTES, self._file.size)
-            digest.update(self._mirror.read(_INDEX, begin, end))
-        return digest.hexdigest()
 
     def _fetch_ends(self) -> None:
         """Fetch the header, and of sizes and pointers the first two and the last one.

@@ -422,6 +422,48 @@ def test_an_index_that_is_not_what_the_hub_lists(hub: HubServer) -> None:
         TokenDataset(NAME)
 
 
+FIRST_SHARD = "document-00000-of-00002.bin"
+
+
+def test_a_shard_that_arrives_changed_is_fetched_afresh(hub: HubServer) -> None:
+    remote = TokenDataset(NAME)
+    remote.gather([0])
+    hub.corrupt(FIRST_SHARD)
+    np.testing.assert_array_equal(remote[:], IDS)
+    (kept,) = cached()
+    assert len(list(kept.path.glob("*.verified"))) == 4
+    asked = len(hub.requests)
+    np.testing.assert_array_equal(TokenDataset(remote.source)[:], IDS)
+    assert len(hub.requests) == asked
+
+
+def test_a_shard_that_always_arrives_changed_is_an_error(hub: HubServer) -> None:
+    remote = TokenDataset(NAME)
+    for data in (remote, remote, TokenDataset(NAME)):
+        hub.corrupt(FIRST_SHARD, times=2)
+        with pytest.raises(ChecksumError, match=rf"{FIRST_SHARD} does not have the sha256"):
+            data[:]
+    np.testing.assert_array_equal(remote[:], IDS)
+
+
+def test_verify_compares_large_files_that_are_here(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "VERIFIED_BYTES", 0)
+    remote = TokenDataset(NAME)
+    remote.gather([2999])
+    remote.verify()  # nothing of what is partly here
+    hub.corrupt(FIRST_SHARD)
+    assert (remote[:] != IDS).any()
+    remote.verify()
+    np.testing.assert_array_equal(remote[:], IDS)
+    (kept,) = cached()
+    with (kept.path / FIRST_SHARD).open("r+b") as file:
+        file.write(b"\xff\xff\xff")
+    TokenDataset(NAME).verify()  # by its checksums it is mended
+    np.testing.assert_array_equal(TokenDataset(NAME)[:], IDS)
+
+
 def test_an_index_that_does_not_add_up(
     tmp_path: Path, index_bytes: Index, at: Callable[[HubServer], None]
 ) -> None:
