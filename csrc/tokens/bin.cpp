@@ -1,5 +1,7 @@
 #include "tokens/bin.h"
 
+#include <cerrno>
+
 #include "io/errors.h"
 
 namespace pythia_fast {
@@ -19,6 +21,7 @@ Bin::Bin(const std::vector<std::string>& paths) : begins_{0} {
 Bin::Bin(Bytes memory) : pieces_{memory}, begins_{0, memory.size()} {}
 
 void Bin::unreadable(const std::byte* address) const {
+  if (files_.empty()) throw ReadError("an array (the file that it maps may have shrunk)", EIO);
   const auto holds = [&](const Mapping& file) {
     return address >= file.bytes().data() && address < file.bytes().data() + file.bytes().size();
   };

@@ -43,11 +43,8 @@ class Bin {
   // TruncatedFileError or ReadError if it met a page that could not be read.
   template <typename Work>
   void read(Work work) const {
-    if (files_.empty()) {
-      work();
-    } else if (const std::byte* lost = guarded(pieces_, work); lost != nullptr) {
-      unreadable(lost);
-    }
+    const std::byte* lost = guarded(pieces_, work);  // memory may be a file that somebody mapped
+    if (lost != nullptr) unreadable(lost);
   }
 
   // The files that ranges lie in. Whoever has read asks them whether they are what they were.

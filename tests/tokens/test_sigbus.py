@@ -253,3 +253,30 @@ assert (small * 0.5).item() == 0, "the handler's own rounding was kept"
 def test_how_the_thread_rounds_is_kept(prefix):
     done = python(ROUNDING, prefix)
     assert (done.returncode, done.stdout, done.stderr) == (0, "caught\n", "")
+
+
+MAPPED_ARRAY = """
+import os, sys
+import numpy as np
+from pythia_fast.errors import ReadError
+from pythia_fast.tokens import TokenDataset
+
+path, = sys.argv[1:]
+np.save(path, np.ones((256, 4096), np.uint16))
+data = TokenDataset(np.load(path, mmap_mode="r"))
+os.truncate(path, 5000)
+for use in (lambda: data[:], lambda: data[-1], lambda: data.gather(slice(None), threads=3),
+            lambda: data.check_ids(60_000), data.fingerprint):
+    try:
+        use()
+    except ReadError as error:
+        assert "an array (the file that it maps may have shrunk)" in str(error), error
+    else:
+        raise AssertionError("no error")
+assert (data.gather([0], columns=slice(0, 2000)) == 1).all()
+"""
+
+
+def test_an_array_over_a_file_that_shrinks(tmp_path):
+    done = python(MAPPED_ARRAY, tmp_path / "ids.npy")
+    assert (done.returncode, done.stderr) == (0, "")
