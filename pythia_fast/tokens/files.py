@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +35,18 @@ SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin", 
 class Files:
     """An .idx and the files whose concatenation is its .bin, with their sizes when found.
 
-    In another process, after a pickle, they must have the same sizes still.
+    The paths are made absolute, so that they mean the same in whatever folder the process is when
+    they are opened again. In another process, after a pickle, the sizes must be the same still.
     """
 
     index: Path
     bins: tuple[Path, ...]
     nbytes: tuple[int, ...]
     """Of the .idx, then of each of `bins`."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", self.index.absolute())
+        object.__setattr__(self, "bins", tuple(path.absolute() for path in self.bins))
 
     def open(self) -> TokenStore:
         """Map and check them: TokenFileError where their numbers do not add up."""
@@ -72,10 +76,6 @@ class Files:
     def __str__(self) -> str:
         first, last = self.bins[0], self.bins[-1]
         return str(first) if first == last else f"{first} to {last.name}"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The reader's working directory may be another one.
-        return Files, (self.index.absolute(), tuple(p.absolute() for p in self.bins), self.nbytes)
 
 
 def find_files(path: str | os.PathLike[str]) -> Files:

@@ -4,11 +4,11 @@ A data set is opened at a commit that is pinned then. Of its `.idx` and `.bin` o
 header and ends are fetched, and later what the rows asked for need; all of it is kept, and read by
 the same native code as a local pair. What was fetched once is there without a network.
 
-The Hub promises a sha256 of whole files only, so a range cannot be verified against it, but for its
-length. A file of up to 64 MiB, be it an index or a shard, is verified as soon as all of it is there,
-and fetched afresh once if it is not what the Hub lists; larger ones that are wholly there when
-`TokenDataset.verify` is called. On disk every block has a checksum, which a process looks at before
-it first uses the block.
+The Hub promises a sha256 of whole files only, so a range cannot be verified against it, but for
+its length. A file of up to 64 MiB, be it an index or a shard, is verified as soon as all of it is
+there, and fetched afresh once if it is not what the Hub lists; larger ones that are wholly there
+when `TokenDataset.verify` is called. On disk every block has a checksum, which a process looks at
+before it first uses the block.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """TokenDataset: what it can be made of, fingerprints, and the check of ids."""
 
 import hashlib
+import pickle
 import struct
 
 import numpy as np
@@ -226,3 +227,17 @@ class TestCheckIds:
             with pytest.raises(TokenRangeError) as caught:
                 TokenDataset(tmp_path / "data").check_ids(9)
         assert (caught.value.sequence, caught.value.offset) == (2, 2)
+
+
+def test_a_relative_path_means_the_folder_of_then(tmp_path, token_files, monkeypatch):
+    rows = {name: np.full((3, 4), number) for number, name in enumerate(("here", "there"))}
+    for name in rows:
+        (tmp_path / name).mkdir()
+        token_files(tmp_path / name / "data", rows[name])
+    monkeypatch.chdir(tmp_path / "here")
+    data = TokenDataset("data")
+    assert data.source == str(tmp_path / "here" / "data.bin")
+    monkeypatch.chdir(tmp_path / "there")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
