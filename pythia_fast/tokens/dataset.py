@@ -29,6 +29,7 @@ TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
 
 BLOCK_TOKENS = 1 << 20  # what `fingerprint` and `check_ids` hold at a time
 BLOCK_ROWS = 1 << 16
+_MOST = np.iinfo(np.int64).max
 _OUTPUT = (np.dtype(np.uint16), np.dtype(np.int32), np.dtype(np.int64))  # the smallest first
 
 
@@ -157,10 +158,10 @@ class TokenDataset:
 
     def __getitem__(self, rows: SupportsIndex | Rows) -> npt.NDArray[np.int64]:
         """One row [L] for an int, or [n, L] as `gather` gives it: int64."""
-        if isinstance(rows, (slice, range)) or np.ndim(cast("npt.ArrayLike", rows)) > 0:
+        if isinstance(rows, (slice, range, Sequence)) or np.ndim(cast("npt.ArrayLike", rows)) > 0:
             return self.gather(cast("Rows", rows))
         try:
-            row = operator.index(cast("SupportsIndex", rows))
+            row = operator.index(rows)
         except TypeError as error:
             raise ArgumentError(
                 f"rows are chosen by an int, a slice or integers, not by {rows!r}"
@@ -271,11 +272,12 @@ class TokenDataset:
 
         The error names the first such id in the order of `rows`.
         """
-        vocab_rows = operator.index(vocab_rows)
+        vocab_rows = training.integer(vocab_rows, "vocab_rows")
         if vocab_rows < 0:
             raise ArgumentError(f"vocab_rows must not be negative, got {vocab_rows}")
+        limit = min(vocab_rows, _MOST)
         for index_n in self._row_blocks(rows):
-            found = self._store.find_outside(index_n, vocab_rows, _threads(None))
+            found = self._store.find_outside(index_n, limit, _threads(None))
             if found is not None:
                 position, offset, token = found
                 raise TokenRangeError(int(index_n[position]), offset, token, vocab_rows)
@@ -287,6 +289,10 @@ class TokenDataset:
         takes. The files are opened once more; nothing is copied. What is used of the order is
         checked when it is: OrderError for what cannot be, and at once if it is of other data.
         """
+        from pythia_fast.tokens.order import Order  # here: it imports this module
+
+        if not isinstance(order, Order):
+            raise ArgumentError(f"in_order takes an Order, as Order.load gives, got {order!r}")
         samples = TokenDataset.__new__(TokenDataset)
         samples._open(InOrder(self._origin, order))
         return samples
@@ -318,22 +324,31 @@ class TokenDataset:
 
 def _columns(columns: slice | None) -> tuple[int, int]:
     if columns is None:
-        return 0, np.iinfo(np.int64).max
-    start = 0 if columns.start is None else operator.index(columns.start)
-    stop = np.iinfo(np.int64).max if columns.stop is None else operator.index(columns.stop)
+        return 0, _MOST
+    if not isinstance(columns, slice):
+        raise ArgumentError(f"columns must be slice(start, stop), got {columns!r}")
+    start = 0 if columns.start is None else training.integer(columns.start, "columns.start")
+    stop = _MOST if columns.stop is None else training.integer(columns.stop, "columns.stop")
     if start < 0 or stop < start or columns.step not in (None, 1):
         raise ArgumentError(
             f"columns must be slice(start, stop) with 0 <= start <= stop and no step, got {columns}"
         )
-    return start, stop
+    return min(start, _MOST), min(stop, _MOST)
 
 
 def _output_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    result = np.dtype(dtype)
+    try:
+        result = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"ids are gathered as int64, int32 or uint16, not as {dtype!r}"
+        ) from error
     if result not in _OUTPUT:
         raise ArgumentError(f"ids are gathered as int64, int32 or uint16, not as {result}")
     return result
 
 
 def _threads(threads: int | None) -> int:
-    return len(os.sched_getaffinity(0)) if threads is None else threads
+    if threads is None:
+        return len(os.sched_getaffinity(0))
+    return min(training.integer(threads, "threads"), _MOST)

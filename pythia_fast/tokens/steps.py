@@ -5,6 +5,7 @@ the rows [0, batch·N). All rows are ranges, which cost nothing, however many th
 """
 
 import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.ahead import ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
     from pythia_fast.tokens.dataset import TokenDataset
 
@@ -28,7 +29,7 @@ class Position(NamedTuple):
 
 def rows_of_step(step: int, batch: int = SEQUENCES_PER_STEP) -> range:
     """The rows that training step `step` saw. ArgumentError below 1: checkpoint 0 saw nothing."""
-    step, batch = _integer(step, "step"), _batch(batch)
+    step, batch = integer(step, "step"), _batch(batch)
     if step < 1:
         raise ArgumentError(
             f"training steps are counted from 1, got {step}: the first sees rows 0 to {batch - 1:,}"
@@ -41,7 +42,7 @@ def rows_between(first: int, last: int, batch: int = SEQUENCES_PER_STEP) -> rang
 
     That is the rows of training steps first + 1 to last. ArgumentError unless 0 <= first <= last.
     """
-    first, last, batch = _integer(first, "first"), _integer(last, "last"), _batch(batch)
+    first, last, batch = integer(first, "first"), integer(last, "last"), _batch(batch)
     if not 0 <= first <= last:
         raise ArgumentError(
             f"between two checkpoints the earlier comes first, and none is negative: got {first} "
@@ -57,7 +58,7 @@ def seen(step: int, batch: int = SEQUENCES_PER_STEP) -> range:
 
 def position_of(row: int, batch: int = SEQUENCES_PER_STEP) -> Position:
     """Which training step saw a row, and where in its batch. ArgumentError if it is negative."""
-    row, batch = _integer(row, "row"), _batch(batch)
+    row, batch = integer(row, "row"), _batch(batch)
     if row < 0:
         raise ArgumentError(f"rows are counted from 0, got {row}")
     return Position(row // batch + 1, row % batch)
@@ -65,7 +66,7 @@ def position_of(row: int, batch: int = SEQUENCES_PER_STEP) -> Position:
 
 def whole_steps(rows: int, batch: int = SEQUENCES_PER_STEP) -> int:
     """How many training steps data of so many rows lasts for."""
-    return _integer(rows, "rows") // _batch(batch)
+    return integer(rows, "rows") // _batch(batch)
 
 
 def require_rows(wanted: range, rows: int, batch: int, asked: str) -> range:
@@ -73,7 +74,7 @@ def require_rows(wanted: range, rows: int, batch: int, asked: str) -> range:
 
     Else RowIndexError, which says how many whole steps the data has.
     """
-    if wanted.stop > rows and len(wanted) > 0:
+    if wanted and wanted.stop > rows:
         whole = whole_steps(rows, batch)
         rest = rows - whole * batch
         more = f", and {rest:,} rows of step {whole + 1}" if rest else ""
@@ -86,7 +87,7 @@ def require_rows(wanted: range, rows: int, batch: int, asked: str) -> range:
 
 def batches(
     dataset: "TokenDataset",
-    steps: "Iterable[int]",
+    steps: Iterable[int],
     *,
     batch: int,
     columns: slice | None,
@@ -98,17 +99,20 @@ def batches(
     def gathered(step: int) -> tuple[int, npt.NDArray[Any]]:
         return step, dataset.step(step, batch=batch, columns=columns, dtype=dtype)
 
-    batch, prefetch = _batch(batch), _integer(prefetch, "prefetch")
+    batch, prefetch = _batch(batch), integer(prefetch, "prefetch")
     if prefetch < 0:
         raise ArgumentError(f"prefetch is how many batches are gathered ahead, got {prefetch}")
+    if not isinstance(steps, Iterable):
+        raise ArgumentError(f"steps must be training steps, as a range or list, got {steps!r}")
     dataset.gather([], columns=columns, dtype=dtype)  # an argument that is wrong is told at once
-    if isinstance(steps, range) and len(steps) > 0:
+    if isinstance(steps, range) and steps:
         for step in (steps[0], steps[-1]):
             require_rows(rows_of_step(step, batch), len(dataset), batch, f"training step {step}")
     return ahead(gathered, steps, prefetch)
 
 
-def _integer(value: int, name: str) -> int:
+def integer(value: int, name: str) -> int:
+    """`value` as an int. ArgumentError, with its name, if it is none."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -118,7 +122,7 @@ def _integer(value: int, name: str) -> int:
 
 
 def _batch(batch: int) -> int:
-    batch = _integer(batch, "batch")
+    batch = integer(batch, "batch")
     if batch < 1:
         raise ArgumentError(
             f"batch is the number of rows that a step sees, at least 1: got {batch}"

@@ -241,3 +241,47 @@ def test_a_relative_path_means_the_folder_of_then(tmp_path, token_files, monkeyp
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
     monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
+
+
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        *(lambda data: data[HUGE], lambda data: data[-HUGE], lambda data: data[[0, HUGE]]),
+        *(lambda data: data[range(HUGE)], lambda data: data[range(-1, -HUGE, -1)]),
+        *(lambda data: data.seen(HUGE), lambda data: data.step(1, batch=HUGE)),
+        *(lambda data: data.batches(range(1, HUGE)), lambda data: data.lengths_of([-HUGE])),
+    ],
+)
+def test_rows_far_beyond_the_data(use):
+    with pytest.raises(RowIndexError):
+        use(TokenDataset(np.ones((3, 4), dtype=np.uint16)))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        *(lambda data: data[[1, [2]]], lambda data: data[::0], lambda data: data["a":]),
+        *(lambda data: data["a"], lambda data: data[1.5], lambda data: data[None]),
+        lambda data: data.gather([0], columns=3),
+        lambda data: data.gather([0], columns=slice("a", None)),
+        lambda data: data.gather([0], dtype="bogus"),
+        *(lambda data: data.gather([0], threads=1.5), lambda data: data.verify(threads="2")),
+        *(lambda data: data.check_ids(3.5), lambda data: data.in_order(None)),
+        lambda data: data.batches(None),
+    ],
+)
+def test_arguments_of_other_types(use):
+    with pytest.raises(ArgumentError):
+        use(TokenDataset(np.ones((3, 4), dtype=np.uint16)))
+
+
+def test_huge_numbers_that_mean_something():
+    data = TokenDataset(np.ones((3, 4), dtype=np.uint16))
+    assert data.gather([0, 1], columns=slice(HUGE, HUGE)).shape == (2, 0)
+    assert data.gather([0], columns=slice(1, HUGE), threads=HUGE).tolist() == [[1, 1, 1]]
+    assert data[::HUGE].tolist() == data[range(0, 3, HUGE)].tolist() == [[1] * 4]
+    assert data[range(HUGE, HUGE)].shape == data[-HUGE:-HUGE].shape == (0, 0)
+    data.check_ids(HUGE)
