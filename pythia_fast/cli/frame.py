@@ -1,12 +1,14 @@
 """What all commands have in common: exit codes, errors in one line, --json and --debug."""
 
+import errno
 import json
 import math
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +19,7 @@ BAD_INPUT = 3
 INCOMPLETE = 4
 INTERRUPTED = 130
 
+_STREAM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _DEBUG = "pythia_fast.debug"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,21 +49,18 @@ class Command(click.Command):
 class Group(Command, click.Group):
     """Turns errors into one line on standard error and the exit code that belongs to them."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse them, which may print: --help and --version."""
+        with _told(ctx):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. BrokenPipeError means that the reader has seen enough: no error."""
-        try:
+        """Run the command."""
+        with _told(ctx):
             result = super().invoke(ctx)
             if sys.stdout is not None:  # as it is where the shell has closed it
                 sys.stdout.flush()
-        except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # for the flush at exit
-            ctx.exit(0)
-        except (PythiaFastError, KeyboardInterrupt) as error:
-            if ctx.meta.get(_DEBUG):
-                traceback.print_exception(error)
-            click.echo(f"pythia-fast: {_one_line(error)}", err=True)
-            ctx.exit(_exit_code(error))
-        return result
+            return result
 
 
 def common(command: F) -> F:
@@ -94,6 +94,31 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+@contextmanager
+def _told(ctx: click.Context) -> Iterator[None]:
+    """Errors become a line. BrokenPipeError means that the reader has seen enough: no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop_stdout()
+        ctx.exit(0)
+    except (PythiaFastError, KeyboardInterrupt, OSError) as error:
+        if ctx.meta.get(_DEBUG):
+            traceback.print_exception(error)
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            _drop_stdout()
+        click.echo(f"pythia-fast: {_one_line(error)}", err=True)
+        ctx.exit(_exit_code(error))
+
+
+def _drop_stdout() -> None:
+    """Have nothing left for the flush at exit, which would fail again."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.meta[_DEBUG] = value
 
@@ -107,4 +132,11 @@ def _exit_code(error: BaseException) -> int:
 def _one_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt) and not isinstance(error, PythiaFastError):
         return "interrupted"
+    if (
+        isinstance(error, OSError)
+        and not isinstance(error, PythiaFastError)
+        and error.filename is None  # it was print's
+        and error.errno in _STREAM_ERRORS
+    ):
+        return f"standard output cannot be written: {error.strerror}"
     return " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)).split())

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import ArgumentError, MissingTokensError
+from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
 from pythia_fast.tokens.files import find_files
 
 TEXTS_A_BATCH = 1024
@@ -155,7 +155,8 @@ def encoded(texts: Sequence[str], tokenizer: object) -> Memory:
 def load_tokenizer(source: object) -> Tokenizer:
     """A tokenizer from the path of its tokenizer.json; one that is made already is returned.
 
-    MissingTokensError if there is no such file, ArgumentError if it holds no tokenizer.
+    MissingTokensError if there is no such file, ReadError if it cannot be looked for,
+    ArgumentError if it holds no tokenizer.
     """
     if isinstance(source, Tokenizer):
         return source
@@ -165,7 +166,11 @@ def load_tokenizer(source: object) -> Tokenizer:
             f"{type(source).__name__}"
         )
     path = expanded(source)
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # as of a folder that may not be looked into
+        raise ReadError(error.errno, error.strerror, str(path)) from error
+    if not there:
         raise MissingTokensError(f"no tokenizer at {path}: looked for a tokenizer.json there")
     try:
         return Tokenizer.from_file(str(path))

@@ -170,6 +170,33 @@ def test_a_reader_that_has_seen_enough_is_no_error(tokens):
         assert process.wait(60) == 0
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize(
+    "arguments", [["models"], ["models", "--json"], ["--help"], ["--version"], ["models", "-h"]]
+)
+def test_standard_output_that_is_full_ends_with_3_and_one_line(arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pythia_fast", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert done.stderr == (
+        "pythia-fast: standard output cannot be written: No space left on device\n"
+    )
+
+
+def test_a_tokenizer_that_cannot_be_looked_for_ends_with_3_and_one_line(run, tokens):
+    name = "x" * 300  # the system refuses, as for a folder that may not be looked into
+    result = run("view", tokens, "--tokenizer", name, exit_code=3)
+    (line,) = result.stderr.splitlines()
+    assert line == f"pythia-fast: File name too long: '{name}'"
+
+
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, tmp_path):
     out = tmp_path / "run"
     arguments = [
