@@ -5,8 +5,10 @@ This module imports huggingface_hub, which takes its time: import it where the H
 """
 
 import errno
+import logging
 import random
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -39,6 +41,9 @@ _DISK_ERRORS = frozenset(
 )
 _USED_UP = re.compile(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)")  # in the Hub's own RateLimit header
 
+_log = logging.getLogger("pythia_fast")
+_asking = threading.local()  # `what`, while this thread asks
+
 T = TypeVar("T")
 
 
@@ -57,6 +62,8 @@ def ask(
     stored. Errors of this package pass through, and are not tried again.
     """
     where = f"{repo}: {what}"
+    logging.getLogger("stamina").addFilter(_own_retries)  # once; it leaves those of others alone
+    _asking.what = where
     try:
         for attempt in stamina.retry_context(
             on=_again,
@@ -85,7 +92,21 @@ def ask(
             f"{where} could not be had from {endpoint}: {type(reason).__name__}: {reason}"
             f"{_asks_to_wait(error)}"
         ) from error
+    finally:
+        _asking.what = None
     raise AssertionError("stamina's last attempt returns or raises")
+
+
+def _own_retries(record: logging.LogRecord) -> bool:
+    """Whether stamina's word of a retry is not of ours, which are for our own log, at debug level.
+
+    With no logging set up it would be on standard error, before the error or answer that follows.
+    """
+    what: str | None = getattr(_asking, "what", None)
+    if what is None:
+        return True
+    _log.debug("%s is asked for again: %s", what, getattr(record, "stamina.caused_by", "no answer"))
+    return False
 
 
 def wait_s(headers: Mapping[str, str]) -> float | None:

@@ -1,6 +1,7 @@
 """What is asked of the Hub again, and in which words it fails."""
 
 import errno
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,18 @@ def test_what_may_pass_is_tried_again() -> None:
     assert request.count == 4
     with pytest.raises(HubError, match=r"me/x: its y could not be had from http://hub: .*: slow 4"):
         call(Request(*(TimeoutError(f"slow {n}") for n in range(1, 6))))
+
+
+def test_a_retry_is_in_our_own_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert call(Request(TimeoutError("slow"))) == 7
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("pythia_fast", "DEBUG")
+    assert record.getMessage() == "me/x: its y is asked for again: TimeoutError('slow')"
+    caplog.clear()
+    theirs = Request(TimeoutError("slow"))
+    assert stamina.retry(on=TimeoutError)(theirs)() == 7  # somebody else's are told as ever
+    assert [record.name for record in caplog.records] == ["stamina"]
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,12 @@ class Address:
         """
         match = _ADDRESS.fullmatch(source.removeprefix(HUB))
         if match is None:
-            raise ArgumentError(
-                f"{source!r} is no data set of the Hub: it is named as hub:owner/name, "
-                "hub:owner/name@revision, or with the prefix of a file pair in it, as "
-                "hub:owner/name/folder/document"
-            )
+            raise _no_address(source)
         name, inside = match["name"], match["inside"]
         if "/" not in name or name.split("/")[0] in REPOSITORIES:
             corpus, _, below = name.partition("/")
+            if corpus not in REPOSITORIES and match["inside"] is not None:
+                raise _no_address(source)  # an owner, but what follows is no name
             if corpus not in REPOSITORIES:
                 raise ArgumentError(
                     f"no corpus {name!r}; there are {', '.join(REPOSITORIES)}, and every data set "
@@ -189,6 +187,20 @@ def token_files(entries: Iterable[tuple[object, object, object]]) -> tuple[HubFi
             raise HubError(f"the Hub lists {path} with the sha256 {sha256!r}")
         files[path] = HubFile(path, size, sha256)
     return tuple(files[path] for path in sorted(files))
+
+
+def _no_address(source: str) -> ArgumentError:
+    _, at, after = source.partition("@")
+    wrong = ""
+    if at and (not after or after.startswith("/")):
+        wrong = "after its @ there is no revision (leave out the @ for the main branch); "
+    elif at:
+        wrong = f"{after!r} after its @ begins with no revision, or what is before it is no name; "
+    return ArgumentError(
+        f"{source!r} is no data set of the Hub: {wrong}it is named as hub:owner/name, "
+        "hub:owner/name@revision, or with the prefix of a file pair in it, as "
+        "hub:owner/name/folder/document"
+    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -38,6 +38,12 @@ def test_what_is_no_address(source: str) -> None:
         Address.parse(source)
 
 
+@pytest.mark.parametrize("source", ["hub:a/b@", "hub:a/b@/x", "hub:pile-deduped@"])
+def test_an_at_without_a_revision(source: str) -> None:
+    with pytest.raises(ArgumentError, match=r"after its @ there is no revision"):
+        Address.parse(source)
+
+
 def listing(*files: tuple[str, int]) -> Listing:
     return Listing("me/data", COMMIT, token_files((path, size, None) for path, size in files))
 
