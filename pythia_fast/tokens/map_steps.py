@@ -20,7 +20,12 @@ from pythia_fast.tokens.dataset import TokenDataset, TokenSource
 from pythia_fast.tokens.processes import Died, in_processes
 from pythia_fast.tokens.steps import require_rows, rows_of_step
 
-OWN_KEYS = ("step", "rows", "function")  # what a line of `step_lines` has besides the values
+OWN_KEYS = (
+    "step",
+    "rows",
+    "source",
+    "function",
+)  # what a line of `step_lines` has besides the values
 
 StepFunction: TypeAlias = Callable[[npt.NDArray[np.int64]], Mapping[str, Any]]
 """From a batch [batch, L] int64, shorter rows padded right with 0, to names and JSON's values."""

@@ -6,6 +6,7 @@ import glob
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -48,6 +49,29 @@ def require_space(folder: Path, needed_bytes: int) -> None:
             errno.ENOSPC,
             f"{folder} has {free_bytes / 1e6:,.0f} MB free, but {needed_bytes / 1e6:,.0f} MB are "
             "to be written: free some room, take fewer rows, or write elsewhere",
+        )
+
+
+def require_plain(path: Path) -> None:
+    """WriteError if the name belongs to anything but a file: a link, a folder, a device."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise write_error(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise WriteError(
+            errno.EISDIR, f"cannot write {path}: Is a directory: give the name of a file in it"
+        )
+    if stat.S_ISLNK(mode):
+        raise WriteError(
+            errno.ELOOP,
+            f"{path} is a symbolic link; it is not followed: give the name of the file itself",
+        )
+    if not stat.S_ISREG(mode):
+        raise WriteError(
+            errno.EINVAL, f"{path} is a device, pipe or socket: give the name of a file"
         )
 
 

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from pythia_fast.tokens import write_tokens
+
 MODULE = """
 import os, time
 from pathlib import Path
@@ -57,7 +59,10 @@ def expected(name, ids, steps):
 
 
 def lines(text):
-    return [json.loads(line) for line in text.splitlines()]
+    found = [json.loads(line) for line in text.splitlines()]
+    for each in found:
+        assert each.pop("source").endswith("train.bin, 24 rows")
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -82,6 +87,11 @@ def test_a_file_is_gone_on_with(run, arguments, mine, tiny_ids, tmp_path):
     assert (found["written"], found["kept"], found["failed"]) == (4, 2, [])
     assert lines(out.read_text()) == expected(f"{mine}:waits", tiny_ids, range(1, 7))
     refused = run(*arguments, "--function", f"{mine}:count", exit_code=3).stderr
+    assert "write to another file" in refused
+    write_tokens(tmp_path / "other", tiny_ids)
+    arguments[1] = tmp_path / "other"
+    refused = run(*arguments, exit_code=3).stderr
+    assert "other.bin, 24 rows" in refused
     assert "write to another file" in refused
 
 

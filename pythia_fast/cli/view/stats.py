@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -13,6 +13,14 @@ from pythia_fast.cli.view.selection import Selection
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
+
+
+class _Of(TypedDict):
+    """What each line is of."""
+
+    function: str
+    source: str
+    batch: int
 
 
 def run_function(
@@ -31,12 +39,13 @@ def run_function(
     if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`
         sys.path.insert(0, here)
     load_function(function)  # before a file is made
+    of = _Of(function=function, source=_identity(dataset), batch=selection.batch)
     steps = list(selection.steps or ())
     failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
         lines: StepLines | None = None
         if out is not None:
-            lines = stack.enter_context(StepLines(out, function=function, batch=selection.batch))
+            lines = stack.enter_context(StepLines(out, **of))
             steps = [step for step in steps if step not in lines]
         results = map_steps(dataset, function, steps, batch=selection.batch, workers=workers)
         stack.enter_context(contextlib.closing(results))
@@ -50,9 +59,7 @@ def run_function(
                 elif lines is not None:
                     lines.add(result.step, result.values)
                 else:
-                    line = step_line(
-                        result.step, result.values, function=function, batch=selection.batch
-                    )
+                    line = step_line(result.step, result.values, **of)
                     shown.print(line.removesuffix("\n"))
         except KeyboardInterrupt:
             if lines is not None:
@@ -80,3 +87,9 @@ def run_function(
             )
     if failed:
         raise click.exceptions.Exit(INCOMPLETE)
+
+
+def _identity(dataset: "TokenDataset") -> str:
+    """Where the data is and how many rows it has: what says cheaply that it is the same."""
+    source = dataset.source if dataset.is_remote else str(Path(dataset.source).absolute())
+    return f"{source}, {len(dataset)} rows"
