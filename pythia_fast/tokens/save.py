@@ -3,7 +3,6 @@
 They are written block by block, so that memory does not grow with them, and whole or not at all.
 """
 
-import errno
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,16 @@ import numpy as np
 import numpy.lib.format as npy
 import numpy.typing as npt
 
-from pythia_fast.errors import RunMismatchError, WriteError
+from pythia_fast.errors import PythiaFastError, RunMismatchError
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.ahead import ahead
-from pythia_fast.tokens.publish import published, require_space, write_error
+from pythia_fast.tokens.publish import (
+    published,
+    remove_partials,
+    require_plain,
+    require_space,
+    write_error,
+)
 from pythia_fast.tokens.steps import require_rows, rows_of_step
 
 if TYPE_CHECKING:
@@ -64,17 +69,18 @@ def save_rows(dataset: "TokenDataset", matrix: Matrix, path: Path) -> Iterator[i
 
     Gives the number of rows of each block once it is written; the file is there when the iterator
     is at its end. WriteError if there is no room or the system refuses; ArgumentError for an id
-    that does not fit the dtype.
+    that does not fit the dtype. What kills left of earlier saves of this path is removed, so two
+    at once are one too many.
     """
-
-    def read(rows_n: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        out = np.empty((len(rows_n), matrix.width), matrix.dtype)
-        return dataset.gather(rows_n, out=out)
-
+    require_plain(path)
+    try:
+        remove_partials(path)
+    except OSError as error:
+        raise write_error(path, error) from error
     require_space(path.parent, len(matrix.header) + matrix.data_bytes)
     with published(path) as file:
         file.write(matrix.header)
-        for ids_nL in ahead(read, dataset.blocks(matrix.rows), 1):
+        for ids_nL in _blocks(dataset, matrix):
             file.write(ids_nL.data)
             yield len(ids_nL)
 
@@ -97,9 +103,9 @@ def save_steps(
 ) -> Iterator[SavedStep]:
     """Write what each training step saw as folder/step=000001.npy and so on, each [batch, L].
 
-    A file that is there and complete is kept, so that the same call goes on where an earlier one
-    was stopped. RowIndexError for steps that the data does not have; RunMismatchError for a file
-    of another shape or dtype; else the errors of `save_rows`.
+    A file that is there and holds just these rows is kept, so that the same call goes on where an
+    earlier one was stopped. RowIndexError for steps that the data does not have; RunMismatchError
+    for a file of another shape, dtype or content; else the errors of `save_rows`.
     """
     for step in steps[:: max(1, len(steps) - 1)]:  # the first and the last
         require_rows(rows_of_step(step, batch), len(dataset), batch, f"training step {step}")
@@ -111,14 +117,18 @@ def save_steps(
     for step in steps:
         matrix = matrix_of(dataset, rows_of_step(step, batch), dtype)
         if _is_there(step_path(folder, step), matrix):
+            if not there:  # before anything is written beside files of other data
+                _require_same(dataset, matrix, step_path(folder, step))
             there.add(step)
         else:
             needed_bytes += len(matrix.header) + matrix.data_bytes
     require_space(folder, needed_bytes)
     for step in steps:
         path = step_path(folder, step)
-        if step not in there:
-            matrix = matrix_of(dataset, rows_of_step(step, batch), dtype)
+        matrix = matrix_of(dataset, rows_of_step(step, batch), dtype)
+        if step in there:
+            _require_same(dataset, matrix, path)
+        else:
             for _ in save_rows(dataset, matrix, path):
                 pass
         yield SavedStep(step, path, step in there)
@@ -130,9 +140,8 @@ def step_path(folder: Path, step: int) -> Path:
 
 
 def _is_there(path: Path, matrix: Matrix) -> bool:
-    """Whether a file is there, complete and what is to be written. RunMismatchError if another."""
-    if path.is_symlink():
-        raise WriteError(errno.ELOOP, f"{path} is a symbolic link; it is not followed")
+    """Whether a file is there, of this size, shape and dtype. RunMismatchError if of another."""
+    require_plain(path)
     try:
         with path.open("rb") as file:
             npy.read_magic(file)
@@ -151,3 +160,31 @@ def _is_there(path: Path, matrix: Matrix) -> bool:
             f"{list(expected)}: {_NEXT}"
         )
     return True
+
+
+def _require_same(dataset: "TokenDataset", matrix: Matrix, path: Path) -> None:
+    """RunMismatchError unless the file, of the right size, holds the rows that it is to hold."""
+    try:
+        with path.open("rb") as file:
+            npy.read_magic(file)
+            npy.read_array_header_1_0(file)
+            same = all(
+                file.read(ids_nL.nbytes) == ids_nL.tobytes() for ids_nL in _blocks(dataset, matrix)
+            )
+    except PythiaFastError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+    if not same:
+        raise RunMismatchError(
+            f"{path} holds other ids than rows {matrix.rows.start:,} to {matrix.rows.stop - 1:,} "
+            f"of {dataset.source}: {_NEXT}"
+        )
+
+
+def _blocks(dataset: "TokenDataset", matrix: Matrix) -> Iterator[npt.NDArray[Any]]:
+    def read(rows_n: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        out = np.empty((len(rows_n), matrix.width), matrix.dtype)
+        return dataset.gather(rows_n, out=out)
+
+    return ahead(read, dataset.blocks(matrix.rows), 1)

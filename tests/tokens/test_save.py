@@ -1,5 +1,6 @@
 """Rows as .npy: what numpy.load gives back, and what is there after a failure."""
 
+import os
 import shutil
 
 import numpy as np
@@ -111,6 +112,31 @@ def test_a_disk_that_fills_up_leaves_no_part(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_plain_file_is_refused(tmp_path, kind):
+    path = tmp_path / "step=000001.npy"
+    if kind == "link":
+        (tmp_path / "other").write_bytes(b"other")
+        path.symlink_to(tmp_path / "other")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    data = TokenDataset(np.zeros((4, 5), np.uint16))
+    with pytest.raises(WriteError, match="give the name of"):
+        save(data, range(4), path)
+    with pytest.raises(WriteError, match="give the name of"):
+        list(save_steps(data, range(1, 2), tmp_path, batch=4))
+    assert kind != "link" or (tmp_path / "other").read_bytes() == b"other"
+
+
+def test_what_kills_left_of_this_path_is_removed(tmp_path):
+    (tmp_path / ".a.npy.0123abcd.partial").write_bytes(b"left")
+    (tmp_path / ".b.npy.0123abcd.partial").write_bytes(b"not ours")
+    save(TokenDataset(np.zeros((4, 5), np.uint16)), range(4), tmp_path / "a.npy")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npy", ".b.npy.0123abcd.partial"}
+
+
 class TestSteps:
     @pytest.fixture
     def ids(self):
@@ -143,6 +169,7 @@ class TestSteps:
             (lambda path: np.save(path, np.zeros((4, 5), np.int64)), "160 bytes of int64"),
             (lambda path: np.save(path, np.zeros((3, 5), np.uint16)), r"\[3, 5\]"),
             (lambda path: path.write_bytes(path.read_bytes()[:-1]), "39 bytes of uint16"),
+            (lambda path: np.save(path, np.ones((4, 5), np.uint16)), "other ids than rows 4 to 7"),
             (lambda path: path.write_bytes(b"text"), "is no .npy"),
             (lambda path: path.write_bytes(b""), "is no .npy"),
         ],
@@ -162,6 +189,12 @@ class TestSteps:
         (tmp_path / "b" / "step=000001.npy").symlink_to(tmp_path / "a" / "step=000001.npy")
         with pytest.raises(WriteError, match="symbolic link"):
             list(save_steps(data, range(1, 2), tmp_path / "b", batch=4))
+
+    def test_files_of_other_data_are_refused_before_anything_is_written(self, ids, tmp_path):
+        list(save_steps(TokenDataset(ids), range(3, 4), tmp_path, batch=4))
+        with pytest.raises(RunMismatchError, match=r"step=000003.npy holds other ids"):
+            list(save_steps(TokenDataset(ids[::-1]), range(1, 4), tmp_path, batch=4))
+        assert [path.name for path in tmp_path.iterdir()] == ["step=000003.npy"]
 
     def test_steps_that_are_not_there(self, ids, tmp_path):
         for steps in (range(1, 7), range(6, 7)):
