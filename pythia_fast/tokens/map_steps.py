@@ -83,7 +83,7 @@ def load_function(name: str) -> StepFunction:
         raise ArgumentError(f"{name!r} does not name a function: give module:function")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module does
+    except (Exception, SystemExit) as error:  # whatever a user's module does
         if isinstance(error, ModuleNotFoundError) and error.name == module_name:
             raise ArgumentError(
                 f"there is no module {module_name!r}, here or among the installed ones"
@@ -128,7 +128,9 @@ class _Work:
                 if name in values:
                     raise ValueError(f"its result has the key {name!r}, which is told anyhow")
             return StepValues(step, values, None)
-        except Exception as error:  # whatever a user's function does
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a user's function does: sys.exit() too
             return StepValues(step, None, _told(error))
 
 

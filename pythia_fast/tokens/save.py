@@ -113,7 +113,8 @@ def save_steps(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
-    needed_bytes, there = 0, set()
+    needed_bytes = 0
+    there: set[int] = set()
     for step in steps:
         matrix = matrix_of(dataset, rows_of_step(step, batch), dtype)
         if _is_there(step_path(folder, step), matrix):

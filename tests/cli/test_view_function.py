@@ -24,6 +24,9 @@ def picky(ids):
         raise ValueError("not this one")
     return {"sum": ids.sum()}
 
+def leaves(ids):
+    raise SystemExit(0)
+
 def waits(ids):
     while ids[0, 0] == FOURTH and not Path("go").exists():
         time.sleep(0.01)
@@ -166,6 +169,12 @@ def test_what_is_no_function_is_bad_input(run, arguments, mine, tmp_path, functi
     done = run(*arguments, function.replace("MINE", mine), "--out", out, exit_code=3)
     assert words in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_function_that_exits(run, arguments, mine, workers):
+    done = run(*arguments, f"{mine}:leaves", "--workers", workers, exit_code=4)
+    assert done.stderr.count("failed: SystemExit: 0") == 6
 
 
 def test_a_function_that_returns_no_dict(run, arguments, mine):

@@ -35,6 +35,14 @@ def mortal(ids):
         os._exit(7)
     return {"first": ids[0, 0], "pid": os.getpid()}
 
+def exits(ids):
+    if ids[0, 0] == 8:
+        sys.exit("enough")
+    return {"first": ids[0, 0]}
+
+def interrupts(ids):
+    raise KeyboardInterrupt
+
 def talkative(ids):
     print("hello from", ids[0, 0])
     return {}
@@ -97,6 +105,18 @@ def test_an_error_costs_its_step_only(data, mine, workers):
     error = results[2].error
     assert error.startswith("ValueError: not this one (")
     assert error.endswith(f"{mine}.py:13)")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sys_exit_costs_its_step_only(data, mine, workers):
+    results = run(data, f"{mine}:exits", workers=workers)
+    assert [each.values and each.values["first"] for each in results] == [0, 4, None, 12, 16, 20]
+    assert results[2].error.startswith("SystemExit: enough (")
+
+
+def test_ctrl_c_in_a_function_is_ctrl_c(data, mine):
+    with pytest.raises(KeyboardInterrupt):
+        run(data, f"{mine}:interrupts")
 
 
 def test_a_process_that_dies_costs_its_step_only(data, mine):
@@ -183,6 +203,9 @@ def test_a_module_that_cannot_be_imported(data, tmp_path, mine):
     (tmp_path / f"{mine}_bad.py").write_text("import math\n1 / 0\n")
     with pytest.raises(ArgumentError, match=rf"ZeroDivisionError.*{mine}_bad\.py:2"):
         load_function(f"{mine}_bad:f")
+    (tmp_path / f"{mine}_exits.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(ArgumentError, match="cannot be imported: SystemExit: 3"):
+        load_function(f"{mine}_exits:f")
     (tmp_path / f"{mine}_needs.py").write_text("import no_such_module\n")
     with pytest.raises(ArgumentError, match="cannot be imported: ModuleNotFoundError"):
         load_function(f"{mine}_needs:f")
