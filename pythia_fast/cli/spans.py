@@ -4,6 +4,8 @@ import re
 
 import click
 
+DIGITS = 12  # beyond any row or step, and times any batch still an int64
+
 Span = int | tuple[int | None, int | None]
 
 
@@ -11,6 +13,8 @@ def span(_: click.Context, __: click.Parameter, value: str | None) -> Span | Non
     """What an option says: a number, or the two sides of "a:b", either of which may be left out."""
     if value is None:
         return None
+    if any(len(digits.lstrip("0")) > DIGITS for digits in re.findall(r"\d+", value, re.ASCII)):
+        raise click.BadParameter(f"{value[:40]!r} is too large: no data has so many rows.")
     if re.fullmatch(r"\d+", value, re.ASCII):
         return int(value)
     match = re.fullmatch(r"(\d*):(\d*)", value, re.ASCII)

@@ -53,7 +53,8 @@ def test_five_rows_are_shown_by_default(run, texts):
     [
         ("--rows", "2", [2]),
         ("--rows", ":2", [0, 1]),
-        ("--rows", "4:99", [4, 5]),
+        ("--rows", "4:6", [4, 5]),
+        ("--rows", "4:", [4, 5]),
         ("--rows", ":", [0, 1, 2, 3, 4, 5]),
         ("--steps", "1", [0, 1]),
         ("--steps", "0:1", [0, 1]),
@@ -106,6 +107,7 @@ def test_inclusive_is_the_published_viewers_way(run, texts, first, last):
     ("option", "value", "words"),
     [
         ("--rows", "6:9", "6 rows"),
+        ("--rows", "4:99", "--rows means rows 4 to 98, but the data has 6 rows"),
         ("--rows", "6", "none of them is in row 6"),
         ("--rows", "3:3", "none of them"),
         ("--steps", "4", "3 whole steps of 2 rows"),
@@ -149,13 +151,28 @@ def test_rows_that_are_not_there_are_bad_input(run, texts, option, value, words)
         ["--steps", "3:4:5"],
         ["--steps", "-1"],
         ["--batch", "0"],
+        ["--batch", "99999999999999999999"],
+        ["--find-ids", "1", "--context", "99999999999999999999"],
+        ["--steps", "0:99999999999999999999"],
+        ["--rows", "9" * 5000],
+        ["--mode", "save", "--out", ""],
+        ["--mode", "save", "--per-step", "--out", ""],
     ],
-    ids=" ".join,
+    ids=lambda arguments: " ".join(arguments)[:60],
 )
 def test_options_that_do_not_go_together(run, texts, arguments):
     result = run("view", texts, *arguments, exit_code=2)
     assert "Usage: pythia-fast" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("batch", [1, 1_000_000])
+@pytest.mark.parametrize("option", ["--steps", "--rows"])
+@pytest.mark.parametrize("value", ["999999999999", "0:999999999999", "999999999999:"])
+@pytest.mark.parametrize("mode", ["ids", "stats"])
+def test_numbers_that_are_only_just_allowed(run, texts, batch, option, value, mode):
+    arguments = ["--batch", batch, "--mode", mode, option, value]
+    assert "6" in run("view", texts, *arguments, exit_code=3).stderr
 
 
 def test_numbers_are_those_of_the_rows(run, tmp_path):

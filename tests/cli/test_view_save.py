@@ -52,6 +52,20 @@ def test_where_nothing_can_be_written(run, tokens, tmp_path, out, words):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+@pytest.mark.parametrize("ending", ["idx", "bin"])
+def test_the_data_itself_is_spared(run, tmp_path, ending):
+    write_tokens(tmp_path / "data", np.ones((8, 4), np.uint16))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "hard").hardlink_to(tmp_path / f"data.{ending}")
+    (tmp_path / "soft").symlink_to(tmp_path / f"data.{ending}")
+    arguments = ["view", tmp_path / "data", "--batch", 4]
+    for out in (f"data.{ending}", "hard", "soft"):
+        for mode in (["save"], ["stats", "--function", "builtins:len"]):
+            done = run(*arguments, "--mode", *mode, "--out", tmp_path / out, exit_code=3)
+            assert "is a file of the data itself: write elsewhere" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_each_step_goes_on_where_it_was_stopped(run, tmp_path, how):
     ids = np.random.default_rng(0).integers(0, 60_000, (400, 16)).astype(np.uint16)

@@ -11,10 +11,12 @@ from pythia_fast.cli.frame import Command, common
 from pythia_fast.cli.spans import Span, span
 from pythia_fast.cli.view.find import ids_option, show_hits, wanted
 from pythia_fast.cli.view.selection import select
+from pythia_fast.errors import ArgumentError
 from pythia_fast.suite import SEQUENCES_PER_STEP
 
 Mode = Literal["text", "ids", "stats", "save"]
 
+MOST = 1_000_000  # rows of a batch, tokens around a hit
 SHOWN_ROWS = 5  # without --rows or --steps
 MEANT_FOR = {
     "width": "--mode text",
@@ -26,6 +28,12 @@ MEANT_FOR = {
     "context": "--find and --find-ids",
     "max_hits": "--find and --find-ids",
 }
+
+
+def _out(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    if value == "":
+        raise click.BadParameter("it is empty: give the name of what to write.")
+    return None if value is None else Path(value)
 
 
 @click.command(
@@ -58,7 +66,7 @@ MEANT_FOR = {
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST),
     default=SEQUENCES_PER_STEP,
     show_default=True,
     help="Rows that a training step saw.",
@@ -77,7 +85,8 @@ MEANT_FOR = {
 @click.option("--width", type=click.IntRange(min=10), help="Break the lines of a text here.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
+    callback=_out,
     help="Where to: a .npy file, with --per-step a folder, with --function a file of JSON lines.",
 )
 @click.option("--per-step", is_flag=True, help="Save a file for each step, step=000001.npy.")
@@ -98,7 +107,9 @@ MEANT_FOR = {
 @click.option("--find", metavar="TEXT", help="Search for a text, also with a space before it.")
 @click.option("--find-ids", callback=ids_option, metavar="N,N,...", help="Search for these ids.")
 @click.option(
-    "--context", type=click.IntRange(min=0), help="Tokens shown on each side of a hit. [default: 8]"
+    "--context",
+    type=click.IntRange(min=0, max=MOST),
+    help="Tokens shown on each side of a hit. [default: 8]",
 )
 @click.option(
     "--max-hits",
@@ -150,6 +161,8 @@ def view(
     from pythia_fast.tokens import TokenDataset, load_tokenizer
 
     dataset = TokenDataset(data)
+    if out is not None and not dataset.is_remote:
+        _spare_data(data, out)
     decoder = None if tokenizer is None else load_tokenizer(tokenizer)
     if (per_step or function is not None) and steps is None:
         steps = (None, None)
@@ -185,6 +198,20 @@ def view(
         from pythia_fast.cli.view.show import show_rows
 
         show_rows(dataset, chosen, decoder if mode == "text" else None, width, as_json=as_json)
+
+
+def _spare_data(data: str, out: Path) -> None:
+    """ArgumentError if `out` is one of the files that are read."""
+    from pythia_fast.tokens.files import find_files
+
+    files = find_files(data)
+    for path in (files.index, *files.bins):
+        try:
+            same = out.samefile(path)
+        except OSError:  # nothing is there; where it cannot be looked, writing tells
+            continue
+        if same:
+            raise ArgumentError(f"--out {out} is a file of the data itself: write elsewhere")
 
 
 def _check_usage(given: Mapping[str, Any]) -> None:

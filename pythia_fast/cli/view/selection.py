@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pythia_fast.cli.spans import Span
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, RowIndexError
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
@@ -70,7 +70,12 @@ def select(
         chosen, asked = range(rows, min(rows + 1, count)), f"row {rows}"
     else:
         first, end = rows[0] or 0, count if rows[1] is None else rows[1] + inclusive
-        chosen, asked = range(first, min(end, count)), f"rows {first}:{end}"
+        if first < end and end > count:
+            raise RowIndexError(
+                f"--rows means rows {first:,} to {end - 1:,}, but the data has {count:,} rows: "
+                f"{first}: without an end stops at the last"
+            )
+        chosen, asked = range(first, end), f"rows {first}:{end}"
     if not chosen:
         raise ArgumentError(f"the data has {count:,} rows, and none of them is in {asked}")
     return Selection(chosen, batch, None)
