@@ -1,5 +1,6 @@
 """Rows as text that a person reads: where documents end, whatever the text holds."""
 
+import itertools
 import os
 import textwrap
 from collections.abc import Sequence
@@ -22,8 +23,19 @@ _ON_ONE_LINE = _ESCAPED | {9: "\\t", 10: "\\n"}
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of some ids, special tokens shown, exactly as the tokenizer gives it."""
-    return tokenizer.decode(list(ids), skip_special_tokens=False)
+    """The text of some ids, special tokens shown, exactly as the tokenizer gives it.
+
+    An id that it does not know, which it would leave out, becomes <id 60000>.
+    """
+    unknown = {each for each in set(ids) if not _is_known(tokenizer, each)}
+    if not unknown:
+        return tokenizer.decode(list(ids), skip_special_tokens=False)
+    return "".join(
+        "".join(f"<id {each}>" for each in some)
+        if strange
+        else tokenizer.decode(list(some), skip_special_tokens=False)
+        for strange, some in itertools.groupby(ids, unknown.__contains__)
+    )
 
 
 def documents(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
@@ -68,6 +80,10 @@ def tokenizer_beside(source: str | os.PathLike[str]) -> Path | None:
         if found.is_file():
             return found
     return None
+
+
+def _is_known(tokenizer: Tokenizer, token: int) -> bool:
+    return 0 <= token < 1 << 32 and tokenizer.id_to_token(token) is not None
 
 
 def _wrapped(lines: Sequence[str], width: int) -> list[str]:

@@ -34,6 +34,15 @@ def test_text_is_shown_with_one_and_so_are_ends_of_text(run, texts, suite):
     assert max(map(len, narrow.replace(BOUNDARY, "").splitlines())) <= len("--- row 5, 13 tokens")
 
 
+def test_ids_without_a_text_are_shown(run, suite, tmp_path):
+    write_tokens(tmp_path / "data", [[97, 60_000, 98]])
+    arguments = ["view", tmp_path / "data", "--tokenizer", suite / "tokenizer.json"]
+    assert run(*arguments).stdout == "--- row 0, 3 tokens\na<id 60000>b\n"
+    assert json.loads(run(*arguments, "--json").stdout)["rows"][0]["text"] == "a<id 60000>b"
+    hit = run(*arguments, "--find-ids", "97", "--mode", "text").stdout
+    assert ">>a<<<id 60000>b" in hit
+
+
 def test_a_tokenizer_beside_the_data_is_taken(run, texts, suite, tmp_path):
     for path in texts.parent.iterdir():
         shutil.copy(path, tmp_path)

@@ -38,6 +38,14 @@ def test_ends_of_text_are_lines_of_their_own(tokenizer):
     assert decode(tokenizer, ids("a", END)) == "a<|endoftext|>"
 
 
+@pytest.mark.parametrize("unknown", [257, 60_000, 2**32 + 97, 2**63 - 1, -1])
+def test_ids_that_the_tokenizer_does_not_know_are_shown(tokenizer, unknown):
+    row = [unknown, *ids("a"), unknown, unknown, *ids("é", END), unknown]
+    mark = f"<id {unknown}>"
+    assert decode(tokenizer, row) == f"{mark}a{mark}{mark}é<|endoftext|>{mark}"
+    assert page(tokenizer, row) == f"{mark}a{mark}{mark}é\n{BOUNDARY}\n{mark}"
+
+
 def test_a_tokenizer_without_an_end_of_text(tokenizer_json):
     plain = load_tokenizer(tokenizer_json)
     row = plain.encode("a<|endoftext|>").ids
