@@ -4,6 +4,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -22,7 +23,7 @@ def published(path: Path) -> Iterator[IO[bytes]]:
 
     WriteError where the system refuses, also for what is written inside.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
             yield file
@@ -95,9 +96,11 @@ def link(path: Path, name: Path) -> None:
 
 
 def remove_partials(path: Path) -> None:
-    """What kills have left of files that were to become `path`."""
+    """What kills have left of files that were to become `path`; not what a process still writes."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        partial.unlink(missing_ok=True)
+        writer = re.search(r"\.(\d+)-[0-9a-f]+\.partial$", partial.name)
+        if writer is None or not Path("/proc", writer[1]).exists():
+            partial.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

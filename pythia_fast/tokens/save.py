@@ -69,8 +69,7 @@ def save_rows(dataset: "TokenDataset", matrix: Matrix, path: Path) -> Iterator[i
 
     Gives the number of rows of each block once it is written; the file is there when the iterator
     is at its end. WriteError if there is no room or the system refuses; ArgumentError for an id
-    that does not fit the dtype. What kills left of earlier saves of this path is removed, so two
-    at once are one too many.
+    that does not fit the dtype. What kills left of earlier saves of this path is removed.
     """
     require_plain(path)
     try:

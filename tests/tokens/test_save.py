@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -135,6 +136,23 @@ def test_what_kills_left_of_this_path_is_removed(tmp_path):
     (tmp_path / ".b.npy.0123abcd.partial").write_bytes(b"not ours")
     save(TokenDataset(np.zeros((4, 5), np.uint16)), range(4), tmp_path / "a.npy")
     assert {path.name for path in tmp_path.iterdir()} == {"a.npy", ".b.npy.0123abcd.partial"}
+
+
+def test_two_saves_at_once_spare_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "BLOCK_TOKENS", 1)
+    data = TokenDataset(np.arange(3, dtype=np.uint16)[:, None])
+    rows = save_rows(data, matrix_of(data, range(3)), tmp_path / "a.npy")
+    next(rows)
+    save(data, range(2), tmp_path / "a.npy")
+    assert sum(rows) == 2
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), [[0], [1], [2]])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left = tmp_path / f".a.npy.{ended.pid}-0123abcd.partial"
+    left.write_bytes(b"left")
+    save(data, range(2), tmp_path / "a.npy")
+    assert not left.exists()
 
 
 class TestSteps:
