@@ -24,6 +24,10 @@ def step_line(step: int, values: dict[str, Any], *, function: str, source: str, 
     return json.dumps(_head(step, function, source, batch) | values, allow_nan=False) + "\n"
 
 
+class _ReplacedError(Exception):
+    """The file is another one now."""
+
+
 class StepLines:
     """The file. What a kill left of a last line is taken out when it is opened.
 
@@ -125,11 +129,22 @@ class StepLines:
             self._read()
 
     def _rewrite(self) -> None:
-        """Replace the file by its whole lines, in order, one for each step."""
+        """Replace the file by its whole lines, in order, one for each step.
+
+        Not if another process has replaced it: there may be lines now that the old one lacks.
+        """
         old, end = self._file, self._end
-        with published(self.path) as new:
-            for _, (offset, length) in sorted(self._places.items()):
-                new.write(os.pread(old.fileno(), length, offset))
+        try:
+            with published(self.path) as new:
+                for _, (offset, length) in sorted(self._places.items()):
+                    new.write(os.pread(old.fileno(), length, offset))
+                new.flush()
+                os.fsync(new.fileno())  # here, so that little time is left after the question
+                if not self._is_current():
+                    raise _ReplacedError
+        except _ReplacedError:
+            self._follow()
+            return
         with old:
             self._file = self._open()
             self._read()

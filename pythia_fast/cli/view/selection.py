@@ -72,8 +72,8 @@ def select(
         first, end = rows[0] or 0, count if rows[1] is None else rows[1] + inclusive
         if first < end and end > count:
             raise RowIndexError(
-                f"--rows means rows {first:,} to {end - 1:,}, but the data has {count:,} rows: "
-                f"{first}: without an end stops at the last"
+                f"--rows means rows {first:,} to {end - 1:,}, but the data has {count:,} "
+                f"rows: give {first}: to stop at the last"
             )
         chosen, asked = range(first, end), f"rows {first}:{end}"
     if not chosen:
