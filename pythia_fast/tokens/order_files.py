@@ -2,7 +2,6 @@
 
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, MissingTokensError, OrderError, ReadError, WriteError
+from pythia_fast.tokens.publish import partial_of
 
 PARTS = ("doc_idx", "sample_idx", "shuffle_idx")
 
@@ -128,7 +128,7 @@ def save(
     try:
         for part in PARTS:
             path = files.path(part)
-            partial[part] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+            partial[part] = partial_of(path)
             with partial[part].open("xb") as file:
                 np.save(file, arrays[part], allow_pickle=False)
                 file.flush()

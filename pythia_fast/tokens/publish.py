@@ -23,7 +23,7 @@ def published(path: Path) -> Iterator[IO[bytes]]:
 
     WriteError where the system refuses, also for what is written inside.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    partial = partial_of(path)
     try:
         with partial.open("xb") as file:
             yield file
@@ -37,6 +37,11 @@ def published(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """A new name for what is to become `path`; it says which process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:

@@ -1,10 +1,8 @@
 """Write token ids as an .idx/.bin pair that GPT-NeoX and Megatron-LM read."""
 
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
@@ -13,7 +11,7 @@ import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
 from pythia_fast.tokens.files import HEADER, MAGIC, SHARD, pair
-from pythia_fast.tokens.publish import remove_partials
+from pythia_fast.tokens.publish import partial_of, remove_partials
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
 _ROW_TOKENS_AT_MOST = 2**31 - 1
@@ -53,7 +51,7 @@ class TokenWriter:
 
     Used by `with`: the pair gets its names when that is left without an error, the .bin first, and
     otherwise leaves nothing. Of rows that are written nothing stays in memory. What a killed writer
-    of the same prefix has left is removed: there is one at a time. ArgumentError for another
+    of the same prefix has left is removed: not what another still writes. ArgumentError for another
     `dtype` than "uint16" or "int32", for a prefix without a name, and where shards of that prefix
     lie, whose index would be lost; WriteError where the system refuses.
     """
@@ -70,7 +68,7 @@ class TokenWriter:
             raise ArgumentError(
                 f"{os.fspath(prefix)!r} gives the files no name: give a prefix as data/document"
             )
-        self._new_index, self._new_bin = _partial(self._index), _partial(self._bin)
+        self._new_index, self._new_bin = partial_of(self._index), partial_of(self._bin)
         self._opened = ExitStack()
 
     def __enter__(self) -> "TokenWriter":
@@ -191,7 +189,3 @@ def _ids(row: npt.ArrayLike, number: int, dtype: np.dtype[Any]) -> npt.NDArray[A
 
 def _too_long(row: int, tokens: int) -> ArgumentError:
     return ArgumentError(f"row {row} has {tokens} tokens; the format holds 2^31 - 1")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
