@@ -44,7 +44,12 @@ def test_no_rows(run, texts, rows):
     told = run("stats", texts, "--rows", rows, exit_code=3)
     assert "the data has 6 rows, and none of them is in row" in told.stderr
     assert told.stdout == ""
-    found = json.loads(run("stats", texts, "--rows", "4:9", "--json").stdout)
+
+
+def test_rows_beyond_the_data_are_an_error_and_an_open_end_is_not(run, texts):
+    told = run("stats", texts, "--rows", "4:9", exit_code=3)
+    assert "the data has 6 rows: give 4: to stop at the last" in told.stderr
+    found = json.loads(run("stats", texts, "--rows", "4:", "--json").stdout)
     assert found["rows"] == 2
 
 

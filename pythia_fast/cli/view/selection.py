@@ -70,12 +70,12 @@ def select(
         chosen, asked = range(rows, min(rows + 1, count)), f"row {rows}"
     else:
         first, end = rows[0] or 0, count if rows[1] is None else rows[1] + inclusive
-        if first < end and end > count:
+        if first < count < end:
             raise RowIndexError(
                 f"--rows means rows {first:,} to {end - 1:,}, but the data has {count:,} "
                 f"rows: give {first}: to stop at the last"
             )
-        chosen, asked = range(first, end), f"rows {first}:{end}"
+        chosen, asked = range(first, min(end, count)), f"rows {first}:{end}"
     if not chosen:
         raise ArgumentError(f"the data has {count:,} rows, and none of them is in {asked}")
     return Selection(chosen, batch, None)
