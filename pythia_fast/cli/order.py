@@ -74,7 +74,7 @@ def build(
     DATA is the prefix of an .idx/.bin pair. GPT-NeoX finds the files and trains by them.
     """
     from pythia_fast.tokens.files import find_files
-    from pythia_fast.tokens.order import PYTHIA_SAMPLES, Order
+    from pythia_fast.tokens.order import PYTHIA_SAMPLES
     from pythia_fast.tokens.order import build as build_order
     from pythia_fast.tokens.shards import refuse_hub
 
@@ -88,7 +88,7 @@ def build(
         threads=threads,
     )
     stem = built.save(beside if out is None else out, name=name)
-    _say(Order.load(stem), stem, as_json)
+    _say(built, stem, as_json)
 
 
 @order.command(
@@ -158,8 +158,9 @@ def verify(
     from pythia_fast.tokens.order import verify as verify_rows
 
     order = Order.load(find_files(raw).index if files is None else files)
-    order.check(raw, threads=threads)
-    in_order = TokenDataset(raw).in_order(order)
+    data = TokenDataset(raw)
+    order.check(data, threads=threads)
+    in_order = data.in_order(order)
     chosen = None if rows is None else as_slice(rows)
     try:
         compared = verify_rows(in_order, TokenDataset(preshuffled), rows=chosen, threads=threads)

@@ -17,6 +17,7 @@ from pythia_fast.errors import (
     ReadError,
 )
 from pythia_fast.tokens.files import find_files, find_shards, pair
+from pythia_fast.tokens.threads import thread_count
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are hashed, and with all."""
@@ -137,7 +138,7 @@ def _hash_all(
     paths: Mapping[str, Path], threads: int | None, progress: Progress | None
 ) -> tuple[dict[str, str], dict[str, PythiaFastError]]:
     """The digests by name, and the errors of those that cannot be read."""
-    workers = len(os.sched_getaffinity(0)) if threads is None else threads
+    workers = thread_count(threads)
     if workers < 1:
         raise ArgumentError(f"threads must be positive, got {threads}")
     sizes = {name: _size(path) for name, path in paths.items()}

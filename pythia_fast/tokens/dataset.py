@@ -21,6 +21,7 @@ from pythia_fast.tokens.find import find
 from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
 from pythia_fast.tokens.sources import Origin, Store, is_remote, origin_of
+from pythia_fast.tokens.threads import thread_count
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
@@ -153,7 +154,7 @@ class TokenDataset:
             raise ArgumentError("out is read-only")
         else:
             _output_dtype(out.dtype)
-        self._store.gather(index_n, start, stop, out, _threads(threads))
+        self._store.gather(index_n, start, stop, out, thread_count(threads))
         return out
 
     def __getitem__(self, rows: SupportsIndex | Rows) -> npt.NDArray[np.int64]:
@@ -277,7 +278,7 @@ class TokenDataset:
             raise ArgumentError(f"vocab_rows must not be negative, got {vocab_rows}")
         limit = min(vocab_rows, _MOST)
         for index_n in self._row_blocks(rows):
-            found = self._store.find_outside(index_n, limit, _threads(None))
+            found = self._store.find_outside(index_n, limit, thread_count(None))
             if found is not None:
                 position, offset, token = found
                 raise TokenRangeError(int(index_n[position]), offset, token, vocab_rows)
@@ -304,7 +305,7 @@ class TokenDataset:
         files those that are wholly here are compared with their sha256, and fetched afresh if they
         differ: ChecksumError if they still do.
         """
-        self._store.verify(_threads(threads))
+        self._store.verify(thread_count(threads))
 
     def _lengths_of(self, index_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         result = np.empty(len(index_n), dtype=np.int64)
@@ -346,9 +347,3 @@ def _output_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if result not in _OUTPUT:
         raise ArgumentError(f"ids are gathered as int64, int32 or uint16, not as {result}")
     return result
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return len(os.sched_getaffinity(0))
-    return min(training.integer(threads, "threads"), _MOST)

@@ -29,6 +29,7 @@ from pythia_fast.tokens import order_files
 from pythia_fast.tokens.compare_rows import verify
 from pythia_fast.tokens.dataset import TokenDataset
 from pythia_fast.tokens.files import Files
+from pythia_fast.tokens.threads import thread_count
 
 __all__ = ["PYTHIA_SAMPLES", "Order", "build", "epochs_needed", "verify"]
 
@@ -155,7 +156,7 @@ class Order:
         documents are taken to be those that doc_idx names. What it was shuffled by is not checked:
         for that, build it anew and compare. Takes 1 bit a sample and 1 byte a document of memory.
         """
-        workers = _threads(threads)
+        workers = thread_count(threads)
         try:
             check_shuffle_idx(self.shuffle_idx, workers)
             if data is None:
@@ -210,7 +211,7 @@ def build(
     ArgumentError where there are no tokens, more documents than int32 counts, or more of all than
     this machine has memory for; OrderError for a negative length.
     """
-    workers = _threads(threads)
+    workers = thread_count(threads)
     samples, sequence_length = operator.index(samples), operator.index(sequence_length)
     lengths = _lengths(data)
     documents, tokens = len(lengths), sum_lengths(lengths, workers)
@@ -292,10 +293,6 @@ def _count_up(x: npt.NDArray[Any]) -> None:
 def _shuffle(random: LegacyRandom, x: npt.NDArray[Any], threads: int) -> None:
     for end in range(len(x), 0, -BLOCK_SHUFFLED):
         random.shuffle(x, max(0, end - BLOCK_SHUFFLED), end, threads)
-
-
-def _threads(threads: int | None) -> int:
-    return len(os.sched_getaffinity(0)) if threads is None else threads
 
 
 def _loaded(files: order_files.OrderFiles) -> Order:

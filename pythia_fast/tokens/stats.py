@@ -19,6 +19,7 @@ from pythia_fast.tokens.dataset import BLOCK_TOKENS, TokenDataset
 from pythia_fast.tokens.files import Files
 from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.publish import published, write_error
+from pythia_fast.tokens.threads import thread_count
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 END_OF_DOCUMENT = 0
@@ -118,7 +119,7 @@ def token_stats(
         raise ArgumentError(f"vocab_rows must be from 1 to {COUNTED_IDS:,}, got {limit}")
     if not 0 <= end_id < limit:
         raise ArgumentError(f"end_id must be an id below {limit:,}, got {end_id}")
-    workers = len(os.sched_getaffinity(0)) if threads is None else threads
+    workers = thread_count(threads)
     if workers < 1:
         raise ArgumentError(f"threads must be positive, got {threads}")
     tally = _Tally(data, limit)
