@@ -22,7 +22,7 @@ from pythia_fast.errors import (
     HubError,
     MissingCheckpointError,
 )
-from pythia_fast.hub import COMMIT, LIBRARY, SHA256, ask
+from pythia_fast.hub.asking import COMMIT, LIBRARY, SHA256, ask
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.layout import (
     CONFIG,

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.errors import ReadError, WorkInterruptedError, WriteError
-from pythia_fast.tokens.copying import copy_range
-from pythia_fast.tokens.flusher import Flusher
-from pythia_fast.tokens.parts import Target, in_chunks, left_of, plan_of, shareable_bytes
-from pythia_fast.tokens.publish import (
+from pythia_fast.publish import (
     link,
     published,
     remove_partials,
     sync_folder,
     write_error,
 )
+from pythia_fast.tokens.copying import copy_range
+from pythia_fast.tokens.flusher import Flusher
+from pythia_fast.tokens.parts import Target, in_chunks, left_of, plan_of, shareable_bytes
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done, and with all."""

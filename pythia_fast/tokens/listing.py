@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pythia_fast.errors import ArgumentError, HubError, MissingTokensError, TokenFileError
+from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens.pile import REPOSITORIES
 from pythia_fast.tokens.sources import HUB
 
@@ -19,15 +20,6 @@ _ADDRESS = re.compile(
 )
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.bin", re.ASCII)
 _NAMED_AT_MOST = 5  # files in one error
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file as the Hub lists it; without `sha256` it is not kept in LFS."""
-
-    path: str
-    size: int
-    sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)

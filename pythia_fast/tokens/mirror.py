@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ChecksumError, HubError, WriteError
-from pythia_fast.tokens.listing import HubFile
+from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens.sparse import (
     close_all,
     naming,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, MissingTokensError, OrderError, ReadError, WriteError
-from pythia_fast.tokens.publish import partial_of
+from pythia_fast.publish import partial_of
 
 PARTS = ("doc_idx", "sample_idx", "shuffle_idx")
 

@@ -29,10 +29,11 @@ from huggingface_hub import HfApi
 from pythia_fast.cache import cache_folder
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import HubError, MissingTokensError, ReadError, TokenFileError, WriteError
-from pythia_fast.hub import COMMIT, LIBRARY, ask
-from pythia_fast.tokens.listing import Address, HubFile, Listing, token_files
+from pythia_fast.hub.asking import COMMIT, LIBRARY, ask
+from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.ranges import STALL_S, RangeReader
+from pythia_fast.tokens.listing import Address, Listing, token_files
 from pythia_fast.tokens.mirror import Mirror
-from pythia_fast.tokens.ranges import STALL_S, RangeReader
 from pythia_fast.tokens.remote_index import RemoteIndex
 from pythia_fast.tokens.sparse import naming, publish_text
 
@@ -60,7 +61,12 @@ class RemoteStore:
         index, bins = listing.pair(inside)
         self.address = Address(listing.repo, listing.commit, inside)
         self.folder = folder
-        self._reader = RangeReader(listing.repo, listing.commit, endpoint=endpoint)
+        self._reader = RangeReader(
+            *(listing.repo, listing.commit),
+            endpoint=endpoint,
+            repo_type="dataset",
+            missing=MissingTokensError,
+        )
         self._files = (index, *bins)
         self._shard_bytes = bins[0].size
         self._bin_bytes = sum(file.size for file in bins)

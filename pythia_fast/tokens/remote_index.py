@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, RowIndexError, TokenFileError
+from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens.files import HEADER
-from pythia_fast.tokens.listing import Address, HubFile
+from pythia_fast.tokens.listing import Address
 from pythia_fast.tokens.mirror import Mirror
 
 WHOLE_INDEX_BYTES = 2**26

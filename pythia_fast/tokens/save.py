@@ -13,15 +13,15 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from pythia_fast.errors import PythiaFastError, RunMismatchError
-from pythia_fast.suite import SEQUENCES_PER_STEP
-from pythia_fast.tokens.ahead import ahead
-from pythia_fast.tokens.publish import (
+from pythia_fast.publish import (
     published,
     remove_partials,
     require_plain,
     require_space,
     write_error,
 )
+from pythia_fast.suite import SEQUENCES_PER_STEP
+from pythia_fast.tokens.ahead import ahead
 from pythia_fast.tokens.steps import require_rows, rows_of_step
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pythia_fast.errors import HubError, ReadError, TruncatedFileError, WriteError
-from pythia_fast.tokens.publish import published
+from pythia_fast.publish import published
 
 
 @contextmanager

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
+from pythia_fast.publish import published, write_error
 from pythia_fast.tokens.dataset import BLOCK_TOKENS, TokenDataset
 from pythia_fast.tokens.files import Files
 from pythia_fast.tokens.in_order import InOrder
-from pythia_fast.tokens.publish import published, write_error
 from pythia_fast.tokens.threads import thread_count
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
-from pythia_fast.tokens.publish import published, require_plain, write_error
+from pythia_fast.publish import published, require_plain, write_error
 from pythia_fast.tokens.steps import rows_of_step
 
 _BEGIN = b'{"step": '

@@ -21,6 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
+from pythia_fast.publish import write_error
 from pythia_fast.tokens.compressed import check_input
 from pythia_fast.tokens.documents import (
     Document,
@@ -32,7 +33,6 @@ from pythia_fast.tokens.documents import (
     read_documents,
 )
 from pythia_fast.tokens.files import pair
-from pythia_fast.tokens.publish import write_error
 from pythia_fast.tokens.sources import END_OF_TEXT, load_tokenizer, plain
 from pythia_fast.tokens.write import TokenWriter
 

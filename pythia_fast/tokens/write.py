@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.publish import partial_of, remove_partials
 from pythia_fast.tokens.files import HEADER, MAGIC, SHARD, pair
-from pythia_fast.tokens.publish import partial_of, remove_partials
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
 _ROW_TOKENS_AT_MOST = 2**31 - 1

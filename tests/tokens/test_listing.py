@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pythia_fast.errors import ArgumentError, HubError, MissingTokensError, TokenFileError
-from pythia_fast.tokens.listing import Address, HubFile, Listing, token_files
+from pythia_fast.hub.files import HubFile
+from pythia_fast.tokens.listing import Address, Listing, token_files
 from pythia_fast.tokens.pile import REPOSITORIES
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.errors import HubError, TruncatedFileError, WriteError
+from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens import mirror as module
-from pythia_fast.tokens.listing import HubFile
 from pythia_fast.tokens.mirror import BLOCK_BYTES, Mirror
 
 SIZES = (5 * BLOCK_BYTES + 17, 1, 0, 3 * BLOCK_BYTES, 40 * BLOCK_BYTES - 1)
@@ -369,7 +369,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from pythia_fast.tokens.listing import HubFile
+from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens.mirror import Mirror
 
 remote, folder, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -8,9 +8,9 @@ import pytest
 import stamina
 from huggingface_hub import get_session, hf_raise_for_status
 
-from pythia_fast import hub as module
 from pythia_fast.errors import ChecksumError, HubError, MissingTokensError, WriteError
-from pythia_fast.hub import ask, wait_s
+from pythia_fast.hub import asking as module
+from pythia_fast.hub.asking import ask, wait_s
 from pythia_fast.testing import HubServer
 
 

@@ -19,9 +19,9 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 
-from pythia_fast.errors import HubError, MissingTokensError
-from pythia_fast.hub import LIBRARY, SHA256, ask
-from pythia_fast.tokens.listing import HubFile
+from pythia_fast.errors import HubError, PythiaFastError
+from pythia_fast.hub.asking import LIBRARY, SHA256, ask
+from pythia_fast.hub.files import HubFile
 
 STALL_S = 20.0
 """A server that sends nothing for so long is given up, and asked again."""
@@ -45,12 +45,24 @@ class _Answer(Protocol):
 
 
 class RangeReader:
-    """Reads ranges of the files of a data set at one commit. Threads may share it."""
+    """Reads ranges of the files of a repository at one commit. Threads may share it.
 
-    def __init__(self, repo: str, commit: str, *, endpoint: str) -> None:
+    `repo_type` is "model" or "dataset"; `missing` is raised where a file is gone.
+    """
+
+    def __init__(
+        self,
+        repo: str,
+        commit: str,
+        *,
+        endpoint: str,
+        repo_type: str,
+        missing: type[PythiaFastError],
+    ) -> None:
         self.repo = repo
         self.commit = commit
         self.endpoint = endpoint
+        self._repo_type, self._missing = repo_type, missing
         headers = build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity"}
         self._headers = {name.lower(): value for name, value in headers.items()}
         self._locations: dict[str, str] = {}
@@ -59,14 +71,14 @@ class RangeReader:
         """The bytes [begin, end) of a file, which must lie in it.
 
         HubError if they cannot be had, or if the answer is not what was asked for; a server that
-        sends the whole file instead is stopped. MissingTokensError if the file is gone.
+        sends the whole file instead is stopped. `missing` if the file is gone.
         """
         return ask(
             self.repo,
             f"bytes {begin} to {end - 1} of {file.path}",
             partial(self._read, file, begin, end),
             endpoint=self.endpoint,
-            missing=MissingTokensError,
+            missing=self._missing,
         )
 
     def _read(self, file: HubFile, begin: int, end: int) -> bytearray:
@@ -81,7 +93,7 @@ class RangeReader:
         url = hf_hub_url(
             self.repo,
             file.path,
-            repo_type="dataset",
+            repo_type=self._repo_type,
             revision=self.commit,
             endpoint=self.endpoint,
         )

@@ -11,12 +11,13 @@ import pytest
 import stamina
 
 from pythia_fast.errors import HubError, MissingTokensError
+from pythia_fast.hub import ranges as module
+from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.testing import HubServer
-from pythia_fast.tokens import ranges as module
-from pythia_fast.tokens.listing import HubFile
-from pythia_fast.tokens.ranges import RangeReader
 
 REPO = "me/data"
+DATASET = {"repo_type": "dataset", "missing": MissingTokensError}
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_003, np.uint8).tobytes()
 
 
@@ -47,7 +48,7 @@ def file(hub: HubServer) -> HubFile:
 @pytest.fixture
 def reader(hub: HubServer) -> RangeReader:
     commit = hub._state.repositories[f"datasets/{REPO}"].branches["main"].name
-    return RangeReader(REPO, commit, endpoint=hub.url)
+    return RangeReader(REPO, commit, endpoint=hub.url, **DATASET)
 
 
 @pytest.mark.parametrize("span", [(0, 1), (5, 70_000), (100_002, 100_003), (0, 100_003)])
@@ -89,7 +90,7 @@ def test_the_token_goes_to_the_hub_alone(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     commit = hub._state.repositories[f"datasets/{REPO}"].branches["main"].name
-    RangeReader(REPO, commit, endpoint=hub.url).read(file, 0, 9)
+    RangeReader(REPO, commit, endpoint=hub.url, **DATASET).read(file, 0, 9)
     seen = {request.host: request.authorized for request in hub.requests}
     assert seen == {"127.0.0.1": True} | ({"localhost": False} if hub._state.redirect else {})
 
@@ -140,7 +141,7 @@ def test_a_file_that_is_gone(hub: HubServer, reader: RangeReader, file: HubFile)
     with pytest.raises(MissingTokensError, match=r"sub/y\.bin is not on the Hub"):
         reader.read(gone, 0, 5)
     with pytest.raises(MissingTokensError, match="me/other is not on the Hub"):
-        RangeReader("me/other", reader.commit, endpoint=hub.url).read(file, 0, 5)
+        RangeReader("me/other", reader.commit, endpoint=hub.url, **DATASET).read(file, 0, 5)
 
 
 def test_the_whole_file_instead_of_a_range_is_not_read(
@@ -234,12 +235,13 @@ def test_bodies_of_another_length(nbytes: int, reason: str) -> None:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
+        reader = RangeReader(REPO, "0" * 40, endpoint=endpoint, **DATASET)
         with pytest.raises(HubError, match=reason):
-            RangeReader(REPO, "0" * 40, endpoint=endpoint).read(HubFile("x", 10, None), 0, 5)
+            reader.read(HubFile("x", 10, None), 0, 5)
         server.shutdown()
         thread.join()
 
 
 def test_no_server_at_all(file: HubFile) -> None:
     with pytest.raises(HubError, match=r"could not be had from http://127.0.0.1:9: ConnectError"):
-        RangeReader(REPO, "0" * 40, endpoint="http://127.0.0.1:9").read(file, 0, 5)
+        RangeReader(REPO, "0" * 40, endpoint="http://127.0.0.1:9", **DATASET).read(file, 0, 5)

@@ -1,0 +1,4 @@
+"""The Hugging Face Hub: how it is asked, and ranges of its files.
+
+huggingface_hub takes its time to be imported: import this room where the Hub is needed.
+"""
