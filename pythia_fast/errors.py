@@ -56,6 +56,10 @@ class HubError(PythiaFastError, OSError):
     """The Hub could not be reached or gave an answer that makes no sense."""
 
 
+class OfflineError(HubError):
+    """What is needed is not on this machine, and HF_HUB_OFFLINE forbids to ask for it."""
+
+
 class FormatError(PythiaFastError, ValueError):
     """A file does not keep to its format: `path`, `offset` in bytes (or None) and the reason.
 

@@ -4,6 +4,7 @@ Whoever talks to the Hub asks through `ask`, so that all of it has one policy an
 This module imports huggingface_hub, which takes its time: import it where the Hub is needed.
 """
 
+import email.utils
 import errno
 import logging
 import random
@@ -11,18 +12,21 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
+from urllib.parse import urlsplit
 
+import huggingface_hub.constants
 import stamina
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
     HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from pythia_fast.errors import HubError, PythiaFastError, WriteError
+from pythia_fast.errors import HubError, OfflineError, PythiaFastError, WriteError
 
 ATTEMPTS = 4
 RETRIES_END_S = 45.0
@@ -66,7 +70,7 @@ def ask(
     _asking.what = where
     try:
         for attempt in stamina.retry_context(
-            on=_again,
+            on=_ask_again,
             attempts=ATTEMPTS,
             timeout=RETRIES_END_S,
             wait_initial=0.25,
@@ -75,26 +79,53 @@ def ask(
         ):
             with attempt:
                 return request()
-    except PythiaFastError:
-        raise
-    except (RevisionNotFoundError, RemoteEntryNotFoundError) as error:
-        raise missing(f"{where} is not on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise missing(
-            f"{repo} is not on the Hub, or only for those who may see it: log in with "
-            "`hf auth login`"
-        ) from error
     except Exception as error:  # whatever else the client raises; it promises no list
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            raise WriteError(f"{where} cannot be stored: {error}") from error
-        reason = error.__cause__ or error
-        raise HubError(
-            f"{where} could not be had from {endpoint}: {type(reason).__name__}: {reason}"
-            f"{_asks_to_wait(error)}"
-        ) from error
+        ours = in_our_words(error, repo, what, endpoint=endpoint, missing=missing)
+        if ours is error:
+            raise
+        raise ours from error
     finally:
         _asking.what = None
     raise AssertionError("stamina's last attempt returns or raises")
+
+
+def in_our_words(
+    error: Exception, repo: str, what: str, *, endpoint: str, missing: type[PythiaFastError]
+) -> PythiaFastError:
+    """What `ask` raises for an error of the client; errors of this package are left as they are."""
+    where = f"{repo}: {what}"
+    if isinstance(error, PythiaFastError):
+        return error
+    if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
+        return missing(f"{where} is not on the Hub")
+    if isinstance(error, RepositoryNotFoundError):
+        return missing(
+            f"{repo} is not on the Hub, or only for those who may see it: log in with "
+            "`hf auth login`"
+        )
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return WriteError(f"{where} cannot be stored: {error}")
+    reason = error.__cause__ or error
+    kind = OfflineError if isinstance(error, OfflineModeIsEnabled) else HubError
+    return kind(
+        f"{where} could not be had from {endpoint}: {type(reason).__name__}: "
+        f"{str(reason).partition(chr(10))[0]}{_asks_to_wait(error)}"
+    )
+
+
+def require_online(what: str) -> None:
+    """OfflineError where HF_HUB_OFFLINE forbids to ask the Hub for `what`."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise OfflineError(
+            f"{what} cannot be asked for in offline mode: unset HF_HUB_OFFLINE, or fetch what is "
+            "needed while online"
+        )
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Whom an address belongs to: scheme, host and port."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _own_retries(record: logging.LogRecord) -> bool:
@@ -112,34 +143,51 @@ def _own_retries(record: logging.LogRecord) -> bool:
 def wait_s(headers: Mapping[str, str]) -> float | None:
     """How long the server wants to be left alone, by Retry-After or the Hub's RateLimit.
 
-    None if it does not say in seconds.
+    None if it says neither seconds nor a date; a date is taken against the server's own.
     """
     retry_after = headers.get("Retry-After", "").strip()
     if retry_after.isdecimal():
         return float(retry_after)
+    until_s, now_s = _seconds(retry_after), _seconds(headers.get("Date", ""))
+    if until_s is not None and now_s is not None:
+        return max(0.0, until_s - now_s)
     used_up = _USED_UP.search(headers.get("RateLimit", ""))
     return float(used_up[1]) if used_up else None
 
 
-def _again(error: Exception) -> bool | float:
-    """Whether another attempt may succeed, or after how many seconds.
+def _seconds(date: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
-    It may if the server is busy, or the connection broke.
-    """
+
+def asked_wait_s(error: BaseException) -> float | None:
+    """`wait_s` of the answer that an error of the client carries."""
+    return wait_s(error.response.headers) if isinstance(error, HfHubHTTPError) else None
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed: the server is busy, or the connection broke."""
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code in _TRANSIENT_STATUS
     if isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
         # hf_hub_download wraps what went wrong when it asked for the file's metadata
-        return isinstance(error.__cause__, Exception) and _again(error.__cause__)
-    if isinstance(error, HfHubHTTPError):
-        if error.response.status_code not in _TRANSIENT_STATUS:
-            return False
-        asked_s = wait_s(error.response.headers)
-        if asked_s is None:
-            return True
-        return asked_s <= LONGEST_WAIT_S and asked_s + random.uniform(0, JITTER_S)
+        return isinstance(error.__cause__, Exception) and may_pass(error.__cause__)
     cut_short = type(error) is OSError and error.errno is None  # a body with too few bytes
     return cut_short or isinstance(error, HTTPError | TimeoutError)
 
 
+def _ask_again(error: Exception) -> bool | float:
+    """Whether `ask` tries again, or after how many seconds, where the server names them."""
+    cause = error.__cause__
+    carried = error if isinstance(error, HfHubHTTPError) or cause is None else cause
+    asked_s = asked_wait_s(carried)
+    if not may_pass(error) or asked_s is None:
+        return may_pass(error)
+    return asked_s <= LONGEST_WAIT_S and asked_s + random.uniform(0, JITTER_S)
+
+
 def _asks_to_wait(error: Exception) -> str:
-    asked_s = wait_s(error.response.headers) if isinstance(error, HfHubHTTPError) else None
+    asked_s = asked_wait_s(error)
     return "" if asked_s is None else f" (the server asks to wait {asked_s:.0f} s)"

@@ -5,11 +5,8 @@ It is kept and used until it is refused, so that most ranges take one request an
 """
 
 import re
-import time
-from collections.abc import Iterator, Mapping
-from functools import partial
-from typing import Protocol
-from urllib.parse import urljoin, urlsplit
+from collections.abc import Callable
+from urllib.parse import urljoin
 
 from huggingface_hub import hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -20,13 +17,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from pythia_fast.errors import HubError, PythiaFastError
-from pythia_fast.hub.asking import LIBRARY, SHA256, ask
+from pythia_fast.hub import body
+from pythia_fast.hub.asking import LIBRARY, SHA256, ask, origin, require_online
 from pythia_fast.hub.files import HubFile
 
-STALL_S = 20.0
-"""A server that sends nothing for so long is given up, and asked again."""
-SLOWEST_BYTES_PER_S = 2**12
-"""So is one that sends a range more slowly than this, once STALL_S have passed."""
 MOST_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -34,14 +28,8 @@ _EXPIRED = frozenset({401, 403, 404, 410})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 
-class _Answer(Protocol):
-    """Of the client's response, what is used here; its class is httpx's or httpx2's."""
-
-    @property
-    def status_code(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    def iter_raw(self) -> Iterator[bytes]: ...
+def _never() -> bool:
+    return False
 
 
 class RangeReader:
@@ -62,7 +50,8 @@ class RangeReader:
         self.repo = repo
         self.commit = commit
         self.endpoint = endpoint
-        self._repo_type, self._missing = repo_type, missing
+        self.missing = missing
+        self._repo_type = repo_type
         headers = build_hf_headers(library_name=LIBRARY) | {"Accept-Encoding": "identity"}
         self._headers = {name.lower(): value for name, value in headers.items()}
         self._locations: dict[str, str] = {}
@@ -73,19 +62,47 @@ class RangeReader:
         HubError if they cannot be had, or if the answer is not what was asked for; a server that
         sends the whole file instead is stopped. `missing` if the file is gone.
         """
-        return ask(
-            self.repo,
-            f"bytes {begin} to {end - 1} of {file.path}",
-            partial(self._read, file, begin, end),
-            endpoint=self.endpoint,
-            missing=self._missing,
-        )
+        data = bytearray(end - begin)
+        filled = 0
 
-    def _read(self, file: HubFile, begin: int, end: int) -> bytearray:
+        def take(view: memoryview) -> None:
+            nonlocal filled
+            data[filled : filled + len(view)] = view
+            filled += len(view)
+
+        what = f"bytes {begin} to {end - 1} of {file.path}"
+        ask(
+            self.repo,
+            what,
+            lambda: self.stream(file, begin + filled, end, take),
+            endpoint=self.endpoint,
+            missing=self.missing,
+        )
+        return data
+
+    def stream(
+        self,
+        file: HubFile,
+        begin: int,
+        end: int,
+        take: body.Take,
+        *,
+        stopped: Callable[[], bool] = _never,
+    ) -> None:
+        """Give the bytes [begin, end) of a file to `take`, in order, as they come; tried once.
+
+        What has come is handed on before an error, so that the caller can go on behind it. Errors
+        are the client's own, HubError for an answer that is not what was asked for, and
+        `body.StoppedError` soon after `stopped()`. A view is good only until `take` returns.
+        """
+        require_online(f"{self.repo}: bytes {begin} to {end - 1} of {file.path}")
         location = self._locations.get(file.path)
         if location is not None:
             try:
-                return self._follow(location, file, begin, end)
+                return self._follow(location, file, begin, end, take, stopped)
+            except HubError:
+                self._locations.pop(file.path, None)
+                raise
             except HfHubHTTPError as error:
                 if error.response.status_code not in _EXPIRED:
                     raise
@@ -97,9 +114,17 @@ class RangeReader:
             revision=self.commit,
             endpoint=self.endpoint,
         )
-        return self._follow(url, file, begin, end)
+        return self._follow(url, file, begin, end, take, stopped)
 
-    def _follow(self, url: str, file: HubFile, begin: int, end: int) -> bytearray:
+    def _follow(
+        self,
+        url: str,
+        file: HubFile,
+        begin: int,
+        end: int,
+        take: body.Take,
+        stopped: Callable[[], bool],
+    ) -> None:
         first = url
         for _ in range(MOST_REDIRECTS + 1):
             with get_session().stream(
@@ -107,26 +132,26 @@ class RangeReader:
                 url,
                 headers=self._headers_for(url) | {"range": f"bytes={begin}-{end - 1}"},
                 follow_redirects=False,
-                timeout=STALL_S,
+                timeout=body.STALL_S,
             ) as answer:
                 self._check_file(answer, file)
                 if answer.status_code not in _REDIRECTS:
                     hf_raise_for_status(answer)
                     self._check_range(answer, file, begin, end)
-                    body = self._body(answer, file, begin, end)
                     if url != first:
                         self._locations[file.path] = url
-                    return body
+                    self._body(answer, file, end - begin, take, stopped)
+                    return
                 url = urljoin(url, answer.headers.get("location", ""))
         raise HubError(f"{self._name(file)}: more than {MOST_REDIRECTS} redirects, now to {url}")
 
     def _headers_for(self, url: str) -> dict[str, str]:
         """The user's token is for the Hub alone, not for where it keeps its files."""
-        if _origin(url) == _origin(self.endpoint):
+        if origin(url) == origin(self.endpoint):
             return dict(self._headers)
         return {name: value for name, value in self._headers.items() if name != "authorization"}
 
-    def _check_file(self, answer: _Answer, file: HubFile) -> None:
+    def _check_file(self, answer: body.Answer, file: HubFile) -> None:
         """What the Hub says of the file must be what it has listed."""
         size = answer.headers.get("x-linked-size")
         if size is not None and size != str(file.size):
@@ -143,7 +168,7 @@ class RangeReader:
                 f"{etag}"
             )
 
-    def _check_range(self, answer: _Answer, file: HubFile, begin: int, end: int) -> None:
+    def _check_range(self, answer: body.Answer, file: HubFile, begin: int, end: int) -> None:
         """Look at the head of the answer before any of its body is read."""
         asked = f"asked for bytes {begin} to {end - 1}"
         length = answer.headers.get("content-length")
@@ -173,25 +198,18 @@ class RangeReader:
                 f"{self._name(file)}: {asked}, got them as {answer.headers['content-encoding']}"
             )
 
-    def _body(self, answer: _Answer, file: HubFile, begin: int, end: int) -> bytearray:
-        body = bytearray(end - begin)
-        filled = 0
-        stop_s = time.monotonic() + STALL_S + len(body) / SLOWEST_BYTES_PER_S
-        for chunk in answer.iter_raw():
-            if filled + len(chunk) > len(body):
-                raise HubError(f"{self._name(file)}: got more than the {len(body)} bytes asked for")
-            body[filled : filled + len(chunk)] = chunk
-            filled += len(chunk)
-            if filled < len(body) and time.monotonic() > stop_s:
-                raise TimeoutError(f"{filled} of {len(body)} bytes came")
-        if filled < len(body):
-            raise OSError(f"the answer ends after {filled} of {len(body)} bytes")
-        return body
+    def _body(
+        self,
+        answer: body.Answer,
+        file: HubFile,
+        nbytes: int,
+        take: body.Take,
+        stopped: Callable[[], bool],
+    ) -> None:
+        try:
+            body.receive(answer, nbytes, take, stopped=stopped)
+        except body.TooLongError as error:
+            raise HubError(f"{self._name(file)}: {error}") from error
 
     def _name(self, file: HubFile) -> str:
         return f"{self.repo}: {file.path} of commit {self.commit[:12]}"
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -30,8 +30,9 @@ from pythia_fast.cache import cache_folder
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import HubError, MissingTokensError, ReadError, TokenFileError, WriteError
 from pythia_fast.hub.asking import COMMIT, LIBRARY, ask
+from pythia_fast.hub.body import STALL_S
 from pythia_fast.hub.files import HubFile
-from pythia_fast.hub.ranges import STALL_S, RangeReader
+from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.tokens.listing import Address, Listing, token_files
 from pythia_fast.tokens.mirror import Mirror
 from pythia_fast.tokens.remote_index import RemoteIndex

@@ -90,6 +90,21 @@ def test_an_interrupt_goes_through() -> None:
         ({"Retry-After": " 0 "}, 0.0),
         ({"Retry-After": "-1"}, None),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "Date": "Wed, 21 Oct 2015 07:26:30 GMT",
+            },
+            90.0,
+        ),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "Date": "Wed, 21 Oct 2015 09:28:00 GMT",
+            },
+            0.0,
+        ),
+        ({"Retry-After": "soon", "Date": "Wed, 21 Oct 2015 07:26:30 GMT"}, None),
         ({"RateLimit": '"api";r=0;t=55'}, 55.0),
         ({"RateLimit": '"api"; r = 0; t = 55'}, 55.0),
         ({"RateLimit": '"api";r=10;t=55'}, None),
@@ -128,6 +143,14 @@ class TestPauses:
             assert self.get(hub) == 200
         assert len(waits) == 2
         assert all(0 <= wait <= 0.01 for wait in waits)
+
+    def test_a_refusal_is_final(self, waits: list[float], tmp_path) -> None:
+        with HubServer({"me/x": {"main": tmp_path}}) as hub:
+            hub.fail("refs", status=400, times=9)
+            with pytest.raises(HubError, match="400"):
+                self.get(hub)
+            assert hub.count("refs") == 1
+        assert not waits
 
     def test_a_server_that_wants_too_much(self, waits: list[float], tmp_path) -> None:
         with HubServer({"me/x": {"main": tmp_path}}) as hub:

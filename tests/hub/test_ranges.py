@@ -11,7 +11,7 @@ import pytest
 import stamina
 
 from pythia_fast.errors import HubError, MissingTokensError
-from pythia_fast.hub import ranges as module
+from pythia_fast.hub import body as module
 from pythia_fast.hub.files import HubFile
 from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.testing import HubServer
@@ -221,13 +221,14 @@ class Raw(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(206)
-        self.send_header("Content-Range", "bytes 0-4/10")
+        begin = int(self.headers["Range"].removeprefix("bytes=").partition("-")[0])
+        self.send_header("Content-Range", f"bytes {begin}-4/10")
         self.end_headers()
-        self.wfile.write(b"x" * self.nbytes)
+        self.wfile.write(b"x" * (self.nbytes - begin))
 
 
 @pytest.mark.parametrize(
-    ("nbytes", "reason"), [(7, "got more than the 5 bytes"), (3, "ends after 3 of 5 bytes")]
+    ("nbytes", "reason"), [(7, "got more than the 5 bytes"), (3, "ends after 0 of 2 bytes")]
 )
 def test_bodies_of_another_length(nbytes: int, reason: str) -> None:
     handler = type("Handler", (Raw,), {"nbytes": nbytes})
@@ -236,10 +237,12 @@ def test_bodies_of_another_length(nbytes: int, reason: str) -> None:
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_port}"
         reader = RangeReader(REPO, "0" * 40, endpoint=endpoint, **DATASET)
-        with pytest.raises(HubError, match=reason):
-            reader.read(HubFile("x", 10, None), 0, 5)
-        server.shutdown()
-        thread.join()
+        try:
+            with pytest.raises(HubError, match=reason):
+                reader.read(HubFile("x", 10, None), 0, 5)
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_no_server_at_all(file: HubFile) -> None:
