@@ -28,6 +28,7 @@ ROOMS = (
     "suite",
     "tokens",
     "kernels",
+    "store",
     "series",
     "model",
     "metrics",

@@ -2,6 +2,7 @@
 
 import click
 
+from pythia_fast.cli.cache import cache
 from pythia_fast.cli.checksum import checksum
 from pythia_fast.cli.demo import demo
 from pythia_fast.cli.frame import Group
@@ -36,6 +37,6 @@ def main() -> None:
 
 for _command in (
     *(demo, sweep, models, generate, view),
-    *(tokenize, stats, order, unshard, shard, checksum),
+    *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

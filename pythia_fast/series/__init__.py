@@ -4,19 +4,23 @@ Neither torch nor huggingface_hub is imported before it is needed: the Hub's ser
 `series.hub`.
 """
 
-from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile
+from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, FetchReport
 from pythia_fast.series.local import LocalSeries
+from pythia_fast.series.revision import Revision
 from pythia_fast.series.safetensors import read_safetensors
-from pythia_fast.series.sources import CheckpointSeries, open_series
+from pythia_fast.series.sources import Ahead, CheckpointSeries, open_series
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.torch_zip import read_torch_zip
 from pythia_fast.series.write import write_checkpoint, write_safetensors, write_torch_zip
 
 __all__ = [
+    "Ahead",
     "Checkpoint",
     "CheckpointFile",
     "CheckpointSeries",
+    "FetchReport",
     "LocalSeries",
+    "Revision",
     "TensorRange",
     "open_series",
     "read_safetensors",

@@ -1,17 +1,18 @@
 """One checkpoint: its open files, and where in them each weight lies, checked against the model."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 from pythia_fast.core import File
 from pythia_fast.digest import sha256
 from pythia_fast.errors import FormatError, MissingCheckpointError, WeightsError
 from pythia_fast.series.layout import WeightFiles
+from pythia_fast.series.revision import weights_digest
 from pythia_fast.series.safetensors import read_safetensors
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.torch_zip import read_torch_zip
@@ -38,13 +39,34 @@ class CheckpointFile:
     sha256: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class FetchReport:
+    """What it took to have the files of a checkpoint here.
+
+    `wait_s` was spent waiting for room on the disk, or for another process that fetched the same
+    file; `verify_s` on hashes that were not computed while the bytes came.
+    """
+
+    download_s: float = 0.0
+    verify_s: float = 0.0
+    wait_s: float = 0.0
+    received_bytes: int = 0
+
+
+class Held(Protocol):
+    """What keeps a checkpoint's files on the disk until it is closed."""
+
+    def close(self) -> None:
+        """Let go of them; a second time does nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The weights of one step, as byte ranges of files that stay open while this exists.
 
     `tensors` has exactly `architecture.shapes()`: names, shapes and a float dtype are checked, the
     buffers that older files carry are left out. `source` says where from, in words; `commit` is the
-    Hub's, None for a local folder.
+    Hub's, None for a local folder. `fetch` is None where nothing had to come from elsewhere.
     """
 
     step: int
@@ -53,7 +75,22 @@ class Checkpoint:
     architecture: Architecture
     files: tuple[CheckpointFile, ...]
     tensors: Mapping[str, TensorRange]
-    _opened: Mapping[str, File] = field(repr=False)
+    _opened: dict[str, File] = field(repr=False)
+    _tensors: dict[str, TensorRange] = field(repr=False)
+    fetch: FetchReport | None = None
+    _held: Held | None = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """Give back the files that were taken from a store, which may then evict them.
+
+        They are also closed, so that their room is free as soon as they are: `tensors` is empty
+        from then on. Closing again, or a checkpoint of a folder, does nothing. One that nobody has
+        any more is closed by itself.
+        """
+        if self._held is not None:
+            self._tensors.clear()
+            self._opened.clear()
+            self._held.close()
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -63,10 +100,7 @@ class Checkpoint:
         computed here, once, over the open files, so that what was verified is what is read.
         """
         digests = {file.name: file.sha256 or sha256(self._opened[file.name]) for file in self.files}
-        if len(digests) == 1:
-            return next(iter(digests.values()))
-        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return weights_digest(digests)
 
 
 def open_checkpoint(
@@ -77,8 +111,12 @@ def open_checkpoint(
     source: str,
     commit: str | None,
     architecture: Architecture,
+    fetch: FetchReport | None = None,
+    held: Held | None = None,
 ) -> Checkpoint:
     """Read the headers of the `opened` files, which are those of `weights`, and check them.
+
+    The checkpoint closes what is `held` for it, when it is closed itself.
 
     FormatError (and its kinds) for a malformed file or an index that does not fit its shards,
     WeightsError if the tensors are not the architecture's.
@@ -98,14 +136,18 @@ def open_checkpoint(
         if weights.index is not None and name not in tensors and not _BUFFER.fullmatch(name):
             raise FormatError(weights.index, f"{name[:200]!r} is not in {shard!r}, its shard")
     _check_weights(tensors, architecture, source)
+    ours = {name: tensors[name] for name in architecture.shapes()}
     return Checkpoint(
         step=step,
         source=source,
         commit=commit,
         architecture=architecture,
         files=tuple(description for description, _ in opened),
-        tensors=MappingProxyType({name: tensors[name] for name in architecture.shapes()}),
+        tensors=MappingProxyType(ours),
         _opened={description.name: file for description, file in opened},
+        _tensors=ours,
+        fetch=fetch,
+        _held=held,
     )
 
 

@@ -1,46 +1,55 @@
 """Checkpoints from the Hugging Face Hub, at commits that are pinned when first asked for.
 
-Downloading and caching is huggingface_hub's work. What it leaves out is here: the branch of a step
-is resolved once, nothing is ever taken from `main` instead, and the bytes are verified against the
-sha256 of the Hub's own listing, over the very file that is then read.
+The branch of a step is resolved once, nothing is ever taken from `main` instead, and the bytes are
+verified against the hash of the Hub's own listing. Files are kept in a store of this package, in a
+disk budget; what huggingface_hub's cache has already is read there, and left alone.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from huggingface_hub import HfApi
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub import constants
 
-from pythia_fast.core import File
-from pythia_fast.digest import sha256
+from pythia_fast.cache import expanded, parse_bytes
 from pythia_fast.errors import (
     ArgumentError,
-    ChecksumError,
+    FormatError,
     HubError,
     MissingCheckpointError,
 )
-from pythia_fast.hub.asking import COMMIT, LIBRARY, SHA256, ask
-from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
+from pythia_fast.hub.asking import COMMIT
+from pythia_fast.hub.download import Downloader
+from pythia_fast.hub.files import HubFile
+from pythia_fast.series.checkpoint import Checkpoint, open_checkpoint
+from pythia_fast.series.fetching import Begun, Fetched, Fetching
 from pythia_fast.series.layout import (
     CONFIG,
-    INDEX_LIMIT_BYTES,
+    INDEX_SUFFIX,
+    SINGLE_FILES,
+    WeightFiles,
     choose_weights,
     read_architecture,
+    weights_by_name,
 )
+from pythia_fast.series.listed import Listed
+from pythia_fast.series.lookahead import LookAhead, depth, in_daemons
+from pythia_fast.series.revision import Revision, weights_digest
+from pythia_fast.store import CheckpointStore, Stopped, Waiting, default_root
 from pythia_fast.suite.model_spec import ModelSpec
 
-T = TypeVar("T")
+_LISTED_AT_A_TIME = 8
 
 
 class HubSeries:
     """The checkpoints of a model of the suite, one branch `stepN` each.
 
-    `cache_dir` None is huggingface_hub's own cache, `endpoint` None its own server (HF_ENDPOINT).
-    Every branch's commit is taken from one listing at the first need and kept: a branch that moves
-    later does not matter to this object. Threads may share it.
+    `cache_dir` holds a store of this package, and may be a cache of huggingface_hub as well; None
+    is a folder beside huggingface_hub's own cache (HF_HOME). `endpoint` None is the Hub's own
+    server (HF_ENDPOINT). At most `disk_budget` bytes of weights ("500GB") are kept, None for what
+    the disk holds. Every branch's commit is taken from one listing at the first need and kept: a
+    branch that moves later does not matter to this object. Threads may share it.
     """
 
     def __init__(
@@ -49,15 +58,22 @@ class HubSeries:
         cache_dir: str | Path | None = None,
         *,
         endpoint: str | None = None,
+        disk_budget: int | str | None = None,
     ) -> None:
         if spec.repo is None:
             raise ArgumentError(f"{spec.name} is no model of the Hub: its spec names no repository")
         self.spec = spec
         self.repo = spec.repo
         self.cache_dir = cache_dir
-        self._api = HfApi(endpoint=endpoint, library_name=LIBRARY)
-        self._pinned: dict[str, str] | None = None
-        self._pinning = threading.Lock()
+        self._endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
+        self._store = CheckpointStore(default_root(cache_dir), budget_bytes=budget_bytes)
+        hub_cache = Path(constants.HF_HUB_CACHE) if cache_dir is None else expanded(cache_dir)
+        self._fetching = Fetching(self._store, hub_cache, self.repo, self._endpoint)
+        self._pinned: dict[int, str] = {}
+        self._listed = Listed(self.repo, self._endpoint, self._store.listings)
+        self._aheads: list[LookAhead] = []
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"HubSeries({self.name!r})"
@@ -70,7 +86,12 @@ class HubSeries:
     @property
     def source(self) -> str:
         """The repository's address."""
-        return f"{self._api.endpoint}/{self.repo}"
+        return f"{self._endpoint}/{self.repo}"
+
+    @property
+    def folder(self) -> Path:
+        """The store's folder; it need not exist yet."""
+        return self._store.places.root
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -81,13 +102,12 @@ class HubSeries:
         """The commit that the step's branch was at when first asked; one request for all steps.
 
         UnknownStepError for a step that the suite lacks, MissingCheckpointError if the Hub lacks
-        its branch, HubError if the Hub does not answer.
+        its branch, HubError if the Hub does not answer, and has not been asked before.
         """
         branch = self.spec.revision(step)
-        with self._pinning:
-            if self._pinned is None:
-                self._pinned = self._list_branches()
-        commit = self._pinned.get(branch)
+        with self._lock:
+            pinned = self._pinned.get(step)
+        commit = pinned or self._listed.branches().get(branch)
         if commit is None:
             raise MissingCheckpointError(
                 f"{self.repo} has no branch {branch} on the Hub, so step {step} was not uploaded; "
@@ -99,95 +119,203 @@ class HubSeries:
         """The step's commit: as long as it is the same, so are the weights."""
         return self.commit(step)
 
+    def pin(self, commits: Mapping[int, str]) -> None:
+        """Let these steps mean these commits from now on, wherever their branches are.
+
+        UnknownStepError; ArgumentError for what is no commit.
+        """
+        for step, commit in commits.items():
+            self.spec.revision(step)
+            if not COMMIT.fullmatch(commit):
+                raise ArgumentError(f"{commit!r} is no commit: 40 digits 0-9a-f are")
+        with self._lock:
+            self._pinned |= commits
+
+    def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
+        """What the Hub lists of each step: one request for all branches, one for each new commit.
+
+        UnknownStepError, and HubError if the Hub does not answer. What a step lacks is its `error`.
+        """
+        for step in steps:
+            self.spec.revision(step)
+        if not self._pinned.keys() >= set(steps):
+            self._listed.branches()  # once: where this fails, it fails for all
+        return dict(zip(steps, in_daemons(self._survey, steps, _LISTED_AT_A_TIME), strict=True))
+
+    @contextlib.contextmanager
+    def ahead(self, steps: Sequence[int]) -> Iterator[LookAhead]:
+        """While entered, the files that `open` will need are fetched, in this order.
+
+        ArgumentError if the disk budget is less than the largest of the steps needs, WriteError if
+        the disk is; UnknownStepError and HubError as in `survey`.
+        """
+        wanted = [
+            self._fetching.from_store(revision.commit or "", revision.files)
+            for revision in self.survey(steps).values()
+            if revision.error is None
+        ]
+        largest = max(wanted, default=[], key=_total)
+        self._store.room.require(largest)
+        look_ahead = LookAhead(
+            list(dict.fromkeys(steps)),
+            depth(self._store.room.budget_bytes, _total(largest)),
+            self._begin,
+            self._finish,
+            patience_s=self._listed.patience_s,
+        )
+        with self._lock:
+            self._aheads.append(look_ahead)
+        try:
+            yield look_ahead
+        finally:
+            look_ahead.close()
+            with self._lock:
+                self._aheads.remove(look_ahead)
+
+    def listing(self, branch: str) -> tuple[HubFile, ...]:
+        """All files at the top of a branch, "main" too, at the commit that it was first seen at.
+
+        MissingCheckpointError if there is no such branch, HubError if the Hub does not answer.
+        """
+        commit = self._listed.branches().get(branch)
+        if commit is None:
+            raise MissingCheckpointError(f"{self.repo} has no branch {branch} on the Hub")
+        return tuple(self._listed.files(commit).values())
+
     def open(self, step: int) -> Checkpoint:
-        """Download what the step needs and is not cached, verify it, and open it.
+        """The step's checkpoint; what is not here is downloaded, and all of it verified.
 
         The errors of `commit`, and: MissingCheckpointError if the revision lacks the config or
         weights, ChecksumError if a file is wrong even after a fresh download, FormatError and
-        WeightsError for what is in it, WriteError if the cache cannot be written.
+        WeightsError for what is in it, WriteError if the store cannot be written, ArgumentError if
+        the disk budget has no room for it.
         """
-        commit = self.commit(step)
+        revision = self._require(step)
+        commit = str(revision.commit)
         source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
-        listing = self._list_files(commit)
-        if CONFIG not in listing:
-            raise MissingCheckpointError(f"{source} has no {CONFIG}")
-        architecture = read_architecture(self._download_text(listing[CONFIG], commit))
-        weights = choose_weights(
-            listing.keys(), lambda name: self._download_text(listing[name], commit), source
-        )
-        return open_checkpoint(
-            weights,
-            [self._download_verified(listing[name], commit) for name in weights.names],
-            step=step,
-            source=source,
-            commit=commit,
-            architecture=architecture,
-        )
+        fetched = self._fetch(step)
+        try:
+            listing = self._listed.files(commit)
+            architecture = read_architecture(self._fetching.small(commit, listing[CONFIG]))
+            weights = self._choose_weights(commit, listing, source)
+            names = [file.path for file in revision.files]
+            if weights.index is not None and sorted(weights.names) != sorted(names):
+                raise FormatError(
+                    weights.index,
+                    f"the index of {source} names {len(weights.names)} shards, but "
+                    f"{len(names)} are there",
+                )
+            return open_checkpoint(
+                weights,
+                fetched.files,
+                step=step,
+                source=source,
+                commit=commit,
+                architecture=architecture,
+                fetch=fetched.report,
+                held=fetched.hold,
+            )
+        except BaseException:
+            fetched.hold.close()
+            raise
 
     def file(self, step: int, name: str) -> Path:
         """A small file of the step's revision, such as its tokenizer.json, downloaded if need be.
 
-        The errors of `commit`; MissingCheckpointError if the revision has no such file. The Hub
-        promises no sha256 for it.
+        The errors of `commit`; MissingCheckpointError if the revision has no such file.
         """
-        return self._download(name, self.commit(step))
-
-    def _list_branches(self) -> dict[str, str]:
-        refs = self._ask("its branches", partial(self._api.list_repo_refs, self.repo))
-        pinned = {branch.name: branch.target_commit for branch in refs.branches}
-        for branch, commit in pinned.items():
-            if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
-                raise HubError(f"{self.repo}: the Hub says that {branch} is at {commit!r}")
-        return pinned
-
-    def _list_files(self, commit: str) -> dict[str, RepoFile]:
-        """The files at the top of the repository by name."""
-
-        def list_all() -> list[RepoFile]:
-            tree = self._api.list_repo_tree(self.repo, revision=commit)
-            return [entry for entry in tree if isinstance(entry, RepoFile)]
-
-        entries = self._ask(f"the files of commit {commit}", list_all)
-        return {entry.path: entry for entry in entries if "/" not in entry.path}
-
-    def _download(self, name: str, commit: str, *, fresh: bool = False) -> Path:
-        download = partial(
-            self._api.hf_hub_download,
-            self.repo,
-            name,
-            revision=commit,
-            cache_dir=self.cache_dir,
-            force_download=fresh,
-        )
-        return Path(str(self._ask(f"{name} of commit {commit}", download)))
-
-    def _download_text(self, entry: RepoFile, commit: str) -> Path:
-        """A config or an index, for which the Hub promises no sha256."""
-        if entry.size > INDEX_LIMIT_BYTES:
-            raise HubError(
-                f"{self.repo}: {entry.path} has {entry.size} bytes; {INDEX_LIMIT_BYTES} are allowed"
+        commit = self.commit(step)
+        file = self._listed.files(commit).get(name)
+        if file is None:
+            raise MissingCheckpointError(
+                f"{self.repo}: {name} of commit {commit} is not on the Hub"
             )
-        return self._download(entry.path, commit)
+        return self._fetching.small(commit, file)
 
-    def _download_verified(self, entry: RepoFile, commit: str) -> tuple[CheckpointFile, File]:
-        """A weights file, open, whose bytes have the sha256 that the Hub lists for it."""
-        promised = entry.lfs.sha256 if entry.lfs is not None else None
-        if promised is None or not SHA256.fullmatch(promised):
-            raise HubError(
-                f"{self.repo}: the Hub lists no sha256 for {entry.path} of commit {commit}, so "
-                "its bytes cannot be verified"
-            )
-        for fresh in (False, True):
-            path = self._download(entry.path, commit, fresh=fresh)
-            file = File(path)
-            if file.size == entry.size and sha256(file) == promised:
-                return CheckpointFile(entry.path, path, file.size, promised), file
-        raise ChecksumError(
-            f"{self.repo}: {entry.path} of commit {commit} does not have the sha256 {promised} "
-            f"that the Hub lists, even after a fresh download; the wrong bytes are in {path}"
+    def _survey(self, step: int) -> Revision:
+        """The step's files by the Hub's listing; a look into an index where that leaves a doubt."""
+        try:
+            commit = self.commit(step)
+            listing = self._listed.files(commit)
+        except MissingCheckpointError as error:
+            return Revision(step, error=error)
+        source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
+        try:
+            names = weights_by_name(listing)
+            if names is None:
+                names = self._choose_weights(commit, listing, source).names
+        except (MissingCheckpointError, FormatError) as error:
+            return Revision(step, commit, error=error)
+        files = tuple(listing[name] for name in names)
+        if CONFIG not in listing:
+            missing = MissingCheckpointError(f"{source} has no {CONFIG}")
+            return Revision(step, commit, files, error=missing)
+        for file in files:
+            if file.sha256 is None:
+                unknown = HubError(
+                    f"{self.repo}: the Hub lists no sha256 for {file.path} of commit {commit}, so "
+                    "its bytes cannot be verified"
+                )
+                return Revision(step, commit, files, error=unknown)
+        return Revision(
+            step,
+            commit,
+            files,
+            weights_sha256=weights_digest({file.path: file.sha256 or "" for file in files}),
+            here_bytes=self._fetching.here_bytes(commit, files),
         )
 
-    def _ask(self, what: str, request: Callable[[], T]) -> T:
-        return ask(
-            self.repo, what, request, endpoint=self._api.endpoint, missing=MissingCheckpointError
+    def _require(self, step: int) -> Revision:
+        revision = self._survey(step)
+        if revision.error is not None:
+            raise revision.error
+        return revision
+
+    def _choose_weights(
+        self, commit: str, listing: Mapping[str, HubFile], source: str
+    ) -> WeightFiles:
+        return choose_weights(
+            listing.keys(), lambda name: self._fetching.small(commit, listing[name]), source
         )
+
+    def _fetch(self, step: int) -> Fetched:
+        """The step's weights, from a look-ahead or now."""
+        with self._lock:
+            aheads = tuple(self._aheads)
+        for look_ahead in aheads:
+            fetched = look_ahead.take(step)
+            if fetched is not None:
+                return fetched
+        waiting = Waiting(
+            stopped=lambda: any(each.stopped for each in aheads),
+            shed=lambda: any(each.shed() for each in aheads),
+            closes=bool(aheads),
+        )
+        try:
+            with Downloader(patience_s=self._listed.patience_s) as downloader:
+                return self._finish(self._begin(step, waiting, downloader))
+        except Stopped as error:
+            raise HubError(f"step {step} of {self.name} is not fetched any more") from error
+
+    def _begin(self, step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        revision = self._require(step)
+        commit = str(revision.commit)
+        self._store.room.require(self._fetching.from_store(commit, revision.files))
+        return self._fetching.begin(commit, revision.files, waiting, downloader)
+
+    def _finish(self, begun: Begun) -> Fetched:
+        """Let the small files that `open` reads come while the large ones do."""
+        try:
+            listing = self._listed.files(begun.commit)
+            shards = [file.path for file in begun.files if file.path not in SINGLE_FILES]
+            indexes = {name + INDEX_SUFFIX for name in SINGLE_FILES if shards}
+            for name in sorted({CONFIG, *indexes} & listing.keys()):
+                self._fetching.small(begun.commit, listing[name], begun.downloader)
+        except BaseException:
+            self._fetching.abandon(begun)
+            raise
+        return self._fetching.finish(begun)
+
+
+def _total(files: Sequence[HubFile]) -> int:
+    return sum(file.size for file in files)

@@ -4,6 +4,7 @@ An index is a stranger's text: a shard is only ever looked up by its bare name a
 are known to be there.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,24 @@ def choose_weights(
     raise MissingCheckpointError(
         f"{where} holds no weights: neither {' nor '.join(SINGLE_FILES)}, whole or in shards{hint}"
     )
+
+
+def weights_by_name(available: Collection[str]) -> tuple[str, ...] | None:
+    """The weights among file names, without a look into an index.
+
+    None where names leave a doubt: not just one set of shards "-0000x-of-0000y", and all of it.
+    """
+    for name in SINGLE_FILES:
+        if name in available:
+            return (name,)
+        if name + INDEX_SUFFIX in available:
+            stem, suffix = Path(name).stem, Path(name).suffix
+            shard = re.compile(rf"{stem}-(\d{{5}})-of-(\d{{5}}){re.escape(suffix)}", re.ASCII)
+            found = sorted(other for other in available if shard.fullmatch(other))
+            count = len(found)
+            whole = [f"{stem}-{k:05}-of-{count:05}{suffix}" for k in range(1, count + 1)]
+            return tuple(found) if found and found == whole else None
+    return None
 
 
 def read_architecture(path: Path) -> Architecture:

@@ -1,25 +1,45 @@
 """Checkpoints from a folder in the Hub's layout: `stepN/` with a config.json and weights."""
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_fast.core import File
-from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError, WeightsError
+from pythia_fast.errors import (
+    FormatError,
+    MissingCheckpointError,
+    PythiaFastError,
+    ReadError,
+    WeightsError,
+)
+from pythia_fast.hub.files import HubFile
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.layout import (
     CONFIG,
     INDEX_SUFFIX,
     SINGLE_FILES,
+    WeightFiles,
     choose_weights,
     read_architecture,
 )
+from pythia_fast.series.revision import Revision
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.steps import unknown_step
 
 _STEP = re.compile(r"step(0|[1-9]\d*)", re.ASCII)
 _NEOX_STEP = re.compile(r"global_step\d+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class AllHere:
+    """The look-ahead of a folder, which has nothing to fetch."""
+
+    received_bytes: int = 0
+    waits_for_room: bool = False
 
 
 class LocalSeries:
@@ -79,6 +99,21 @@ class LocalSeries:
             lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def pin(self, commits: Mapping[int, str]) -> None:
+        """Nothing: a folder has no commits."""
+
+    def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
+        """The names and sizes of each step's weights; no weights are read, so no digest is known.
+
+        UnknownStepError. What is missing or malformed is the `error` of its step.
+        """
+        return {step: self._survey(step) for step in steps}
+
+    @contextlib.contextmanager
+    def ahead(self, steps: Sequence[int]) -> Iterator[AllHere]:
+        """Nothing: the files are here."""
+        yield AllHere()
+
     def open(self, step: int) -> Checkpoint:
         """The checkpoint of one step.
 
@@ -89,13 +124,7 @@ class LocalSeries:
         if step not in self.steps:
             raise unknown_step(step, self.steps, series=self.name)
         folder = self.folder / f"step{step}"
-        names = _file_names(folder)
-        if unfinished := sorted(name for name in names if name.endswith(".incomplete")):
-            raise MissingCheckpointError(
-                f"{folder} is half written: {unfinished[0]} says that a writer or a download is "
-                "still at work or was cut; finish it, or remove that file if nothing is missing"
-            )
-        weights = choose_weights(names, lambda name: folder / name, str(folder))
+        weights = _weights(folder)
         opened = []
         for name in weights.names:
             file = File(folder / name)
@@ -108,6 +137,18 @@ class LocalSeries:
             commit=None,
             architecture=self._architecture(step, folder),
         )
+
+    def _survey(self, step: int) -> Revision:
+        if step not in self.steps:
+            raise unknown_step(step, self.steps, series=self.name)
+        folder = self.folder / f"step{step}"
+        try:
+            files = tuple(
+                HubFile(name, File(folder / name).size, None) for name in _weights(folder).names
+            )
+        except PythiaFastError as error:
+            return Revision(step, error=error)
+        return Revision(step, files=files, here_bytes=sum(file.size for file in files))
 
     def _config(self, step: int) -> Path | None:
         own = self.folder / f"step{step}" / CONFIG
@@ -150,6 +191,17 @@ def _find_steps(folder: Path) -> tuple[int, ...]:
             "as in mymodel/step1000/, and give mymodel"
         )
     raise MissingCheckpointError(f"{folder} has no checkpoints: no folder named step0, step1, …")
+
+
+def _weights(folder: Path) -> WeightFiles:
+    """The weights files of a step's folder, none of them half written."""
+    names = _file_names(folder)
+    if unfinished := sorted(name for name in names if name.endswith(".incomplete")):
+        raise MissingCheckpointError(
+            f"{folder} is half written: {unfinished[0]} says that a writer or a download is "
+            "still at work or was cut; finish it, or remove that file if nothing is missing"
+        )
+    return choose_weights(names, lambda name: folder / name, str(folder))
 
 
 def _file_names(folder: Path) -> set[str]:

@@ -1,15 +1,30 @@
 """A series of checkpoints, from a folder or from the Hub: what a sweep goes through."""
 
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from pythia_fast.cache import expanded
+from pythia_fast.cache import expanded, parse_bytes
 from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.local import LocalSeries
+from pythia_fast.series.revision import Revision
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import spec
+
+
+class Ahead(Protocol):
+    """What is going on while the files of steps to come are fetched; cheap to ask."""
+
+    @property
+    def received_bytes(self) -> int:
+        """What has come over the network since it began."""
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the next checkpoint waits for the disk, not for the network."""
 
 
 class CheckpointSeries(Protocol):
@@ -24,6 +39,10 @@ class CheckpointSeries(Protocol):
         """Where they come from: the folder's path or the repository's address."""
 
     @property
+    def folder(self) -> Path:
+        """Where the files are, or will be; it need not exist yet."""
+
+    @property
     def spec(self) -> ModelSpec:
         """What is known of the model."""
 
@@ -34,21 +53,50 @@ class CheckpointSeries(Protocol):
     def identity(self, step: int) -> str:
         """A cheap text that changes when the step's weights may have changed."""
 
+    def pin(self, commits: Mapping[int, str]) -> None:
+        """Let these steps mean these commits from now on, wherever their branches are.
+
+        A folder has no commits, and nothing to pin. UnknownStepError.
+        """
+
+    def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
+        """What is known of each step before the first byte of its weights is fetched.
+
+        What is missing is the `error` of its step. UnknownStepError for a step that the series does
+        not have, HubError if the Hub does not answer.
+        """
+
+    def ahead(self, steps: Sequence[int]) -> AbstractContextManager[Ahead]:
+        """While entered, the files that `open` will need are fetched, in this order.
+
+        Steps are to be opened in this order too: those before one that is opened are forgotten. A
+        step that cannot be fetched fails when it is opened. Leaving it stops all that is under way,
+        within about a second; an `open` that waits for it then raises HubError. ArgumentError if
+        the disk budget is less than the largest of the steps needs.
+        """
+
     def open(self, step: int) -> Checkpoint:
         """The checkpoint of one step; its files are here, open and checked when this returns.
 
-        UnknownStepError, MissingCheckpointError, FormatError, WeightsError, ChecksumError,
-        HubError or ReadError.
+        Whoever is done with it closes it. UnknownStepError, MissingCheckpointError, FormatError,
+        WeightsError, ChecksumError, HubError, ReadError, WriteError or ArgumentError.
         """
 
 
-def open_series(model: str | Path, *, cache_dir: str | Path | None = None) -> CheckpointSeries:
+def open_series(
+    model: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    disk_budget: int | str | None = None,
+) -> CheckpointSeries:
     """The series that `model` means: a folder with `stepN/`, or a model of the suite by its name.
 
     A text is first a folder if it looks like a path (it has a separator, or begins with "." or
-    "~"), otherwise first a model. `cache_dir` is where the Hub's files go, None for its usual
-    cache. UnknownModelError if it is neither.
+    "~"), otherwise first a model. `cache_dir` is where the Hub's files go, None for the usual
+    place, `disk_budget` how many bytes of them may be there at a time ("500GB"), None for what the
+    disk holds. UnknownModelError if it is neither, ArgumentError if the budget is no size.
     """
+    budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     folder = existing_folder(model)
     if isinstance(model, Path):
         if folder is None:
@@ -67,7 +115,7 @@ def open_series(model: str | Path, *, cache_dir: str | Path | None = None) -> Ch
         raise
     from pythia_fast.series.hub import HubSeries  # here: huggingface_hub takes long to import
 
-    return HubSeries(found, cache_dir=cache_dir)
+    return HubSeries(found, cache_dir=cache_dir, disk_budget=budget_bytes)
 
 
 def existing_folder(model: str | Path) -> Path | None:

@@ -253,7 +253,7 @@ def test_answers_that_make_no_sense(hub: HubServer, folder: Path, tmp_path: Path
     repository = hub._state.repositories[REPO]
     original = repository.branches["step0"]
     repository.branches["step0"] = type(original)("../../etc", original.files)
-    with pytest.raises(HubError, match=r"step0 is at '\.\./\.\./etc'"):
+    with pytest.raises(HubError, match=r"'step0' is at '\.\./\.\./etc'"):
         HubSeries(spec("14m"), tmp_path / "cache", endpoint=hub.url).open(0)
 
 

@@ -1,0 +1,221 @@
+"""Checkpoints fetched before they are asked for, in the order in which they will be."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pythia_fast.errors import HubError
+from pythia_fast.hub.download import PATIENCE_S, Downloader
+from pythia_fast.series.fetching import Begun, Fetched
+from pythia_fast.store import Stopped, Waiting
+
+DEEPEST = 8
+WITHOUT_BUDGET = 4
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Begin = Callable[[int, Waiting, Downloader], Begun]
+Finish = Callable[[Begun], Fetched]
+
+
+def depth(budget_bytes: int | None, largest_bytes: int) -> int:
+    """How many checkpoints may be on their way or wait, beside the two at work."""
+    if budget_bytes is None or not largest_bytes:
+        return WITHOUT_BUDGET
+    return min(DEEPEST, max(1, budget_bytes // largest_bytes - 2))
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One step: fetched when its future is done; `begun` from when it has a place in the queue."""
+
+    future: Future[Fetched] = field(default_factory=Future)
+    begun: bool = False
+    awaited: bool = False
+    dropped: bool = False
+
+
+class LookAhead:
+    """Fetches `steps` in turn, at most `depth` at a time that have not been taken.
+
+    `begin` claims a step's files and lets them come, one step after the other; `finish` waits for
+    them, in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[int],
+        depth: int,
+        begin: Begin,
+        finish: Finish,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.downloader = Downloader(patience_s=patience_s)
+        self._entries = {step: _Entry() for step in steps}  # those not taken, in order
+        self._depth = depth
+        self._begin, self._finish = begin, finish
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._claims = False
+        self._shed: Future[Fetched] | None = None
+        self._pool = ThreadPoolExecutor(depth + DEEPEST, "pythia-fast-ahead")
+        self._thread = threading.Thread(target=self._go, name="pythia-fast-ahead", daemon=True)
+        self._thread.start()
+
+    @property
+    def received_bytes(self) -> int:
+        """What has come over the network since it began."""
+        return self.downloader.received_bytes
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether the next checkpoint waits for the disk, not for the network."""
+        return self._claims
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been left."""
+        return self._stopped
+
+    def take(self, step: int) -> Fetched | None:
+        """The files of a step, once they are here; None if it is not, or no longer, in the list.
+
+        Steps before it are given up. The step's own error if it could not be fetched.
+        """
+        with self._changed:
+            entry = self._entries.get(step)
+            if entry is None:
+                return None
+            for earlier in list(self._entries):
+                if earlier == step:
+                    break
+                self._drop(earlier)
+            entry.awaited = True
+            self._changed.notify_all()
+        try:
+            fetched = entry.future.result()
+        finally:
+            with self._changed:
+                self._entries.pop(step, None)
+                self._changed.notify_all()
+        return fetched
+
+    def shed(self) -> bool:
+        """Give up the step that would be needed last of those that have room; False if none has."""
+        with self._changed:
+            if self._shed is not None and not self._shed.done():
+                return True
+            for step, entry in reversed(self._entries.items()):
+                if entry.begun and not entry.awaited:
+                    self._shed = entry.future
+                    self._drop(step)
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Stop all that is under way, and give back what nobody has taken."""
+        with self._changed:
+            self._stopped = True
+            for step in list(self._entries):
+                if not self._entries[step].awaited:
+                    self._drop(step)
+            self._changed.notify_all()
+        self.downloader.close()
+        self._thread.join()
+        self._pool.shutdown(wait=True)
+
+    def _drop(self, step: int) -> None:
+        """Nobody will take this step: what came of it, or will, is given back."""
+        entry = self._entries.pop(step)
+        entry.dropped = True
+        if entry.begun:
+            entry.future.add_done_callback(_give_back)
+        self._changed.notify_all()
+
+    def _go(self) -> None:
+        while (following := self._next()) is not None:
+            step, entry = following
+            waiting = Waiting(
+                stopped=lambda entry=entry: self._stopped or entry.dropped,  # type: ignore[misc]
+                urgent=lambda entry=entry: entry.awaited,  # type: ignore[misc]
+                closes=True,
+            )
+            try:
+                self._claims = True
+                begun = self._begin(step, waiting, self.downloader)
+            except BaseException as error:
+                entry.future.set_exception(self._told(error))
+            else:
+                self._pool.submit(self._complete, entry, begun)
+            finally:
+                self._claims = False
+        with self._changed:
+            for entry in self._entries.values():
+                if not entry.begun:
+                    entry.future.set_exception(self._told(Stopped()))
+
+    def _next(self) -> tuple[int, _Entry] | None:
+        """The next step once there is a place for it; None if there is none, or it is over."""
+        with self._changed:
+            while True:
+                waiting = [each for each in self._entries.items() if not each[1].begun]
+                if self._stopped or not waiting:
+                    return None
+                at_work = len(self._entries) - len(waiting)
+                if at_work < self._depth or waiting[0][1].awaited:
+                    waiting[0][1].begun = True
+                    return waiting[0]
+                self._changed.wait()
+
+    def _complete(self, entry: _Entry, begun: Begun) -> None:
+        try:
+            fetched = self._finish(begun)
+        except BaseException as error:
+            entry.future.set_exception(self._told(error))
+        else:
+            entry.future.set_result(fetched)
+
+    def _told(self, error: BaseException) -> BaseException:
+        if self._stopped or isinstance(error, Stopped):
+            return HubError("the checkpoint is not fetched any more: its look-ahead was left")
+        return error
+
+
+def _give_back(future: Future[Fetched]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().hold.close()
+
+
+def in_daemons(work: Callable[[Item], Result], items: Sequence[Item], count: int) -> list[Result]:
+    """`work` of each item, in order, in `count` threads; the first error ends it.
+
+    Unlike those of an executor, threads that still wait for an answer then are not waited for,
+    neither by an interrupt nor at the end of the process.
+    """
+    futures: list[Future[Result]] = [Future() for _ in items]
+    tasks = iter(list(zip(futures, items, strict=True)))
+    taking = threading.Lock()
+    over = threading.Event()
+
+    def go() -> None:
+        while not over.is_set():
+            with taking:
+                task = next(tasks, None)
+            if task is None:
+                return
+            future, item = task
+            try:
+                future.set_result(work(item))
+            except BaseException as error:
+                future.set_exception(error)
+
+    for _ in range(min(count, len(items))):
+        threading.Thread(target=go, name="pythia-fast-survey", daemon=True).start()
+    try:
+        return [future.result() for future in futures]
+    finally:
+        over.set()

@@ -1,0 +1,56 @@
+"""Whether a file is what its name in the store says, asked once in a process."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+
+from pythia_fast.core import File
+from pythia_fast.digest import sha256
+
+_CHUNK_BYTES = 2**18
+_GIT = "git-"
+
+
+class Verified:
+    """Files whose bytes this process has hashed, or has verified while they came.
+
+    A file is known by its place on the disk, its size and its times: one that somebody has written
+    to since is hashed again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, digest: str, status: os.stat_result) -> None:
+        """The file has been verified as it is."""
+        with self._lock:
+            self._known[digest] = _mark(status)
+
+    def has(self, digest: str, status: os.stat_result) -> bool:
+        """Whether it was, and is still the same."""
+        with self._lock:
+            return self._known.get(digest) == _mark(status)
+
+
+def digest_is(digest: str, file: File, *, seen: Callable[[int], None] | None = None) -> bool:
+    """Hash an open file, by its sha256 or as git does. ReadError.
+
+    `seen` is told how many bytes each step has added, and may raise to stop it.
+    """
+    if not digest.startswith(_GIT):
+        return sha256(file, seen=seen) == digest
+    found = hashlib.sha1(_git_head(file.size))
+    for offset in range(0, file.size, _CHUNK_BYTES):
+        found.update(file.read(offset, min(_CHUNK_BYTES, file.size - offset)))
+    return found.hexdigest() == digest.removeprefix(_GIT)
+
+
+def _git_head(size: int) -> bytes:
+    return b"blob %d\0" % size
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    # not st_ctime, which a rename changes
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,146 @@
+"""Whether there is room in a store, within its budget and on its disk, and making some."""
+
+import errno
+from collections.abc import Collection, Mapping
+
+from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.hub.files import HubFile
+from pythia_fast.store.claims import Waiting
+from pythia_fast.store.contents import Contents, free_bytes
+from pythia_fast.store.evicting import candidates, evict, last_used
+from pythia_fast.store.leases import Claims, Lease
+from pythia_fast.store.places import Places, digest_of, is_small
+
+SPARE_BYTES = 16 * 2**20
+"""What is left free on the disk, for results and records."""
+
+
+class Room:
+    """The room of one store, `budget_bytes` in all, or what the disk has."""
+
+    def __init__(self, places: Places, lease: Lease, budget_bytes: int | None) -> None:
+        self.places = places
+        self.lease = lease
+        self.budget_bytes = budget_bytes
+
+    def require(self, files: Collection[HubFile]) -> None:
+        """Whether the files could ever be here together, whatever else goes.
+
+        ArgumentError if the budget is too small for that, WriteError if the disk is.
+        """
+        contents = Contents.of(self.places)
+        wanted = {digest_of(file): file.size for file in files}
+        needed = sum(wanted.values())
+        foreign = sum(
+            nbytes
+            for digest, nbytes in contents.blobs.items()
+            if digest not in wanted and last_used(self.places, digest) is None
+        )
+        if self.budget_bytes is not None and needed + foreign > self.budget_bytes:
+            others = (
+                f", beside {_size(foreign)} of files in {self.places.blobs} that were put there "
+                "by somebody and are never removed"
+                if foreign
+                else ""
+            )
+            raise ArgumentError(
+                f"a disk budget of {_size(self.budget_bytes)} is too small: one checkpoint needs "
+                f"{_size(needed)}{others}; give at least {needed + foreign} bytes, better three "
+                "times what a checkpoint takes"
+            )
+        here = sum(contents.blobs.get(digest, 0) for digest in wanted)
+        ours = contents.used_bytes(()) - foreign - here
+        if needed - here > free_bytes(self.places) + ours - SPARE_BYTES:
+            raise WriteError(
+                errno.ENOSPC,
+                f"{self.places.root} has {_size(free_bytes(self.places))} free, but one checkpoint "
+                f"needs {_size(needed)}: free some room, or give another cache_dir",
+            )
+
+    def make(self, nbytes: int, keep: Collection[str] = ()) -> int:
+        """Evict until so many bytes are freed, or nothing is left to evict; how many were."""
+        freed = 0
+        contents = Contents.of(self.places)
+        for candidate in candidates(self.places, contents, self._claims(), keep):
+            if freed >= nbytes:
+                break
+            freed += evict(self.places, self.lease, candidate)
+        return freed
+
+    def find(
+        self,
+        missing: Mapping[str, int],
+        wanted: Mapping[str, int],
+        waiting: Waiting,
+    ) -> bool:
+        """Whether the missing files may come, now or after something was evicted for them."""
+        excess = self.excess(missing, waiting)
+        if excess <= 0:
+            return True
+        contents = Contents.of(self.places)
+        found = candidates(self.places, contents, self._claims(), wanted)
+        evictable = sum(candidate.nbytes for candidate in found)
+        if evictable >= excess:
+            self.make(excess, wanted)
+            return self.excess(missing, waiting) <= 0
+        if waiting.urgent():
+            self.lease.wait_for(sum(missing.values()))
+            if not waiting.shed():
+                self._require_hope(excess, wanted, waiting)
+        return False
+
+    def excess(self, missing: Mapping[str, int], waiting: Waiting) -> int:
+        """By how many bytes the missing files are too many: positive means no room."""
+        others = self.lease.others()
+        claims = [*others, self.lease.claims]
+        contents = Contents.of(self.places)
+        first = 0 if waiting.urgent() else sum(each.waiting_bytes for each in others)
+        # what is there of our own missing files is counted in full, with them
+        used = contents.used_bytes(claims) - sum(
+            contents.partials.get(digest, 0) for digest in missing
+        )
+        needed = sum(missing.values()) + first
+        there = sum(min(size, contents.partials.get(digest, 0)) for digest, size in missing.items())
+        disk = (
+            needed - there + contents.coming_bytes(claims) + SPARE_BYTES - free_bytes(self.places)
+        )
+        if self.budget_bytes is None:
+            return disk
+        return max(disk, used + needed - self.budget_bytes)
+
+    def _require_hope(self, excess: int, wanted: Mapping[str, int], waiting: Waiting) -> None:
+        """ArgumentError or WriteError if nobody will make the room that is missing."""
+        if any(_large(each.using) or each.fetching for each in self.lease.others()):
+            return
+        own = self.lease.claims
+        in_use = _large(own.using) - set(wanted)
+        if own.fetching or (in_use and waiting.closes):
+            return
+        if in_use and self.budget_bytes is not None:
+            held = sum(Contents.of(self.places).blobs.get(digest, 0) for digest in in_use)
+            raise ArgumentError(
+                f"a disk budget of {_size(self.budget_bytes)} has no room for one more checkpoint "
+                f"of {_size(sum(wanted.values()))}: this process has {_size(held)} open; close "
+                "those checkpoints first (Checkpoint.close), or give more"
+            )
+        raise WriteError(
+            errno.ENOSPC,
+            f"{self.places.root} lacks {_size(excess)} for a checkpoint of "
+            f"{_size(sum(wanted.values()))}, and nothing is left there that may be removed: free "
+            "some room, or give another cache_dir",
+        )
+
+    def _claims(self) -> list[Claims]:
+        return [*self.lease.others(), self.lease.claims]
+
+
+def _large(digests: Collection[str]) -> set[str]:
+    """Those that take room."""
+    return {digest for digest in digests if not is_small(digest)}
+
+
+def _size(nbytes: int) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{nbytes / scale:.1f} {unit}"
+    return f"{nbytes} bytes"

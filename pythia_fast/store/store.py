@@ -1,0 +1,274 @@
+"""Checkpoint files by their hash, shared by processes, within a budget of the disk.
+
+Who wants files claims all of a checkpoint at once: those that are here are then in use, for the
+others there is room. So no two processes can each wait for room that the other one has taken for
+half a checkpoint.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from pythia_fast.cache import expanded
+from pythia_fast.core import File
+from pythia_fast.errors import WriteError
+from pythia_fast.hub.files import HubFile
+from pythia_fast.publish import partial_of, write_error
+from pythia_fast.store.claims import Claim, Hold, Stopped, Waiting
+from pythia_fast.store.evicting import last_used, recover, restore
+from pythia_fast.store.hashing import Verified, digest_is
+from pythia_fast.store.leases import Lease
+from pythia_fast.store.listings import Listings
+from pythia_fast.store.places import Places, digest_of, write_bytes, write_record
+from pythia_fast.store.room import Room
+
+LOOK_AGAIN_S = 0.25
+"""How often a claim that waits looks whether there is room."""
+
+SAID_AFTER_S = 60.0
+"""How long a claim that somebody needs now waits before it says so in the log."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What a system says whose disk, or one's part of it, is full."""
+
+FOLDER = "checkpoints"
+
+_log = logging.getLogger("pythia_fast")
+
+
+class CheckpointStore:
+    """The files under `root`, of which at most `budget_bytes` are there at a time.
+
+    Threads may share it. Errors: WriteError and ReadError where the system refuses.
+    """
+
+    def __init__(self, root: Path, *, budget_bytes: int | None = None) -> None:
+        self.places = Places(root)
+        self.lease = Lease(self.places.leases)
+        self.room = Room(self.places, self.lease, budget_bytes)
+        self.listings = Listings(self.places)
+        self._verified = Verified()
+        self._claiming = threading.Lock()
+        self._recovered = False
+
+    def __repr__(self) -> str:
+        return f"CheckpointStore({str(self.places.root)!r})"
+
+    def has(self, file: HubFile) -> bool:
+        """Whether a file of that hash and size is here; nothing is held, or verified."""
+        try:
+            return self.places.blob(digest_of(file)).stat().st_size == file.size
+        except OSError:
+            return False
+
+    def hold(self, *digests: str) -> Hold | None:
+        """Take blobs, so that they stay; None if one of them is not here."""
+        self.lease.use(*digests)
+        hold = Hold(self.lease, digests)
+        try:
+            if all(self._is_here(digest) for digest in digests):
+                self._touch(digests)
+                return hold
+        except BaseException:
+            hold.close()
+            raise
+        hold.close()
+        return None
+
+    def claim(self, files: Collection[HubFile], waiting: Waiting) -> Claim:
+        """Wait until the files may be had: hold those that are here, have room for the others.
+
+        Files that another process fetches are waited for. Afterwards each missing file is either
+        `publish`ed or `give_up`. Stopped if it was; ArgumentError or WriteError if there will never
+        be room.
+        """
+        wanted = {digest_of(file): file.size for file in files}
+        if not wanted:
+            return Claim(Hold(self.lease, ()), (), (), 0.0)
+        started = time.monotonic()
+        waited = said = False
+        try:
+            while True:
+                if waiting.stopped():
+                    raise Stopped
+                with self._claiming:
+                    claim = self._try(wanted, waiting)
+                if claim is not None:
+                    waited_s = time.monotonic() - started if waited else 0.0
+                    return Claim(claim.hold, claim.here, claim.missing, waited_s)
+                waited = True
+                if not said and waiting.urgent() and time.monotonic() - started > SAID_AFTER_S:
+                    said = True
+                    _log.warning(
+                        "a checkpoint waits for room in %s, or for another process that fetches it",
+                        self.places.root,
+                    )
+                _pause(waiting.stopped)
+        finally:
+            if waited:
+                self.lease.wait_for(0)
+
+    def publish(self, repo: str, commit: str, file: HubFile) -> None:
+        """Let a file that was claimed, and is complete and verified in `partial`, be a blob."""
+        digest = digest_of(file)
+        partial = self.places.partial(digest)
+        origin = {"repo": repo, "path": file.path, "commit": commit, "size": file.size}
+        try:
+            self._verified.add(digest, partial.stat())
+            # first: a blob without it would never go
+            self._write(lambda: write_record(self.places.origin(digest), origin))
+            self.places.blobs.mkdir(parents=True, exist_ok=True)
+            partial.replace(self.places.blob(digest))
+            if last_used(self.places, digest) is None:
+                write_record(self.places.origin(digest), origin)
+        except WriteError:
+            raise
+        except OSError as error:
+            raise write_error(self.places.blob(digest), error) from error
+        self.lease.fetched(digest)
+
+    def give_up(self, digests: Collection[str]) -> None:
+        """These files are not fetched after all; what has come of them stays."""
+        self.lease.fetched(*digests)
+
+    def scratch(self, digest: str) -> Path:
+        """A name for a file in the making that is nobody else's. WriteError."""
+        self._make_folders()
+        return partial_of(self.places.partial(digest))
+
+    def put(self, repo: str, commit: str, file: HubFile, content: bytes) -> Path:
+        """Keep a small file whose bytes are here, and have been verified."""
+        digest = digest_of(file)
+        write_record(
+            self.places.origin(digest),
+            {"repo": repo, "path": file.path, "commit": commit, "size": file.size},
+        )
+        write_bytes(self.places.blob(digest), content)
+        return self.places.blob(digest)
+
+    def verify(
+        self, digest: str, file: File, *, stopped: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Whether an open file has that digest: hashed, unless this process has done so before.
+
+        Stopped if `stopped` says so meanwhile.
+        """
+
+        def seen(_: int) -> None:
+            if stopped():
+                raise Stopped
+
+        status = os.fstat(file.fileno())
+        if not self._verified.has(digest, status):
+            if not digest_is(digest, file, seen=seen):
+                return False
+            self._verified.add(digest, status)
+        return True
+
+    def quarantine(self, digest: str) -> None:
+        """Put a blob that is not what its name says out of the way, if it is there."""
+        target = self.places.quarantine(digest)
+        try:
+            self.places.partials.mkdir(parents=True, exist_ok=True)
+            self.places.blob(digest).replace(target)
+        except FileNotFoundError:
+            pass  # another process has done it
+        except OSError as error:
+            raise write_error(target, error) from error
+
+    def _try(self, wanted: Mapping[str, int], waiting: Waiting) -> Claim | None:
+        """The claim, or None if it has to wait; then nothing is held."""
+        self._make_folders()
+        digests = tuple(wanted)
+        self._write(lambda: self.lease.use(*digests))
+        hold = Hold(self.lease, digests)
+        claim = None
+        try:
+            here = tuple(digest for digest in digests if self._is_here(digest))
+            missing = {digest: wanted[digest] for digest in digests if digest not in here}
+            if not missing or self._reserve(missing, wanted, waiting):
+                self._touch(here)
+                claim = Claim(hold, here, tuple(missing), 0.0)
+        finally:
+            if claim is None:
+                hold.close()
+        return claim
+
+    def _reserve(
+        self,
+        missing: Mapping[str, int],
+        wanted: Mapping[str, int],
+        waiting: Waiting,
+    ) -> bool:
+        """Say that we fetch these files, if nobody else does and there is room for them."""
+        others = self.lease.others()
+        own = self.lease.claims
+        if any(digest in own.fetching for digest in missing) or any(
+            digest in each.fetching for each in others for digest in missing
+        ):
+            return False
+        if not self.room.find(missing, wanted, waiting):
+            return False
+        self._write(lambda: self.lease.fetch(missing))
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.lease.fetched, *missing)
+            others = self.lease.others()
+            if any(digest in each.fetching for each in others for digest in missing):
+                return False
+            if any(self._is_here(digest) for digest in missing):
+                return False  # it was published between our look at the blobs and at the leases
+            if self.room.excess({}, waiting) > 0:
+                return False
+            undo.pop_all()
+        self.lease.wait_for(0)
+        return True
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write a record; where the disk is full, after something was evicted for it."""
+        try:
+            write()
+        except WriteError as error:
+            if error.errno not in FULL or not self.room.make(1):
+                raise
+            write()
+
+    def _is_here(self, digest: str) -> bool:
+        return self.places.blob(digest).exists() or restore(self.places, digest)
+
+    def _touch(self, digests: Collection[str]) -> None:
+        """Remember that they are used now: a hint for whoever evicts."""
+        for digest in digests:
+            with contextlib.suppress(OSError):
+                os.utime(self.places.origin(digest))
+
+    def _make_folders(self) -> None:
+        for folder in (self.places.blobs, self.places.partials):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise write_error(folder, error) from error
+        if not self._recovered:
+            recover(self.places, self.lease)
+            self._recovered = True
+
+
+def default_root(cache_dir: str | Path | None = None) -> Path:
+    """Where the store is: in `cache_dir`, or beside huggingface_hub's own cache (HF_HOME)."""
+    if cache_dir is not None:
+        return expanded(cache_dir) / FOLDER
+    from huggingface_hub import constants  # here: it reads the environment when it is imported
+
+    return Path(constants.HF_ASSETS_CACHE) / "pythia-fast" / FOLDER
+
+
+def _pause(stopped: Callable[[], bool]) -> None:
+    """A while of random length, so that two that are in each other's way get out of it."""
+    end = time.monotonic() + random.uniform(LOOK_AGAIN_S / 2, LOOK_AGAIN_S * 1.5)
+    while (left_s := end - time.monotonic()) > 0 and not stopped():
+        time.sleep(min(left_s, 0.05))

@@ -1,0 +1,27 @@
+"""Sizes as users write them."""
+
+import pytest
+
+from pythia_fast.cache import parse_bytes
+from pythia_fast.errors import ArgumentError
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        *((1, 1), (10**15, 10**15), ("1", 1), ("12B", 12), ("1kB", 1000), ("2 KB", 2000)),
+        *(("500GB", 500 * 10**9), ("500g", 500 * 10**9), (" 1.5 TiB ", 3 * 2**39)),
+        *(("0.1MB", 10**5), ("3PB", 3 * 10**15), ("7Ki", 7 * 1024), ("4.35GB", 4_350_000_000)),
+    ],
+)
+def test_sizes(text: int | str, nbytes: int) -> None:
+    assert parse_bytes(text) == nbytes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "GB", "-1", "1e9", "5 XB", "5 iB", "1,5GB", "1.GB", "٣GB", 0, -5, 1.5, None, True, "0.1B"],
+)
+def test_what_is_no_size(text: object) -> None:
+    with pytest.raises(ArgumentError, match="500GB"):
+        parse_bytes(text)  # type: ignore[arg-type]
