@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
     from pythia_fast.runs import SweepResult, load, stream, sweep
+    from pythia_fast.runs.forecast import plan
+    from pythia_fast.series.convert import convert
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
     from pythia_fast.tokens import TokenDataset
 
@@ -34,8 +36,10 @@ _HOME = {
     "SweepResult": "runs",
     "TokenDataset": "tokens",
     "checkpoints": "suite",
+    "convert": "series.convert",
     "load": "runs",
     "models": "suite",
+    "plan": "runs.forecast",
     "spec": "suite",
     "stream": "runs",
     "sweep": "runs",
@@ -54,8 +58,10 @@ __all__ = [
     "SweepResult",
     "TokenDataset",
     "checkpoints",
+    "convert",
     "load",
     "models",
+    "plan",
     "spec",
     "stream",
     "sweep",

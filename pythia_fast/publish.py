@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +37,34 @@ def published(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def published_folder(path: Path) -> Iterator[Path]:
+    """A new folder to be filled, which gets the name `path` at the end, unless something fails.
+
+    If somebody was first and there is a folder with something in it, that one stays and the new one
+    goes. What kills have left of earlier ones goes too. WriteError where the system refuses; what
+    is written inside is to be flushed by whoever writes it.
+    """
+    remove_partials(path)
+    partial = partial_of(path)
+    try:
+        partial.mkdir()
+        yield partial
+        sync_folder(partial)
+        try:
+            partial.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        sync_folder(path.parent)
+    except PythiaFastError:
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def partial_of(path: Path) -> Path:
@@ -101,11 +129,31 @@ def link(path: Path, name: Path) -> None:
 
 
 def remove_partials(path: Path) -> None:
-    """What kills have left of files that were to become `path`; not what a process still writes."""
-    for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    """Remove what kills have left of what was to become `path`, but nothing that is being written.
+
+    A folder goes with all that is in it.
+    """
+    _remove_dead(path.parent.glob(f".{glob.escape(path.name)}.*.partial"))
+
+
+def remove_partials_in(folder: Path) -> None:
+    """The same for all files of a folder, but not of those below it.
+
+    A process of another machine looks like a killed one: where it may write here too, it must be
+    ready to write again.
+    """
+    _remove_dead(folder.glob(".*.partial"))
+
+
+def _remove_dead(partials: Iterable[Path]) -> None:
+    for partial in partials:
         writer = re.search(r"\.(\d+)-[0-9a-f]+\.partial$", partial.name)
         if writer is None or not Path("/proc", writer[1]).exists():
-            partial.unlink(missing_ok=True)
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -4,11 +4,13 @@ import click
 
 from pythia_fast.cli.cache import cache
 from pythia_fast.cli.checksum import checksum
+from pythia_fast.cli.convert import convert
 from pythia_fast.cli.demo import demo
 from pythia_fast.cli.frame import Group
 from pythia_fast.cli.generate import generate
 from pythia_fast.cli.models import models
 from pythia_fast.cli.order import order
+from pythia_fast.cli.plan import plan
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
 from pythia_fast.cli.sweep import sweep
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, sweep, models, generate, view),
+    *(demo, plan, sweep, models, generate, view, convert),
     *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

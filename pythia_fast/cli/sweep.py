@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pythia_fast.runs import SweepResult
     from pythia_fast.tokens import TokenDataset
 
+_STEPS_TOLD = 8  # of a remark, in its line
+
 
 def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice | str:
     """A number, a slice "a:b", "seen" or "unseen", as `sweep` takes it."""
@@ -23,6 +25,15 @@ def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice
     if re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", value, re.ASCII):
         return slice(*(int(part) if part else None for part in value.split(":")))
     raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
+
+
+sequences_option = click.option(
+    "--sequences",
+    callback=_sequences,
+    default="512",
+    show_default=True,
+    help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
+)
 
 
 def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | str:
@@ -67,13 +78,7 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
     type=click.Path(path_type=Path),
     help="A tokenizer.json, if --tokens is a text file.",
 )
-@click.option(
-    "--sequences",
-    callback=_sequences,
-    default="512",
-    show_default=True,
-    help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
-)
+@sequences_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The run folder. [default: one in the cache]"
 )
@@ -94,6 +99,10 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 )
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where downloads and such runs go."
+)
+@click.option(
+    "--disk-budget",
+    help="The most that downloaded checkpoints may take, such as 500GB. [default: what is free]",
 )
 @click.option(
     "--on-error",
@@ -118,6 +127,7 @@ def sweep(
     batch_tokens: int | Literal["auto"],
     deterministic: bool,
     cache_dir: Path | None,
+    disk_budget: str | None,
     on_error: Literal["raise", "skip"],
     quiet: bool,
     as_json: bool,
@@ -135,7 +145,7 @@ def sweep(
     from pythia_fast.suite import parse_steps
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
-    parse_steps(steps, open_series(model, cache_dir=cache_dir).steps)
+    parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
     data = _dataset(tokens, tokenizer, cache_dir)
     from pythia_fast import runs
 
@@ -152,6 +162,7 @@ def sweep(
         batch_tokens=batch_tokens,
         deterministic=deterministic,
         cache_dir=cache_dir,
+        disk_budget=disk_budget,
         on_error=on_error,
         progress=not quiet,
     )
@@ -162,6 +173,8 @@ def sweep(
             click.echo(line)
         for failure in result.failures:
             click.echo(f"step {failure.step} failed: {failure.error}: {failure.message}", err=True)
+        for remark, steps_of_it in _by_remark(result.remarks).items():
+            click.echo(f"known of step {steps_of_it}: {remark}", err=True)
         click.echo(f"kept in {result.path}", err=True)
     if result.failures:
         raise click.exceptions.Exit(INCOMPLETE)
@@ -194,10 +207,24 @@ def _document(result: "SweepResult") -> dict[str, Any]:
     return {
         "path": str(result.path),
         "rows": result.table.to_pylist(),
+        "times": result.times.to_pylist(),
+        "remarks": {str(step): list(remarks) for step, remarks in result.remarks.items()},
         "failures": [
             {"step": each.step, "error": each.error, "message": each.message}
             for each in result.failures
         ],
+    }
+
+
+def _by_remark(remarks: Mapping[int, Sequence[str]]) -> dict[str, str]:
+    """Each remark with the steps that it is about."""
+    by_remark: dict[str, list[int]] = {}
+    for step, of_step in remarks.items():
+        for remark in of_step:
+            by_remark.setdefault(remark, []).append(step)
+    return {
+        remark: ", ".join(map(str, steps[:_STEPS_TOLD])) + (", …" * (len(steps) > _STEPS_TOLD))
+        for remark, steps in by_remark.items()
     }
 
 

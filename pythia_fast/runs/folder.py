@@ -1,15 +1,16 @@
 """The run folder: the one module that writes results.
 
     run.json                                  the specification, its hash, versions, machine
+    commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
     failures/step=N.json                      why a step failed, until it succeeds
 
-A file is written under a temporary name, flushed to the disk and then linked to its final name.
+A file is written under a name of its own, flushed to the disk and then linked to its final name.
 `link` fails if the name exists: of two writers the later discards its copy, and no reader ever sees
-half a file. Nothing relies on locks or clocks, so this holds on network file systems too.
+half a file. Nothing relies on locks or clocks, so this holds on network file systems too. What a
+killed process has left is removed by the next one that works in the folder.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -17,8 +18,8 @@ import platform
 import re
 import shutil
 import sys
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -29,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pythia_fast.errors import FormatError, ReadError, RunMismatchError, WriteError
+from pythia_fast.publish import link, partial_of, remove_partials_in, sync_folder, write_error
 from pythia_fast.runs.plan import Unit, fingerprint
 
 FORMAT = 1
@@ -37,7 +39,8 @@ _OF_A_PART = {
     *("model", "shards", "commit", "identity", "weights_sha256", "weights_nonfinite"),
     *("duplicate_of", "dtype", "device", "tokens_fingerprint", "version"),
 }
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+_ATTEMPTS = 3
+_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,10 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _write_error("make the folder", path, error) from error
+            raise write_error(path, error) from error
         found = read_run(path)
         if found is None:
-            strangers = [p.name for p in path.iterdir() if not p.name.startswith(".tmp-")]
+            strangers = [p.name for p in path.iterdir() if p.suffix != _PARTIAL]
             found = read_run(path)  # again: another writer may just have begun here
             if strangers and found is None:
                 raise RunMismatchError(
@@ -78,6 +81,7 @@ class RunFolder:
             found = read_run(path)
         if found is None or found["hash"] != self.hash:
             _refuse(path, found, specification)
+        self._remove_partials()
 
     def done(self, unit: Unit) -> bool:
         """Whether the unit's result is there."""
@@ -114,6 +118,13 @@ class RunFolder:
         )
         self._publish(self._inside(unit.path), sink.getvalue())
 
+    def keep(self, name: str, data: bytes) -> Path:
+        """The path of a file that nobody changes: with `data`, unless another writer was first."""
+        path = self._inside(name)
+        if not path.is_file():
+            self._publish(path, data)
+        return path
+
     def record_failure(self, failure: Failure) -> None:
         """Keep the reason why a step failed; the last one counts."""
         path = self._inside(f"failures/step={failure.step}.json")
@@ -143,22 +154,27 @@ class RunFolder:
                 raise WriteError(errno.ELOOP, f"{path} is a symbolic link; it is not followed")
         return path
 
+    def _remove_partials(self) -> None:
+        """Remove what killed processes have left half written."""
+        steps = [folder for _, folder in numbered(self.path / "parts")]
+        for folder in (self.path, self.path / "commits", self.path / "failures", *steps):
+            if folder.is_dir() and not folder.is_symlink():
+                remove_partials_in(folder)
+
     def _publish(self, path: Path, data: bytes | pa.Buffer, *, replace: bool = False) -> None:
-        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        """Write a file again if its half goes away: another machine may take us for killed."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _unlinked_afterwards(temporary):
-                with temporary.open("xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                if replace:
-                    temporary.replace(path)
-                else:
-                    _link(temporary, path)
-            _sync_folder(path.parent)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    _write(path, data, replace=replace)
+                    break
+                except FileNotFoundError:
+                    if attempt + 1 == _ATTEMPTS:
+                        raise
+            sync_folder(path.parent)
         except OSError as error:
-            raise _write_error("write", path, error) from error
+            raise write_error(path, error) from error
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
@@ -289,33 +305,19 @@ def _refuse(path: Path, found: Mapping[str, Any] | None, specification: Mapping[
     )
 
 
-@contextlib.contextmanager
-def _unlinked_afterwards(path: Path) -> Iterator[None]:
+def _write(path: Path, data: bytes | pa.Buffer, *, replace: bool) -> None:
+    """Give `path` these bytes at once; without `replace`, whoever was first stays."""
+    partial = partial_of(path)
     try:
-        yield
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            partial.replace(path)
+        else:
+            with suppress(FileExistsError):
+                link(partial, path)
     finally:
-        path.unlink(missing_ok=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give a finished file its name; whoever was first stays."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        source.replace(target)  # a file system without links: equal values replace equal values
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_error(action: str, path: Path, error: OSError) -> WriteError:
-    return WriteError(error.errno, f"cannot {action} {path}: {error.strerror}")
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

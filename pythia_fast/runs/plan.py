@@ -111,24 +111,7 @@ class Plan:
 
     def _chosen(self, step: int) -> range:
         """The rows of `step` as a range, the same one for a number and for its slice."""
-        every = range(len(self.dataset))
-        if isinstance(self.sequences, int):
-            return every[: self.sequences]
-        if isinstance(self.sequences, slice):
-            return every[self.sequences]
-        seen_by_then = self._seen(step)
-        if self.sequences == "seen":
-            return every[: seen_by_then.stop]
-        return every[seen_by_then.stop :]
-
-    def _seen(self, step: int) -> range:
-        """The sequences of its corpus that a checkpoint of the suite has seen."""
-        if self.spec.batch_tokens is None or not self.spec.suite_order:
-            raise ArgumentError(
-                f"sequences={self.sequences!r} needs to know in which order {self.spec.name} saw "
-                "its data, which is published for the suite's main models only; give a slice"
-            )
-        return seen(step)
+        return chosen_rows(self.sequences, step, self.spec, len(self.dataset))
 
     def _check_rows(self, step: int) -> None:
         rows = self.rows(step)
@@ -152,6 +135,25 @@ class Plan:
                     f"{limit - 1} and one more as the last label: cut long texts into pieces"
                 )
         self.dataset.check_ids(self.spec.architecture.vocab_rows, rows)
+
+
+def chosen_rows(sequences: Sequences, step: int, spec: ModelSpec, rows: int) -> range:
+    """Which of the `rows` of the data a step looks at.
+
+    ArgumentError for "seen" and "unseen" where the model's order is not known.
+    """
+    every = range(rows)
+    if isinstance(sequences, int):
+        return every[:sequences]
+    if isinstance(sequences, slice):
+        return every[sequences]
+    if spec.batch_tokens is None or not spec.suite_order:
+        raise ArgumentError(
+            f"sequences={sequences!r} needs to know in which order {spec.name} saw its data, "
+            "which is published for the suite's main models only; give a slice"
+        )
+    stop = seen(step).stop
+    return every[:stop] if sequences == "seen" else every[stop:]
 
 
 def fingerprint(specification: Mapping[str, Any]) -> str:

@@ -6,17 +6,25 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from pythia_fast.runs.times import Bottleneck, LoadTimes
+from pythia_fast.series.sources import Ahead
+
 LINE_EVERY_S = 30.0
 
 
 class Progress:
-    """Counts tokens and checkpoints. Shows nothing if not `shown`; writes to standard error."""
+    """Counts tokens and checkpoints, and says which stage they wait for.
+
+    Shows nothing if not `shown`; writes to standard error.
+    """
 
     def __init__(self, *, checkpoints: int, tokens: int, shown: bool) -> None:
         self._checkpoints, self._tokens = checkpoints, tokens
         self._checkpoints_done = self._tokens_done = self._tokens_skipped = 0
         self._shown = shown
         self._started = self._last_line = time.monotonic()
+        self._bottleneck = Bottleneck()
+        self._received = (self._started, 0)
         self._bar: tqdm[None] | None = None
         if shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(
@@ -44,9 +52,36 @@ class Progress:
         self._tokens_done += tokens
         if self._bar is not None:
             self._bar.update(tokens)
-        elif self._shown and time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
+        elif self._line_is_due():
             self.say(self.line())
+
+    def loaded(self, times: LoadTimes) -> None:
+        """A checkpoint is there to compute with."""
+        self._bottleneck.loaded(times)
+        self._show_bottleneck()
+
+    def computed(self, elapsed_s: float) -> None:
+        """Computing has taken so much longer."""
+        self._bottleneck.computed(elapsed_s)
+        self._show_bottleneck()
+
+    def waiting(self, step: int, ahead: Ahead) -> None:
+        """Nothing can be computed before a step is there; `ahead` fetches it."""
+        if self._bar is None and not self._line_is_due():
+            return
+        now, received_bytes = time.monotonic(), ahead.received_bytes
+        then, before = self._received
+        self._received = (now, received_bytes)
+        rate = (received_bytes - before) / (now - then) if now > then else 0.0
+        what = f"waiting for step {step}"
+        if ahead.waits_for_room:
+            what += ", which waits for room on the disk"
+        elif received_bytes:
+            what += f", {rate / 1e6:,.1f} MB/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(what)
+        else:
+            self.say(f"{self.line()}; {what}")
 
     def skip(self, tokens: int) -> None:
         """Some tokens need not be looked at: they are done, but say nothing of the speed."""
@@ -79,7 +114,20 @@ class Progress:
         rate = computed / elapsed_s if elapsed_s > 0 else 0.0
         left_s = (self._tokens - self._tokens_done) / rate if rate > 0 else float("inf")
         left = tqdm.format_interval(left_s) if left_s < float("inf") else "unknown"
+        bound = self._bottleneck.words()
         return (
             f"{self._checkpoints_done}/{self._checkpoints} checkpoints, "
             f"{self._tokens_done:,}/{self._tokens:,} tokens, {rate:,.0f} tokens/s, {left} left"
+            f"{f', {bound}' if bound else ''}"
         )
+
+    def _line_is_due(self) -> bool:
+        now = time.monotonic()
+        if not self._shown or now - self._last_line < LINE_EVERY_S:
+            return False
+        self._last_line = now
+        return True
+
+    def _show_bottleneck(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._bottleneck.words() or "")

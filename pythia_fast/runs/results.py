@@ -20,8 +20,10 @@ from pythia_fast.runs.folder import (
     read_failures,
     read_origin,
     read_part,
+    read_provenance,
     read_run,
 )
+from pythia_fast.runs.times import LoadTimes, times_table
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -115,6 +117,37 @@ class SweepResult:
             for step, table in by_step.items()
         ]
         return stacked(tables) if tables else pa.table({})
+
+    @cached_property
+    def times(self) -> pa.Table:
+        """Where the time went: one row for each step, in seconds.
+
+        `download_s` (side by side with other steps), `room_s` (before it, waiting for room in the
+        disk budget), `verify_s`, `open_s` (until the files were there, for the reader), `read_s`
+        (into memory), `copy_s` (to a GPU), `compute_s` (all metrics), `wait_s` (computing had
+        nothing to do), and `received_bytes`. Stages overlap, also of different steps. Of a step
+        that several processes worked on it is the sum; one that took another's results took none.
+        """
+        compute_s: dict[int, float] = {}
+        loads: dict[int, set[LoadTimes]] = {}
+        for step, _, _, parts in self._complete():
+            for part in parts:
+                origin = read_provenance(part)
+                compute_s[step] = compute_s.get(step, 0.0) + origin.get("compute_s", 0.0)
+                loads.setdefault(step, set()).add(LoadTimes.from_provenance(origin))
+        return times_table(compute_s, loads)
+
+    @cached_property
+    def remarks(self) -> dict[int, tuple[str, ...]]:
+        """What was known to be odd with a step's files when it was computed, with the address.
+
+        Steps of which nothing is known are left out.
+        """
+        return {
+            step: tuple(map(str, origin["remarks"]))
+            for step, _, origin, _ in self._complete()
+            if origin.get("remarks")
+        }
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""

@@ -2,19 +2,20 @@
 
 Two arenas where memory allows: the model computes on one while a thread reads the next checkpoint
 into the other. Where only one fits, loading and computing take turns. Memory is therefore bounded
-by two checkpoints in the resident data type, however long the series.
+by two checkpoints in the resident data type, however long the series. What lies on the Hub is
+fetched ahead of the reading, as far as the disk budget allows.
 """
 
 import errno
-import itertools
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,9 @@ from pythia_fast.model import (
     packed_bytes,
     resolve_precision,
 )
+from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
+from pythia_fast.series.sources import Ahead
 from pythia_fast.suite import Architecture, Steps, parse_steps
 
 _log = logging.getLogger("pythia_fast")
@@ -36,12 +39,19 @@ _log = logging.getLogger("pythia_fast")
 MEMORY_SHARE = 0.8
 """The part of the free memory that two arenas may take."""
 
+TELL_EVERY_S = 1.0
+"""How often somebody who waits for a checkpoint is told of it."""
+
+Waiting = Callable[[int, Ahead], None]
+"""Called now and then with the step that is waited for, and what is going on meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A checkpoint in its arena, ready to compute with.
 
-    `weights_sha256` is "" where it was not asked for; `wait_s` is how long the caller waited.
+    `weights_sha256` is "" where it was not asked for. The checkpoint stays open until the next one
+    is asked for.
     """
 
     step: int
@@ -50,9 +60,7 @@ class Loaded:
     report: LoadReport
     weights_sha256: str
     identity: str
-    load_s: float
-    hash_s: float
-    wait_s: float = 0.0
+    times: LoadTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
     cache_dir: str | Path | None = None,
+    disk_budget: int | str | None = None,
 ) -> Model:
     """One checkpoint as a `Model`; `step=None` is the last of the series.
 
@@ -95,15 +104,21 @@ def load(
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
             bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
             AMX and "float32" without.
-        cache_dir: where downloads go; huggingface_hub's own cache if None.
+        cache_dir: where downloads go; beside huggingface_hub's own cache if None.
+        disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
+            as much as there is room for.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
+        ArgumentError: no such device or dtype, or `disk_budget` is less than one checkpoint takes.
         MissingCheckpointError: the step's files are not all there.
+        HubError, ChecksumError: they cannot be had, or are not what the Hub promises.
         FormatError, WeightsError: a file is not what it should be.
     """
     wanted: str | int = "last" if step is None else step
-    stream_of_one = stream(model, wanted, device=device, dtype=dtype, cache_dir=cache_dir)
+    stream_of_one = stream(
+        model, wanted, device=device, dtype=dtype, cache_dir=cache_dir, disk_budget=disk_budget
+    )
     with closing(stream_of_one):
         return next(stream_of_one)[1]
 
@@ -115,6 +130,7 @@ def stream(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
     cache_dir: str | Path | None = None,
+    disk_budget: int | str | None = None,
 ) -> Generator[tuple[int, Model], None, None]:
     """Walk through the checkpoints of a series with one resident model.
 
@@ -122,7 +138,9 @@ def stream(
             print(step, model.nll(ids).mean())
 
     The same `Model` comes every time, with the weights of the next step: what is to outlive the
-    step must be copied. The next checkpoint is read while the loop's body runs.
+    step must be copied. The next checkpoint is read while the loop's body runs, and those after it
+    are downloaded, as far as `disk_budget` allows. Leaving the loop stops the downloads; what has
+    come of them is kept.
 
     Args:
         model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
@@ -131,15 +149,18 @@ def stream(
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
             bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
             AMX and "float32" without.
-        cache_dir: where downloads go; huggingface_hub's own cache if None.
+        cache_dir: where downloads go; beside huggingface_hub's own cache if None.
+        disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
+            as much as there is room for.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
-        MissingCheckpointError, FormatError, WeightsError: a step cannot be loaded; what was
-            yielded before stays good.
+        ArgumentError: no such device or dtype, or `disk_budget` is less than one checkpoint takes.
+        MissingCheckpointError, HubError, ChecksumError, FormatError, WeightsError: a step cannot be
+            had or loaded; what was yielded before stays good.
     """
     target = resolve_device(device)
-    series = open_series(model, cache_dir=cache_dir)
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
     return _stream(series, parse_steps(steps, series.steps), precision, target)
 
@@ -149,7 +170,7 @@ def _stream(
 ) -> Generator[tuple[int, Model], None, None]:
     arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
     resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic)
-    with closing(prefetch(series, steps, arenas, hashed=False)) as loaded_steps:
+    with closing(prefetch(series, deque(steps), arenas, hashed=False)) as loaded_steps:
         for loaded in loaded_steps:
             if isinstance(loaded, NotLoaded):
                 loaded.error.add_note(f"while loading step {loaded.step} of {series.name}")
@@ -199,59 +220,89 @@ def free_bytes(device: torch.device) -> int:
 
 def prefetch(
     series: CheckpointSeries,
-    steps: Iterable[int],
+    steps: deque[int],
     arenas: Sequence[Weights],
     *,
     hashed: bool,
+    waiting: Waiting | None = None,
 ) -> Generator[Loaded | NotLoaded, None, None]:
-    """Load the steps in turn, each into the next arena, one ahead where there are two.
+    """Load the steps in turn, each into the next free arena, one ahead where there are two.
 
-    A step that cannot be loaded comes with its error, and the next is gone on with. What was
-    yielded may be used until the next is asked for. `hashed` also computes the weights' sha256.
+    `steps` is emptied; what the caller appends meanwhile is loaded too. All that are in it at the
+    start are fetched ahead in this order. A step that cannot be loaded comes with its error, and
+    the next is gone on with. What was yielded may be used until the next is asked for: then its
+    checkpoint is closed, before anything is waited for, so that its place on the disk is free for
+    the next. The last one stays open. Closing the generator stops all downloads, and closes what
+    was loaded in vain.
+    `hashed` also computes the weights' sha256.
     """
-    turns = zip(steps, itertools.cycle(arenas), strict=False)
-    pending: deque[Future[Loaded | NotLoaded]] = deque()
+    free = deque(arenas)
+    pending: deque[tuple[int, Weights, Future[Loaded | NotLoaded]]] = deque()
     with ThreadPoolExecutor(1, "pythia_fast-load") as pool:
         try:
-            for step, weights in itertools.islice(turns, len(arenas) - 1):
-                pending.append(pool.submit(_load, series, step, weights, hashed))
-            for step, weights in turns:
-                pending.append(pool.submit(_load, series, step, weights, hashed))
-                yield _awaited(pending.popleft())
-            while pending:
-                yield _awaited(pending.popleft())
+            with series.ahead(tuple(steps)) as ahead:
+                while steps or pending:
+                    while steps and free:
+                        step, arena = steps.popleft(), free.popleft()
+                        future = pool.submit(_load, series, step, arena, hashed)
+                        pending.append((step, arena, future))
+                    step, arena, future = pending[0]
+                    tell = waiting and partial(waiting, step, ahead)
+                    loaded = _awaited(future, tell)
+                    pending.popleft()
+                    yield loaded
+                    if isinstance(loaded, Loaded) and (steps or pending):
+                        loaded.checkpoint.close()
+                    free.append(arena)
         finally:
-            for future in pending:
-                future.cancel()
+            for *_, future in pending:
+                if not future.cancel():
+                    future.add_done_callback(_close)
 
 
-def _awaited(future: "Future[Loaded | NotLoaded]") -> Loaded | NotLoaded:
+def _awaited(
+    future: "Future[Loaded | NotLoaded]", tell: Callable[[], None] | None
+) -> Loaded | NotLoaded:
     started = time.perf_counter()
+    while not wait((future,), None if tell is None else TELL_EVERY_S).done:
+        if tell is not None:
+            tell()
     loaded = future.result()
     if isinstance(loaded, NotLoaded):
         return loaded
-    return replace(loaded, wait_s=time.perf_counter() - started)
+    waited_s = time.perf_counter() - started
+    return replace(loaded, times=replace(loaded.times, wait_s=waited_s))
+
+
+def _close(future: "Future[Loaded | NotLoaded]") -> None:
+    """Close a checkpoint that was loaded in vain."""
+    if not future.cancelled() and future.exception() is None:
+        loaded = future.result()
+        if isinstance(loaded, Loaded):
+            loaded.checkpoint.close()
 
 
 def _load(
     series: CheckpointSeries, step: int, weights: Weights, hashed: bool
 ) -> Loaded | NotLoaded:
+    checkpoint = None
     try:
         started = time.perf_counter()
         identity = series.identity(step)
         checkpoint = series.open(step)
+        opened = time.perf_counter()
         report = weights.load(checkpoint)
         loaded = time.perf_counter()
         sha256 = checkpoint.weights_sha256 if hashed else ""
+        hash_s = time.perf_counter() - loaded
         if series.identity(step) != identity:
             raise ReadError(
                 errno.ESTALE,
                 f"step {step} of {series.name} has changed while it was read: try again",
             )
-        return Loaded(
-            *(step, weights, checkpoint, report, sha256, identity),
-            load_s=loaded - started,
-            hash_s=time.perf_counter() - loaded,
-        )
+        times = LoadTimes.of(checkpoint, report, open_s=opened - started, hash_s=hash_s)
+        return Loaded(step, weights, checkpoint, report, sha256, identity, times)
     except Exception as error:
+        if checkpoint is not None:
+            checkpoint.close()
         return NotLoaded(step, error)

@@ -38,6 +38,7 @@ def sweep(
     batch_tokens: int | Literal["auto"] = "auto",
     deterministic: bool = False,
     cache_dir: str | Path | None = None,
+    disk_budget: int | str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     progress: bool = True,
 ) -> SweepResult:
@@ -49,6 +50,12 @@ def sweep(
     One model stays resident, the checkpoints' weights are streamed through it. What is computed is
     kept as it comes, one file for each step, metric and shard of the data, in the run folder; the
     same call goes on where an earlier one stopped.
+
+    Before the first byte of weights is downloaded, all steps are looked up: each is pinned to the
+    commit that its branch is at, what is missing and what is known to be odd is told, and of steps
+    with the same weights only one is downloaded and computed (`duplicate_of` in the results), but
+    for "seen" and "unseen", where every step looks at rows of its own. Then downloading, reading
+    and computing go on side by side; `SweepResult.times` tells where the time went.
 
     Args:
         model: a name of the suite ("12b", "160m-seed3", "EleutherAI/pythia-70m", …) or a folder
@@ -74,15 +81,21 @@ def sweep(
         deterministic: compute every sequence by itself, so that its values are the same to the
             last bit whatever is computed with it; slower for short sequences.
         cache_dir: where downloads and the default run folder go.
-        on_error: "raise" stops at the first step that fails, "skip" keeps the failure and goes on.
+        disk_budget: the most that downloaded checkpoints may take on the disk, as "500GB" or in
+            bytes: the next ones wait until used ones are removed. None: as much as there is room.
+        on_error: "raise" stops at the first step that fails, and before the start if steps are
+            missing; "skip" keeps the failure and goes on.
         progress: show progress on standard error.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
         ArgumentError, TokenRangeError: an argument or a token makes no sense, before any work.
-        HubError, MissingTokensError: the tokens cannot be had, before any work.
-        RunMismatchError: `out` holds results of another specification or of other weights.
-        SweepError: a step failed; the cause is chained and what was finished is kept.
+        ArgumentError: `disk_budget` is less than the largest checkpoint takes.
+        HubError, MissingTokensError: the Hub or the tokens cannot be had, before any work.
+        RunMismatchError: `out` holds results of another specification or of other weights, or the
+            weights of a step have changed on the Hub since; the message says how to accept them.
+        SweepError: steps are missing, or one failed; the cause is chained and what was finished is
+            kept.
         SweepInterruptedError: Ctrl-C; what was finished is kept.
     """
     if on_error not in ("raise", "skip"):
@@ -90,7 +103,7 @@ def sweep(
     target = resolve_device(device)
     chosen = sequences_argument(sequences)
     _check_batch_tokens(batch_tokens)
-    series = open_series(model, cache_dir=cache_dir)
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
     plan = Plan(
         spec=series.spec,

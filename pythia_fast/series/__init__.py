@@ -5,10 +5,11 @@ Neither torch nor huggingface_hub is imported before it is needed: the Hub's ser
 """
 
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, FetchReport
+from pythia_fast.series.gpt_neox import GptNeoxSeries
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.revision import Revision
 from pythia_fast.series.safetensors import read_safetensors
-from pythia_fast.series.sources import Ahead, CheckpointSeries, open_series
+from pythia_fast.series.sources import Ahead, CheckpointSeries, local_series, open_series
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.torch_zip import read_torch_zip
 from pythia_fast.series.write import write_checkpoint, write_safetensors, write_torch_zip
@@ -19,9 +20,11 @@ __all__ = [
     "CheckpointFile",
     "CheckpointSeries",
     "FetchReport",
+    "GptNeoxSeries",
     "LocalSeries",
     "Revision",
     "TensorRange",
+    "local_series",
     "open_series",
     "read_safetensors",
     "read_torch_zip",

@@ -1,7 +1,7 @@
 """One checkpoint: its open files, and where in them each weight lies, checked against the model."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -113,10 +113,12 @@ def open_checkpoint(
     architecture: Architecture,
     fetch: FetchReport | None = None,
     held: Held | None = None,
+    read: Callable[[CheckpointFile, File], Iterable[TensorRange]] | None = None,
 ) -> Checkpoint:
     """Read the headers of the `opened` files, which are those of `weights`, and check them.
 
-    The checkpoint closes what is `held` for it, when it is closed itself.
+    The checkpoint closes what is `held` for it, when it is closed itself. `read` gives the tensors
+    of a file under the architecture's names; None reads the Hub's formats.
 
     FormatError (and its kinds) for a malformed file or an index that does not fit its shards,
     WeightsError if the tensors are not the architecture's.
@@ -124,7 +126,7 @@ def open_checkpoint(
     tensors: dict[str, TensorRange] = {}
     shard_of = {_ALIASES.get(name, name): s for name, s in (weights.shard_of or {}).items()}
     for description, file in opened:
-        for tensor in _weights_of(description, file):
+        for tensor in (read or _weights_of)(description, file):
             if tensor.name in tensors:
                 first = tensors[tensor.name].file.path
                 raise FormatError(file.path, f"{tensor.name!r} is there twice, also in {first}")
@@ -153,14 +155,19 @@ def open_checkpoint(
 
 def _weights_of(description: CheckpointFile, file: File) -> Iterator[TensorRange]:
     """The tensors of one file without the buffers, under the names of the architecture."""
-    if file.size < 1024 and file.read(0, min(file.size, 24)).startswith(b"version https://git-lfs"):
-        raise MissingCheckpointError(
-            f"{file.path} is a git-lfs pointer, not the weights; fetch them with `git lfs pull`"
-        )
+    refuse_pointer(file)
     read = read_torch_zip if description.name.endswith(".bin") else read_safetensors
     for name, tensor in read(file).items():
         if not _BUFFER.fullmatch(name):
             yield replace(tensor, name=_ALIASES[name]) if name in _ALIASES else tensor
+
+
+def refuse_pointer(file: File) -> None:
+    """MissingCheckpointError if git has put a pointer in the weights' place."""
+    if file.size < 1024 and file.read(0, min(file.size, 24)).startswith(b"version https://git-lfs"):
+        raise MissingCheckpointError(
+            f"{file.path} is a git-lfs pointer, not the weights; fetch them with `git lfs pull`"
+        )
 
 
 def _check_weights(

@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from pythia_fast.core import File
 from pythia_fast.errors import (
@@ -30,8 +31,8 @@ from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.steps import unknown_step
 
-_STEP = re.compile(r"step(0|[1-9]\d*)", re.ASCII)
-_NEOX_STEP = re.compile(r"global_step\d+", re.ASCII)
+NEOX_PREFIX = "global_step"
+"""How GPT-NeoX names the folder of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,18 @@ class LocalSeries:
     folder's listing is taken once; weights are looked at when a step is opened.
     """
 
+    _prefix: ClassVar[str] = "step"
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser().resolve()
-        steps = _find_steps(self.folder)
-        architecture = next(
-            (read_architecture(path) for step in steps if (path := self._config(step)) is not None),
-            None,
-        )
-        if architecture is None:
-            raise MissingCheckpointError(
-                f"{self.folder} has no {CONFIG}, neither in step{steps[0]} nor beside it; "
-                "without it the model's shape is unknown"
-            )
+        steps = numbered_folders(self.folder, self._prefix)
+        if not steps:
+            raise _no_series(self.folder)
+        architecture = self._first_architecture(steps)
         self.spec = ModelSpec.local(self.folder.name, architecture, steps)
 
     def __repr__(self) -> str:
-        return f"LocalSeries({str(self.folder)!r})"
+        return f"{type(self).__name__}({str(self.folder)!r})"
 
     @property
     def name(self) -> str:
@@ -87,11 +84,9 @@ class LocalSeries:
         As long as it is the same, nothing suggests that the weights have changed. UnknownStepError,
         MissingCheckpointError, ReadError.
         """
-        if step not in self.steps:
-            raise unknown_step(step, self.steps, series=self.name)
-        folder = self.folder / f"step{step}"
+        folder = self._step_folder(step)
         lines = []
-        for name in sorted(_file_names(folder)):
+        for name in sorted(file_names(folder)):
             try:
                 status = (folder / name).stat()
             except OSError as error:
@@ -121,9 +116,7 @@ class LocalSeries:
         incomplete, WeightsError if its tensors are not the architecture's, or the architecture not
         that of the other steps; FormatError and ReadError for malformed and unreadable files.
         """
-        if step not in self.steps:
-            raise unknown_step(step, self.steps, series=self.name)
-        folder = self.folder / f"step{step}"
+        folder = self._step_folder(step)
         weights = _weights(folder)
         opened = []
         for name in weights.names:
@@ -139,19 +132,36 @@ class LocalSeries:
         )
 
     def _survey(self, step: int) -> Revision:
-        if step not in self.steps:
-            raise unknown_step(step, self.steps, series=self.name)
-        folder = self.folder / f"step{step}"
+        folder = self._step_folder(step)
         try:
             files = tuple(
-                HubFile(name, File(folder / name).size, None) for name in _weights(folder).names
+                HubFile(name, File(folder / name).size, None) for name in self._files(folder)
             )
         except PythiaFastError as error:
             return Revision(step, error=error)
         return Revision(step, files=files, here_bytes=sum(file.size for file in files))
 
+    def _step_folder(self, step: int) -> Path:
+        if step not in self.steps:
+            raise unknown_step(step, self.steps, series=self.name)
+        return self.folder / f"{self._prefix}{step}"
+
+    def _files(self, folder: Path) -> tuple[str, ...]:
+        """The names of a step's weights files. MissingCheckpointError if some are not there."""
+        return _weights(folder).names
+
+    def _first_architecture(self, steps: Sequence[int]) -> Architecture:
+        """The model that the first config.json there is describes."""
+        for step in steps:
+            if (path := self._config(step)) is not None:
+                return read_architecture(path)
+        raise MissingCheckpointError(
+            f"{self.folder} has no {CONFIG}, neither in step{steps[0]} nor beside it; "
+            "without it the model's shape is unknown"
+        )
+
     def _config(self, step: int) -> Path | None:
-        own = self.folder / f"step{step}" / CONFIG
+        own = self.folder / f"{self._prefix}{step}" / CONFIG
         shared = self.folder / CONFIG
         return own if own.exists() else shared if shared.exists() else None
 
@@ -168,43 +178,54 @@ class LocalSeries:
         return architecture
 
 
-def _find_steps(folder: Path) -> tuple[int, ...]:
-    """The steps that have a folder, ascending; an error that says what is there instead if none."""
+def numbered_folders(folder: Path, prefix: str) -> tuple[int, ...]:
+    """The numbers N of the folders named `prefix` and N in `folder`, ascending."""
     if not folder.is_dir():
         raise MissingCheckpointError(f"there is no folder {folder}")
+    numbered = re.compile(re.escape(prefix) + r"(0|[1-9]\d{0,17})", re.ASCII)
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError as error:
         raise ReadError(f"{folder} cannot be listed: {error.strerror}") from error
-    steps = tuple(sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name))))
-    if steps:
-        return steps
-    if any(_NEOX_STEP.fullmatch(name) for name in names):
-        raise FormatError(
+    return tuple(sorted(int(match[1]) for name in names if (match := numbered.fullmatch(name))))
+
+
+def _no_series(folder: Path) -> PythiaFastError:
+    """The error that says what is there instead of folders of steps."""
+    if numbered_folders(folder, NEOX_PREFIX):
+        return FormatError(
             folder,
-            "checkpoints in GPT-NeoX's own layout (global_stepN/), which this version does not "
-            "read yet; convert them with GPT-NeoX's own tools to the Hub's layout, as stepN/",
+            "checkpoints in GPT-NeoX's own layout (global_stepN/), not the Hub's; "
+            "open_series reads both",
         )
     if any((folder / (name + end)).exists() for name in SINGLE_FILES for end in ("", INDEX_SUFFIX)):
-        raise MissingCheckpointError(
+        return MissingCheckpointError(
             f"{folder} is one checkpoint, not a series; move it to a folder named after its step, "
             "as in mymodel/step1000/, and give mymodel"
         )
-    raise MissingCheckpointError(f"{folder} has no checkpoints: no folder named step0, step1, …")
+    return MissingCheckpointError(
+        f"{folder} has no checkpoints: no folder named step0, step1, … or global_step0, …"
+    )
 
 
 def _weights(folder: Path) -> WeightFiles:
     """The weights files of a step's folder, none of them half written."""
-    names = _file_names(folder)
+    names = file_names(folder)
+    refuse_unfinished(folder, names)
+    return choose_weights(names, lambda name: folder / name, str(folder))
+
+
+def refuse_unfinished(folder: Path, names: Collection[str]) -> None:
+    """MissingCheckpointError if one of the names says that a file is still being written."""
     if unfinished := sorted(name for name in names if name.endswith(".incomplete")):
         raise MissingCheckpointError(
             f"{folder} is half written: {unfinished[0]} says that a writer or a download is "
             "still at work or was cut; finish it, or remove that file if nothing is missing"
         )
-    return choose_weights(names, lambda name: folder / name, str(folder))
 
 
-def _file_names(folder: Path) -> set[str]:
+def file_names(folder: Path) -> set[str]:
+    """The files in a step's folder. MissingCheckpointError if it is gone, ReadError."""
     try:
         return {entry.name for entry in folder.iterdir() if entry.is_file()}
     except FileNotFoundError as error:

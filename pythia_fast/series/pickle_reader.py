@@ -6,7 +6,7 @@ else is refused (UnsafePickleError) before anything is looked up, imported or ca
 `_rebuild_tensor_v2` builds a `TensorView`: which storage, from where, with which shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -56,11 +56,13 @@ class TensorView:
 
 
 @dataclass(frozen=True, slots=True)
-class _Global:
+class Global:
+    """A function or type that the pickle names; it is only ever compared."""
+
     name: str
 
 
-_MARK: Final = object()
+MARK: Final = object()
 
 
 def read_pickle(raw: bytes, path: str | Path, offset: int) -> dict[str, TensorView]:
@@ -75,11 +77,11 @@ def read_pickle(raw: bytes, path: str | Path, offset: int) -> dict[str, TensorVi
         raise FormatError(path, reason, offset=offset)
     try:
         return dict(_interpret(raw))
-    except _Refusal as refusal:
+    except Refusal as refusal:
         raise refusal.kind(path, refusal.reason, offset=offset + refusal.at) from None
 
 
-class _Refusal(Exception):  # noqa: N818
+class Refusal(Exception):  # noqa: N818
     """Why a pickle is refused, and at which of its bytes."""
 
     def __init__(self, kind: type[FormatError], reason: str, at: int) -> None:
@@ -89,16 +91,23 @@ class _Refusal(Exception):  # noqa: N818
 
 @lru_cache(maxsize=4)  # the checkpoints of a series have the same pickle, byte for byte
 def _interpret(raw: bytes) -> dict[str, TensorView]:
-    return _Machine(raw).run()
+    return Machine(raw).run()
 
 
-class _Machine:
+class Machine:
     """The stack machine: every instruction either pushes plain data or is refused.
 
     Its work and memory are linear in the pickle's length: integers have at most 64 bits, texts are
     slices of the pickle, dictionary keys are texts (so that hashing never walks a nested value),
-    and no value is compared, printed or copied.
+    and no value is compared, printed or copied. `names` and `instructions` are all that it knows.
     """
+
+    names: frozenset[str] = _GLOBALS
+
+    @property
+    def instructions(self) -> Mapping[bytes, Callable[["Machine"], None]]:
+        """What each known instruction does."""
+        return INSTRUCTIONS
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -107,42 +116,52 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self) -> dict[str, TensorView]:
+    def run(self) -> dict[str, Any]:
+        """The dictionary that the pickle describes. Refusal if there is anything else in it."""
         if self.raw[:2] != b"\x80\x02":
             self.unsafe("is no pickle of protocol 2, the one that torch.save writes")
         self.position = 2
+        instructions = self.instructions
         while True:
             self.opcode_at = self.position
             opcode = self.take(1)
             if opcode == b".":
                 return self.finish()
-            instruction = _INSTRUCTIONS.get(opcode)
+            instruction = instructions.get(opcode)
             if instruction is None:
                 self.unsafe(
                     f"uses the instruction {opcode!r}, which no dictionary of tensors needs"
                 )
             instruction(self)
 
-    def finish(self) -> dict[str, TensorView]:
+    def finish(self) -> dict[str, Any]:
+        """What is left on the stack at the end: the result, alone."""
         result = self.pop()
         if self.stack or self.position != len(self.raw):
             self.malformed("the pickle goes on after its end")
         if not isinstance(result, dict):
             self.malformed("the pickle holds no dictionary of tensors")
+        self.check_result(result)
+        return result
+
+    def check_result(self, result: dict[str, Any]) -> None:
+        """Refusal unless every entry is a tensor."""
         for name, value in result.items():
             if not isinstance(value, TensorView):
                 self.malformed(f"the entry {name[:200]!r} is no tensor")
-        return result
 
     # Reading
 
     def unsafe(self, reason: str) -> NoReturn:
-        raise _Refusal(UnsafePickleError, f"refused, the pickle {reason}", self.opcode_at)
+        """Refuse what goes beyond tensors."""
+        raise Refusal(UnsafePickleError, f"refused, the pickle {reason}", self.opcode_at)
 
     def malformed(self, reason: str) -> NoReturn:
-        raise _Refusal(FormatError, reason, self.opcode_at)
+        """Refuse what is no sound pickle."""
+        raise Refusal(FormatError, reason, self.opcode_at)
 
     def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
         end = self.position + count
         if end > len(self.raw):
             self.malformed("the pickle ends in the middle")
@@ -151,9 +170,11 @@ class _Machine:
         return taken
 
     def take_unsigned(self, count: int) -> int:
+        """The next `count` bytes as an integer."""
         return int.from_bytes(self.take(count), "little")
 
     def take_line(self) -> str:
+        """A name up to the end of its line, of at most 255 bytes."""
         end = self.raw.find(b"\n", self.position, self.position + 256)
         if end < 0:
             self.malformed("a name in the pickle has no end")
@@ -161,6 +182,7 @@ class _Machine:
         return line.decode("utf-8", "backslashreplace")
 
     def take_text(self) -> None:
+        """Push a text: its length in four bytes, then UTF-8."""
         encoded = self.take(self.take_unsigned(4))
         try:
             self.stack.append(encoded.decode("utf-8"))
@@ -170,19 +192,22 @@ class _Machine:
     # The stack
 
     def pop(self) -> Any:
-        if not self.stack or self.stack[-1] is _MARK:
+        """The topmost value."""
+        if not self.stack or self.stack[-1] is MARK:
             self.malformed("the pickle takes more from its stack than there is")
         return self.stack.pop()
 
     def pop_tuple(self, count: int) -> None:
+        """Make a tuple of the `count` topmost values."""
         items = tuple(self.stack[-count:])
-        if len(items) < count or any(item is _MARK for item in items):
+        if len(items) < count or any(item is MARK for item in items):
             self.malformed("the pickle takes more from its stack than there is")
         self.stack[-count:] = [items]
 
     def pop_to_mark(self) -> list[Any]:
+        """All values above the last mark, which goes too."""
         items = []
-        while self.stack and self.stack[-1] is not _MARK:
+        while self.stack and self.stack[-1] is not MARK:
             items.append(self.stack.pop())
         if not self.stack:
             self.malformed("the pickle lacks a mark on its stack")
@@ -191,9 +216,11 @@ class _Machine:
         return items
 
     def pop_marked_tuple(self) -> None:
+        """Make a tuple of all values above the last mark."""
         self.stack.append(tuple(self.pop_to_mark()))
 
     def push_long(self) -> None:
+        """Push an integer of up to eight bytes."""
         count = self.take_unsigned(1)
         if count > 8:
             self.malformed(f"an integer of {count} bytes, more than 64 bits")
@@ -202,11 +229,13 @@ class _Machine:
     # The memo
 
     def remember(self, key: int) -> None:
-        if not self.stack or self.stack[-1] is _MARK:
+        """Keep the topmost value under `key`."""
+        if not self.stack or self.stack[-1] is MARK:
             self.malformed("the pickle remembers a value that is not there")
         self.memo[key] = self.stack[-1]
 
     def recall(self, key: int) -> None:
+        """Push what was kept under `key`."""
         if key not in self.memo:
             self.malformed(f"the pickle recalls value {key}, which it never remembered")
         self.stack.append(self.memo[key])
@@ -214,19 +243,25 @@ class _Machine:
     # Dictionaries
 
     def set_items(self, items: list[Any]) -> None:
+        """Put keys and values, by turns, into the topmost dictionary."""
         target = self.stack[-1] if self.stack else None
         if not isinstance(target, dict):
             self.malformed("the pickle sets an item of something that is no dictionary")
         if len(items) % 2:
             self.malformed("the pickle sets a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str):
-                self.malformed("a dictionary's key is no text")
+            self.check_key(key)
             if key in target:
-                self.malformed(f"the key {key[:200]!r} appears twice")
+                self.malformed(f"the key {repr(key)[:200]} appears twice")
             target[key] = value
 
+    def check_key(self, key: Any) -> None:
+        """Refusal unless it may be a dictionary's key, and is quick to hash."""
+        if not isinstance(key, str):
+            self.malformed("a dictionary's key is no text")
+
     def set_item(self) -> None:
+        """Put one key and its value into a dictionary."""
         value = self.pop()
         self.set_items([self.pop(), value])
 
@@ -239,16 +274,18 @@ class _Machine:
     # Functions
 
     def push_global(self) -> None:
+        """Push a name, if it is one of those that are known."""
         name = f"{self.take_line()} {self.take_line()}"
-        if name not in _GLOBALS:
+        if name not in self.names:
             self.unsafe(
                 f"asks for {name.replace(' ', '.')!r}, which is no part of tensors in a dictionary"
             )
-        self.stack.append(_Global(name))
+        self.stack.append(Global(name))
 
     def push_storage(self) -> None:
+        """Make a storage of what torch.save writes for it."""
         match self.pop():
-            case ("storage", _Global(name), str(key), str(), int(elements)) if (
+            case ("storage", Global(name), str(key), str(), int(elements)) if (
                 name in STORAGES and type(elements) is int
             ):
                 self.stack.append(StorageReference(STORAGES[name], key, elements))
@@ -256,12 +293,17 @@ class _Machine:
                 self.malformed("a storage is not ('storage', type, key, place, elements)")
 
     def call(self) -> None:
+        """Apply a function that is known to the tuple above it."""
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Global) or function.name in STORAGES:
+        if not isinstance(function, Global) or function.name in STORAGES:
             self.unsafe("calls something that is no function for tensors")
         if not isinstance(arguments, tuple):
             self.malformed("a function is called without a tuple of arguments")
-        match function.name, arguments:
+        self.apply(function.name, arguments)
+
+    def apply(self, function: str, arguments: tuple[Any, ...]) -> None:
+        """Push what the function stands for."""
+        match function, arguments:
             case "collections OrderedDict", ():
                 self.stack.append({})
             case "torch._utils _rebuild_tensor_v2", (
@@ -286,8 +328,8 @@ def _is_geometry(start: Any, shape: tuple[Any, ...], strides: tuple[Any, ...]) -
     )
 
 
-_INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {
-    b"(": lambda m: m.stack.append(_MARK),
+INSTRUCTIONS: Mapping[bytes, Callable[[Machine], None]] = {
+    b"(": lambda m: m.stack.append(MARK),
     b"N": lambda m: m.stack.append(None),
     b"\x88": lambda m: m.stack.append(True),
     b"\x89": lambda m: m.stack.append(False),

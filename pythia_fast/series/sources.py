@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from pythia_fast.cache import expanded, parse_bytes
-from pythia_fast.errors import ArgumentError, UnknownModelError
+from pythia_fast.errors import ArgumentError, FormatError, UnknownModelError
 from pythia_fast.series.checkpoint import Checkpoint
-from pythia_fast.series.local import LocalSeries
+from pythia_fast.series.gpt_neox import GptNeoxSeries
+from pythia_fast.series.local import NEOX_PREFIX, LocalSeries, numbered_folders
 from pythia_fast.series.revision import Revision
 from pythia_fast.suite.model_spec import ModelSpec
 from pythia_fast.suite.models import spec
@@ -89,33 +90,51 @@ def open_series(
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
 ) -> CheckpointSeries:
-    """The series that `model` means: a folder with `stepN/`, or a model of the suite by its name.
+    """The series that `model` means: a folder of checkpoints, or a model of the suite by its name.
 
-    A text is first a folder if it looks like a path (it has a separator, or begins with "." or
-    "~"), otherwise first a model. `cache_dir` is where the Hub's files go, None for the usual
-    place, `disk_budget` how many bytes of them may be there at a time ("500GB"), None for what the
-    disk holds. UnknownModelError if it is neither, ArgumentError if the budget is no size.
+    The folder holds `stepN/` as on the Hub, or `global_stepN/` as GPT-NeoX itself saves them. A
+    text is first a folder if it looks like a path (it has a separator, or begins with "." or "~"),
+    otherwise first a model. `cache_dir` is where the Hub's files go, None for the usual place,
+    `disk_budget` how many bytes of them may be there at a time ("500GB"), None for what the disk
+    holds. UnknownModelError if it is neither, ArgumentError if the budget is no size.
     """
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     folder = existing_folder(model)
     if isinstance(model, Path):
         if folder is None:
             raise UnknownModelError(f"there is no folder {model}; a model's name is given as a str")
-        return LocalSeries(folder)
+        return local_series(folder)
     looks_like_path = os.sep in model or model.startswith((".", "~"))
     if looks_like_path and folder is not None:
-        return LocalSeries(folder)
+        return local_series(folder)
     try:
         found = spec(model)
     except UnknownModelError as error:
         if folder is not None:
-            return LocalSeries(folder)
+            return local_series(folder)
         if looks_like_path:
             raise UnknownModelError(f"{model!r} is no folder here, and {error}") from error
         raise
     from pythia_fast.series.hub import HubSeries  # here: huggingface_hub takes long to import
 
     return HubSeries(found, cache_dir=cache_dir, disk_budget=budget_bytes)
+
+
+def local_series(folder: str | Path) -> LocalSeries:
+    """The checkpoints of a folder in either layout. FormatError if it holds both, and their errors.
+
+    As LocalSeries, whose errors it raises too; a subclass of it for GPT-NeoX's own.
+    """
+    path = expanded(folder)
+    if not numbered_folders(path, NEOX_PREFIX):
+        return LocalSeries(path)
+    if steps := numbered_folders(path, "step"):
+        raise FormatError(
+            path,
+            f"step{steps[0]}/ as on the Hub and {NEOX_PREFIX}N/ of GPT-NeoX lie side by side; "
+            "move one kind to a folder of its own, so that it is plain which are meant",
+        )
+    return GptNeoxSeries(path)
 
 
 def existing_folder(model: str | Path) -> Path | None:

@@ -5,11 +5,12 @@ dense part of a whole record. The tensors' bytes are not read.
 """
 
 import zlib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError
 from pythia_fast.series.pickle_reader import PICKLE_LIMIT_BYTES, TensorView, read_pickle
+from pythia_fast.series.plain_pickle import read_plain_pickle
 from pythia_fast.series.tensors import ITEM_BYTES, TensorRange, bounded_product
 from pythia_fast.series.zip_records import Record, read_records
 
@@ -23,6 +24,34 @@ def read_torch_zip(file: File) -> dict[str, TensorRange]:
     torch 1.6 among them), TruncatedFileError for a file that was cut, UnsafePickleError for a
     pickle that asks for more than tensors.
     """
+    raw, offset, records = _read_pickle_record(file)
+    views = read_pickle(raw, file.path, offset)
+    return {name: _locate(file, name, view, records) for name, view in views.items()}
+
+
+def read_torch_state(file: File, key: str | None = None) -> dict[str, TensorRange] | None:
+    """The tensors of a dictionary with other plain values too, which are passed over.
+
+    With `key` those of the dictionary under it, or None if there is nothing under it (a missing
+    entry, or Python's None). The errors of `read_torch_zip`.
+    """
+    raw, offset, records = _read_pickle_record(file)
+    state: Any = read_plain_pickle(raw, file.path, offset)
+    if key is not None:
+        state = state.get(key)
+        if state is None:
+            return None
+        if not isinstance(state, dict):
+            _refuse(file, f"the entry {key!r} is no dictionary of tensors", offset)
+    return {
+        name: _locate(file, name, view, records)
+        for name, view in state.items()
+        if isinstance(name, str) and isinstance(view, TensorView)
+    }
+
+
+def _read_pickle_record(file: File) -> tuple[bytes, int, dict[str, Record]]:
+    """The pickle, its offset in the file, and all records."""
     records = read_records(file)
     _check_small_records(file, records)
     pickle = records.get("data.pkl")
@@ -34,8 +63,7 @@ def read_torch_zip(file: File) -> dict[str, TensorRange]:
     raw = file.read(pickle.offset, pickle.nbytes)
     if pickle.crc32 not in (0, zlib.crc32(raw)):
         _refuse(file, "data.pkl does not have its CRC-32; the file is damaged", pickle.offset)
-    views = read_pickle(raw, file.path, pickle.offset)
-    return {name: _locate(file, name, view, records) for name, view in views.items()}
+    return raw, pickle.offset, records
 
 
 def _refuse(file: File, reason: str, offset: int | None = None) -> NoReturn:

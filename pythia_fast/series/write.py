@@ -1,15 +1,13 @@
 """Writes checkpoints in the Hub's layout; a file gets its final name only when it is complete."""
 
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.publish import published, sync_folder, write_error
 from pythia_fast.series.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES
 from pythia_fast.suite.architecture import Architecture
 
@@ -25,8 +23,9 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, "torch.Tensor"]) -
     """Write `tensors` as one safetensors file; an existing file is replaced in one step."""
     from safetensors.torch import save_file
 
-    with _replacing(Path(path)) as file:
+    with published(Path(path)) as file:
         save_file(_dense(tensors), file.name, metadata={"format": "pt"})
+    _keep(Path(path))
 
 
 def write_torch_zip(path: str | Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
@@ -35,8 +34,9 @@ def write_torch_zip(path: str | Path, tensors: Mapping[str, "torch.Tensor"]) -> 
 
     # In a thread, which no Ctrl-C reaches: torch's writer, interrupted half-way, ends the process
     # when it finds its file closed.
-    with _replacing(Path(path)) as file, ThreadPoolExecutor(1, "pythia_fast-save") as pool:
+    with published(Path(path)) as file, ThreadPoolExecutor(1, "pythia_fast-save") as pool:
         pool.submit(torch.save, _dense(tensors), file).result()
+    _keep(Path(path))
 
 
 def write_checkpoint(
@@ -54,10 +54,7 @@ def write_checkpoint(
     an index. The index comes after the shards, so that a folder cut short in between counts as
     incomplete.
     """
-    if format not in _NAMES:
-        raise ArgumentError(f'format is "safetensors" or "torch", not {format!r}')
-    if max_shard_bytes is not None and max_shard_bytes < 1:
-        raise ArgumentError(f"max_shard_bytes is at least 1, not {max_shard_bytes}")
+    check_format(format, max_shard_bytes)
     folder = Path(folder)
     for name in SINGLE_FILES:
         if (folder / name).exists() or (folder / (name + INDEX_SUFFIX)).exists():
@@ -67,33 +64,53 @@ def write_checkpoint(
     except OSError as error:
         raise WriteError(f"{folder} cannot be made: {error.strerror}") from error
     write = write_torch_zip if format == "torch" else write_safetensors
-    _write_json(folder / CONFIG, architecture.to_config())
-    shards = _cut(state_dict, max_shard_bytes)
-    whole = Path(_NAMES[format])
-    if len(shards) == 1:
-        write(folder / whole, state_dict)
-        return
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        shard_name = f"{whole.stem}-{number:05}-of-{len(shards):05}{whole.suffix}"
-        write(folder / shard_name, {tensor: state_dict[tensor] for tensor in shard})
-        weight_map |= dict.fromkeys(shard, shard_name)
-    total_bytes = sum(tensor.nbytes for tensor in state_dict.values())
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    _write_json(folder / (whole.name + INDEX_SUFFIX), index)
+    write_json(folder / CONFIG, architecture.to_config())
+    shards = cut({n: t.nbytes for n, t in state_dict.items()}, format, max_shard_bytes)
+    for shard, names in shards.items():
+        write(folder / shard, {name: state_dict[name] for name in names})
+    if len(shards) > 1:
+        total_bytes = sum(tensor.nbytes for tensor in state_dict.values())
+        write_json(folder / index_name(format), index_of(shards, total_bytes))
 
 
-def _cut(state_dict: Mapping[str, "torch.Tensor"], limit_bytes: int | None) -> list[list[str]]:
-    """The tensors' names, in order, in groups of at most `limit_bytes`."""
-    shards: list[list[str]] = [[]]
+def check_format(format: str, max_shard_bytes: int | None) -> None:
+    """ArgumentError unless they are what `write_checkpoint` takes."""
+    if format not in _NAMES:
+        raise ArgumentError(f'format is "safetensors" or "torch", not {format!r}')
+    if max_shard_bytes is not None and max_shard_bytes < 1:
+        raise ArgumentError(f"max_shard_bytes is at least 1, not {max_shard_bytes}")
+
+
+def cut(
+    sizes: Mapping[str, int], format: CheckpointFormat, limit_bytes: int | None
+) -> dict[str, list[str]]:
+    """File name -> the tensors in it, in order, of together at most `limit_bytes` or one tensor."""
+    groups: list[list[str]] = [[]]
     filled_bytes = 0
-    for name, tensor in state_dict.items():
-        if shards[-1] and limit_bytes is not None and filled_bytes + tensor.nbytes > limit_bytes:
-            shards.append([])
+    for name, nbytes in sizes.items():
+        if groups[-1] and limit_bytes is not None and filled_bytes + nbytes > limit_bytes:
+            groups.append([])
             filled_bytes = 0
-        shards[-1].append(name)
-        filled_bytes += tensor.nbytes
-    return shards
+        groups[-1].append(name)
+        filled_bytes += nbytes
+    whole = Path(_NAMES[format])
+    if len(groups) == 1:
+        return {whole.name: groups[0]}
+    return {
+        f"{whole.stem}-{number:05}-of-{len(groups):05}{whole.suffix}": group
+        for number, group in enumerate(groups, start=1)
+    }
+
+
+def index_name(format: CheckpointFormat) -> str:
+    """What the index of shards is called."""
+    return _NAMES[format] + INDEX_SUFFIX
+
+
+def index_of(shards: Mapping[str, Sequence[str]], total_bytes: int) -> dict[str, object]:
+    """The index that says which shard has which tensor."""
+    weight_map = {name: shard for shard, names in shards.items() for name in names}
+    return {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
 
 
 def _dense(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
@@ -110,30 +127,16 @@ def _dense(tensors: Mapping[str, "torch.Tensor"]) -> dict[str, "torch.Tensor"]:
     return dense
 
 
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    with _replacing(path) as file:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON object; an existing file is replaced in one step."""
+    with published(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
+    _keep(path)
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file beside `path` that takes its name once it is written and on the disk.
-
-    WriteError if the operating system refuses; the half-written file is then removed.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+def _keep(path: Path) -> None:
+    """Bring to the disk that the file has its name."""
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error

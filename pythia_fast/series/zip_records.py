@@ -26,6 +26,7 @@ _UNSET_16 = 0xFFFF
 _UNSET_32 = 0xFFFFFFFF
 _DESCRIPTOR_FLAG = 1 << 3
 _UTF8_FLAG = 1 << 11
+_FOLDER_ATTRIBUTE = 1 << 4  # of MS-DOS
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class _Entry:
         """The entry at `at`, and how many bytes of name, extra fields and comment follow it."""
         fields = _CENTRAL.unpack_from(directory, at)
         signature, _, _, flags, method, _, _, crc32, compressed, nbytes = fields[:10]
-        name_bytes, extra_bytes, comment_bytes, disk, _, _, header_at = fields[10:]
+        name_bytes, extra_bytes, comment_bytes, disk, _, attributes, header_at = fields[10:]
         if signature != b"PK\x01\x02":
             _refuse(file, "an entry of the zip's directory lacks its signature", where)
         tail_bytes = name_bytes + extra_bytes + comment_bytes
@@ -160,6 +161,9 @@ class _Entry:
             _refuse(file, f"the record {name!r} claims to lie in another volume", where)
         if compressed != nbytes:
             _refuse(file, f"the record {name!r} is stored, yet its two sizes differ", where)
+        if nbytes and (attributes & _FOLDER_ATTRIBUTE or name.endswith("/")):
+            # torch reads nothing from it then, and gives whatever its memory held before.
+            _refuse(file, f"the record {name!r} has content, yet claims to be a folder", where)
         return cls(name, flags, crc32, nbytes, header_at), tail_bytes
 
 

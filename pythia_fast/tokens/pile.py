@@ -7,3 +7,6 @@ REPOSITORIES = {
     "pile-standard": "EleutherAI/pile-standard-pythia-preshuffled",
     "pile-deduped": "EleutherAI/pile-deduped-pythia-preshuffled",
 }
+
+ROWS = 146_432_000
+ROW_TOKENS = 2049

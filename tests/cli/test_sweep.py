@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import pythia_fast
+from pythia_fast.cli.sweep import _by_remark
 from pythia_fast.demo.corpus import byte_tokenizer
 from pythia_fast.model import Weights
 
@@ -43,6 +44,9 @@ def test_json_has_every_row_and_nothing_else_on_standard_output(run, suite, toke
     assert found["failures"] == []
     assert [row["step"] for row in found["rows"]] == [0, 1, 2, 4, 8, 16]
     assert {row["sequences"] for row in found["rows"]} == {5}
+    assert [row["step"] for row in found["times"]] == [0, 1, 2, 4, 8, 16]
+    assert all(row["compute_s"] > 0 for row in found["times"])
+    assert found["remarks"] == {}
 
 
 def test_a_text_file_is_read_line_by_line(run, suite, tmp_path):
@@ -135,3 +139,14 @@ def test_only_the_end_of_a_line_ends_a_sequence(run, suite, tmp_path):
     rows = json.loads(run("sweep", suite, "--steps", 0, "-q", *options).stdout)["rows"]
     assert rows[0]["sequences"] == 2
     assert rows[0]["tokens"] == len("one two three") - 1 + len("four") - 1
+
+
+def test_a_disk_budget_is_a_size(run, suite, tokens, tmp_path):
+    arguments = ["sweep", suite, "--tokens", tokens, "--steps", "0", "-q", "--disk-budget"]
+    assert "no size" in run(*arguments, "much", exit_code=3).stderr
+    run(*arguments, "1.5GB")
+
+
+def test_what_is_known_to_be_odd_is_said_once():
+    remarks = {step: ("odd", "very odd") if step == 3 else ("odd",) for step in range(10)}
+    assert _by_remark(remarks) == {"odd": "0, 1, 2, 3, 4, 5, 6, 7, …", "very odd": "3"}

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +50,11 @@ def test_the_first_writer_stays(folder: RunFolder) -> None:
     folder.publish(UNIT, TABLE, {"writer": 1})
     folder.publish(UNIT, TABLE.slice(0, 1), {"writer": 2})
     assert folder.provenance(UNIT) == {"writer": 1}
-    assert not list(folder.path.rglob(".tmp-*"))
+    assert not list(folder.path.rglob("*.partial"))
 
 
 def test_without_links_a_rename_does(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_links(*_: object) -> None:
+    def no_links(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", no_links)
@@ -175,7 +176,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="make the folder"):
+    with pytest.raises(WriteError, match=r"cannot write .*Not a directory"):
         RunFolder(tmp_path / "file" / "run", {})
 
 
@@ -231,3 +232,62 @@ def test_a_home_folder_is_meant_by_a_tilde(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert small_sweep(out="~/run", steps=[0]).path == tmp_path / "run"
     assert len(pythia_fast.SweepResult("~/run")) == 1
+
+
+def gone_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_have_left_is_removed_by_the_next(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    folder.publish(UNIT, TABLE, {})
+    folder.record_failure(Failure(3, "E", "m"))
+    folder.keep("commits/step=8.json", b"{}")
+    dead, alive, places = gone_process(), os.getpid(), ("", "parts/step=8", "failures", "commits")
+    for place in places:
+        for writer in (dead, alive):
+            (folder.path / place / f".a.json.{writer}-00ff.partial").write_text("half")
+    (folder.path / "parts/step=9").symlink_to(tmp_path)
+    elsewhere = tmp_path / f".b.{dead}-00ff.partial"
+    elsewhere.write_text("somebody else's")
+    RunFolder(folder.path, read_run(folder.path)["specification"])
+    for place in places:
+        left = [path.name for path in (folder.path / place).glob(".*")]
+        assert left == [f".a.json.{alive}-00ff.partial"]
+    assert elsewhere.exists()
+
+
+def test_a_half_written_file_that_another_machine_removes_is_written_again(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There this process looks like a killed one."""
+    link, removed = os.link, []
+
+    def late(source: Path, target: Path, **options: bool) -> None:
+        if len(removed) < 2:
+            removed.append(source)
+            source.unlink()
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", late)
+    folder.publish(UNIT, TABLE, {})
+    assert folder.done(UNIT)
+    assert len(removed) == 2
+
+    def always(source: Path, target: Path, **options: bool) -> None:
+        source.unlink()
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", always)
+    with pytest.raises(WriteError, match="No such file"):
+        folder.publish(replace(UNIT, step=9), TABLE, {})
+
+
+def test_a_file_that_is_kept_stays_what_it_was(folder: RunFolder) -> None:
+    path = folder.keep("commits/step=1.json", b"first")
+    assert folder.keep("commits/step=1.json", b"second") == path
+    assert path.read_bytes() == b"first"

@@ -8,6 +8,7 @@ import pytest
 
 from pythia_fast.runs import progress as progress_module
 from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.times import LoadTimes
 
 
 class Terminal(io.StringIO):
@@ -63,3 +64,42 @@ def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> 
         progress.advance(1)
         progress.say("hidden")
     assert capsys.readouterr().err == ""
+
+
+class Ahead:
+    """What is said of downloads."""
+
+    received_bytes = 0
+    waits_for_room = False
+
+
+def test_the_line_says_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, ahead = [1000.0], Ahead()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(checkpoints=2, tokens=100, shown=True) as progress:
+        progress.waiting(7, ahead)  # too soon for a line
+        for room, received_bytes in ((False, 0), (False, 60_000_000), (True, 60_000_000)):
+            now[0] += progress_module.LINE_EVERY_S
+            ahead.received_bytes, ahead.waits_for_room = received_bytes, room
+            progress.waiting(7, ahead)
+    assert [line.split("; ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "waiting for step 7",
+        "waiting for step 7, 2.0 MB/s",
+        "waiting for step 7, which waits for room on the disk",
+    ]
+
+
+def test_line_and_bar_say_which_stage_is_the_bottleneck(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(checkpoints=3, tokens=1000, shown=True) as progress:
+        progress.loaded(LoadTimes())
+        assert "bound by" not in progress.line()
+        progress.loaded(LoadTimes(download_s=4, open_s=4, wait_s=3, received_bytes=9))
+        progress.computed(1.0)
+        assert progress.line().endswith(", bound by download (waits 75% of the time)")
+        progress.waiting(2, Ahead())
+    assert "bound by download" in screen.getvalue()
+    assert "waiting for step 2" in screen.getvalue()

@@ -64,7 +64,9 @@ def test_only_the_steps_asked_for(small_sweep: Sweep) -> None:
 def test_a_step_that_has_seen_nothing_has_no_numbers(
     small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pythia_fast.runs.plan.Plan._seen", lambda self, step: range(step))
+    monkeypatch.setattr(
+        "pythia_fast.runs.plan.chosen_rows", lambda sequences, step, spec, rows: range(step)
+    )
     result = small_sweep(sequences="seen", steps=[0, 4], metrics=["perplexity", "memorization"])
     rows = [row for row in result.table.to_pylist() if row["step"] == 0]
     assert {(row["sequences"], row["value"], row["status"]) for row in rows} == {(0, None, "ok")}

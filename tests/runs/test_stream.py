@@ -138,7 +138,7 @@ def test_the_next_step_is_loaded_while_this_one_is_used(
             opened[step].set()
             return super().open(step)
 
-    monkeypatch.setattr(streaming, "open_series", lambda model, cache_dir: Watched(model))
+    monkeypatch.setattr(streaming, "open_series", lambda model, **_: Watched(model))
     for step, _ in pythia_fast.stream(tiny_series):
         following = STEPS[STEPS.index(step) + 1 :]
         if following:

@@ -247,6 +247,7 @@ PATCHES: dict[str, tuple[str, int, str, int, str]] = {
     "a header outside": ("d", 42, "<I", 0x7FFFFFFF, "outside"),
     "a header beyond 4 GB": ("d", 42, "<I", 0xFFFFFFFF, "64-bit"),
     "another volume": ("d", 34, "<H", 2, "volume"),
+    "a folder with content": ("d", 38, "<I", 0x10, "folder"),
     "no signature in the directory": ("d", 0, "<I", 0, "signature"),
     "no signature beside the data": ("l", 0, "<I", 0, "no header"),
     "a long name in the directory": ("d", 28, "<H", 0xFFFF, "ends in the middle"),

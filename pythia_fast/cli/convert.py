@@ -1,0 +1,85 @@
+"""`pythia-fast convert`."""
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.progress import shown
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "pythia-fast convert 70m pythia-70m --steps log",
+        "pythia-fast convert my-run/checkpoints converted",
+        "pythia-fast convert 12b pythia-12b --steps last --max-shard-size 5GB --disk-budget 60GB",
+    ),
+)
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--steps",
+    default="all",
+    show_default=True,
+    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["safetensors", "torch"]),
+    default="safetensors",
+    show_default=True,
+    help="model.safetensors, or pytorch_model.bin.",
+)
+@click.option(
+    "--max-shard-size",
+    metavar="SIZE",
+    help="Cut the weights into files of at most that size, such as 5GB. "
+    "[default: one file; 5GB for torch]",
+)
+@click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@common
+def convert(
+    model: str,
+    out: Path,
+    steps: str,
+    format: Literal["safetensors", "torch"],
+    max_shard_size: str | None,
+    disk_budget: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write checkpoints of MODEL into OUT, as stepN/ in the Hub's layout.
+
+    MODEL is a model's name or a folder: stepN/ as on the Hub, or GPT-NeoX's own global_stepN/, the
+    ranks of which are merged. Every weight keeps its bits. The same command goes on where an
+    earlier one was stopped.
+    """
+    from pythia_fast.series.convert import convert as run
+
+    with shown("convert", "step", quiet=quiet) as progress:
+        done = run(
+            model,
+            out,
+            steps,
+            format=format,
+            max_shard_size=max_shard_size,
+            disk_budget=disk_budget,
+            progress=progress,
+        )
+    if as_json:
+        print_json(
+            {
+                "out": str(done.out),
+                "steps": list(done.steps),
+                "written": list(done.written),
+                "written_bytes": done.written_bytes,
+            }
+        )
+        return
+    click.echo(done.out)
+    already = len(done.steps) - len(done.written)
+    remark = f", {already} were there already" if already else ""
+    click.echo(f"{len(done.written)} steps written, {done.written_bytes:,} bytes{remark}", err=True)

@@ -1,0 +1,172 @@
+"""`pythia-fast plan`."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pythia_fast.cli.frame import INCOMPLETE, Command, common, dtype_option, print_json
+from pythia_fast.cli.sweep import sequences_option
+
+if TYPE_CHECKING:
+    from pythia_fast.runs.forecast import Forecast, PlannedStep
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "pythia-fast plan 70m --steps log",
+        "pythia-fast plan 12b --network 1GB/s --disk-budget 500GB",
+        "pythia-fast plan 2.8b --sequences 4096 --metrics memorization --json",
+    ),
+)
+@click.argument("model")
+@click.option(
+    "--steps",
+    default="all",
+    show_default=True,
+    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
+)
+@click.option(
+    "--metrics",
+    default="perplexity",
+    show_default=True,
+    help="With commas: perplexity, memorization (flags), memorization-score.",
+)
+@click.option(
+    "--tokens",
+    help="The prefix of an .idx/.bin pair. [default: rows like those of Pythia's training data]",
+)
+@sequences_option
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@dtype_option
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads would go.")
+@click.option("--disk-budget", help="The most that downloads may take, such as 500GB.")
+@click.option(
+    "--network",
+    help="Bytes a second, such as 1GB/s. [default: measured with a first piece of what is needed]",
+)
+@common
+def plan(
+    model: str,
+    steps: str,
+    metrics: str,
+    tokens: str | None,
+    sequences: int | slice | Literal["seen", "unseen"],
+    device: str | None,
+    dtype: str,
+    cache_dir: Path | None,
+    disk_budget: str | None,
+    network: str | None,
+    as_json: bool,
+) -> None:
+    """Tell what a sweep of MODEL would take: downloads, disk, arithmetic, time.
+
+    Every step is looked up: its commit and files, what is here already, what has the same weights
+    as another step, what is known to be odd, and what is missing.
+
+    Ends with 4 if something is missing.
+    """
+    from pythia_fast.series import open_series
+    from pythia_fast.suite import parse_steps
+
+    # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
+    parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+    from pythia_fast.runs import forecast
+
+    found = forecast.plan(
+        model,
+        steps,
+        tokens=tokens,
+        sequences=sequences,
+        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        device=device,
+        dtype=dtype,
+        cache_dir=cache_dir,
+        disk_budget=disk_budget,
+        network=network,
+    )
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for line in (*_steps(found), "", *_totals(found)):
+            click.echo(line)
+    for step in found.missing:
+        click.echo(f"step {step.step} is missing: {step.missing}", err=True)
+    if found.missing:
+        raise click.exceptions.Exit(INCOMPLETE)
+
+
+def _steps(found: "Forecast") -> Iterator[str]:
+    """One line a step, and one for each thing that is known to be odd."""
+    yield f"{found.model}, from {found.source}"
+    yield f"{'step':>8}  {'commit':<12}  {'size':>9}  {'to come':>9}  files"
+    told: dict[str, list[int]] = {}
+    for step in found.steps:
+        yield _line(step)
+        for anomaly in step.anomalies:
+            told.setdefault(anomaly, []).append(step.step)
+    for anomaly, steps in told.items():
+        shown = ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
+        yield f"known of step {shown}: {anomaly}"
+
+
+def _line(step: "PlannedStep") -> str:
+    what = ", ".join(step.files)
+    if step.missing is not None:
+        what = "MISSING"
+    elif step.duplicate_of is not None:
+        what += f"   same weights as {step.duplicate_of}"
+    coming = size(step.download_bytes) if step.download_bytes else "-"
+    commit = (step.commit or "")[:12]
+    return f"{step.step:>8}  {commit:<12}  {size(step.nbytes):>9}  {coming:>9}  {what}"
+
+
+def _totals(found: "Forecast") -> Iterator[str]:
+    loaded = sum(step.missing is None for step in found.steps)
+    same = sum(step.duplicate_of is not None for step in found.steps)
+    yield (
+        f"{loaded} of {len(found.steps)} steps are there, {same} of them with the weights of "
+        f"another; the largest takes {size(found.largest_bytes)}"
+    )
+    yield (
+        f"{size(found.download_bytes)} to download, {size(found.disk_bytes)} of disk needed, "
+        f"{size(found.free_bytes)} free"
+    )
+    yield f"{found.flops:.3g} floating-point operations in {found.dtype} on {found.device}"
+    rates = found.rates
+    whose = "measured now" if rates.network_measured else "as given"
+    network = rates.network_bytes_per_s
+    speed = {
+        "download": f"{size(network)}/s, {whose}" if network else "nothing to come",
+        "verify": f"{size(rates.sha256_bytes_per_s)}/s, sha256 on one core, measured now",
+        "read": f"{size(rates.read_bytes_per_s)}/s, measured now",
+        "compute": f"{rates.compute_flop_per_s / 1e9:,.1f} GFLOP/s, measured now",
+    }
+    for stage, elapsed_s in found.stage_s.items():
+        mark = "  <- the bottleneck" if stage == found.bottleneck else ""
+        yield f"{stage:>10}  {duration(elapsed_s):>12}  at {speed[stage]}{mark}"
+    yield f"{'in all':>10}  {duration(found.total_s):>12}  (the stages overlap)"
+
+
+def size(nbytes: float) -> str:
+    """Bytes in decimal units: "166 MB", "3.74 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
+
+
+def duration(elapsed_s: float) -> str:
+    """Seconds as people say them: "4 min 10 s", "2 d 3 h"."""
+    whole = round(elapsed_s)
+    if whole < 1:
+        return f"{elapsed_s:.2f} s"
+    names = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    for (unit, name), (smaller, smaller_name) in pairwise(names):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // smaller} {smaller_name}"
+    return f"{whole} s"

@@ -1,0 +1,98 @@
+"""What is known of the steps before the first byte: missing, the same, and odd ones."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from pythia_fast.series import CheckpointSeries
+from pythia_fast.series.revision import Revision
+from pythia_fast.suite import Anomaly, anomalies
+
+_STEPS_SHOWN = 8  # of an anomaly, in one line
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The steps' revisions, and the anomalies that concern the very files that will be read."""
+
+    revisions: Mapping[int, Revision]
+    anomalies: tuple[Anomaly, ...]
+
+    @property
+    def missing(self) -> dict[int, Exception]:
+        """The steps that cannot be had, each with the reason."""
+        return {
+            step: revision.error
+            for step, revision in self.revisions.items()
+            if revision.error is not None
+        }
+
+    def remarks(self, step: int) -> tuple[str, ...]:
+        """What is known to be odd with a step, in words."""
+        return tuple(in_words(each) for each in self.anomalies if step in each.steps)
+
+    def known(self) -> list[str]:
+        """All that is known to be odd, in words, each with the steps that it concerns."""
+        lines = []
+        for anomaly in self.anomalies:
+            steps = [step for step in anomaly.steps if step in self.revisions]
+            shown = ", ".join(map(str, steps[:_STEPS_SHOWN]))
+            more = f" and {len(steps) - _STEPS_SHOWN} more" if len(steps) > _STEPS_SHOWN else ""
+            lines.append(f"known of step {shown}{more}: {in_words(anomaly)}")
+        return lines
+
+    def same_weights(self, steps: Iterable[int]) -> list[tuple[int, ...]]:
+        """The steps in groups of those with the same weights, each group and all in order.
+
+        A step of whose weights no sha256 is known is a group of its own.
+        """
+        groups: dict[object, list[int]] = {}
+        for step in steps:
+            sha256 = self.revisions[step].weights_sha256
+            groups.setdefault(("step", step) if sha256 is None else sha256, []).append(step)
+        return [tuple(group) for group in groups.values()]
+
+    def download_bytes(self, steps: Iterable[int]) -> int:
+        """What is to be downloaded for the steps; the same weights are so once."""
+        return sum(self.revisions[group[0]].download_bytes for group in self.same_weights(steps))
+
+
+def survey(series: CheckpointSeries, steps: Sequence[int]) -> Survey:
+    """Ask for all that can be known of the steps before anything of them is downloaded.
+
+    HubError if the Hub cannot be asked. A step that is missing is no error here.
+    """
+    revisions = dict(series.survey(steps))
+    return Survey(
+        revisions,
+        tuple(each for each in anomalies(series.spec) if _concerns(each, revisions)),
+    )
+
+
+def in_words(anomaly: Anomaly) -> str:
+    """One line, with where it was reported."""
+    mended = ", mended since" if anomaly.mended else ""
+    return f"{anomaly.kind}{mended}: {anomaly.meaning} ({anomaly.url})"
+
+
+def weights_sha256(series: CheckpointSeries, step: int) -> str:
+    """The fingerprint of a step's weights, from its files."""
+    with closing(series.open(step)) as checkpoint:
+        return checkpoint.weights_sha256
+
+
+def _concerns(anomaly: Anomaly, revisions: Mapping[int, Revision]) -> bool:
+    """Whether it is about what will be read: these steps, and of them these files.
+
+    What is said to be missing is looked at and not believed.
+    """
+    touched = [
+        revision
+        for step in anomaly.steps
+        if (revision := revisions.get(step)) is not None
+        and (anomaly.files is None or any(file.path == anomaly.files for file in revision.files))
+    ]
+    if anomaly.kind == "missing":
+        return any(revision.error is not None for revision in touched)
+    readable = [revision for revision in touched if revision.error is None]
+    return len(readable) >= (2 if anomaly.kind == "identical" else 1)

@@ -1,0 +1,243 @@
+"""What is left to do in a run folder: which steps are loaded, and which take others' results."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal
+
+from pythia_fast.errors import RunMismatchError, SweepError
+from pythia_fast.runs.folder import Failure, RunFolder
+from pythia_fast.runs.pins import pin
+from pythia_fast.runs.plan import Plan, Unit
+from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.survey import Survey, survey, weights_sha256
+from pythia_fast.series import CheckpointSeries
+from pythia_fast.series.revision import Revision
+
+OnError = Literal["raise", "skip"]
+_TOLD_AT_MOST = 4  # reasons in one error
+
+
+class Todo:
+    """The steps of a plan: `queue` are to be loaded, in this order; the others are done or wait.
+
+    Of steps with the same weights one is in the queue, and the others take its results when they
+    are on the disk, unless every step looks at rows of its own ("seen", "unseen").
+
+    Attributes:
+        queue: steps to be loaded. It grows when a step fails of which another has the weights.
+        finished: how many steps have all their results on the disk.
+    """
+
+    def __init__(
+        self, series: CheckpointSeries, plan: Plan, folder: RunFolder, progress: Progress
+    ) -> None:
+        self._series, self._plan, self._folder = series, plan, folder
+        self._progress = progress
+        self._sharing = not isinstance(plan.sequences, str)
+        self._survey = Survey({}, ())
+        self._step_of_sha256: dict[str, int] = {}
+        self._waiting: dict[int, tuple[int, ...]] = {}
+        self._ready: deque[tuple[int, int]] = deque()
+        self.queue: deque[int] = deque()
+        self.finished = 0
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """All steps whose results are still to be written."""
+        twins = (step for steps in self._waiting.values() for step in steps)
+        return (*self.queue, *twins, *(step for step, _ in self._ready))
+
+    def survey(self, on_error: OnError) -> None:
+        """Find out what there is and what is left, before anything is downloaded or computed.
+
+        SweepError that names every step that cannot be had, unless they are to be skipped;
+        RunMismatchError if the folder's results are of other weights; HubError.
+        """
+        self._check_source()
+        self._survey = survey(self._series, self._plan.steps)
+        moved = pin(self._folder, self._survey.revisions)
+        self._series.pin(moved)
+        for step, commit in moved.items():
+            self._progress.say(
+                f"step {step}: its branch has moved, but the weights are the same: going on with "
+                f"commit {commit[:12]}, where this run began"
+            )
+        for line in self._survey.known():
+            self._progress.say(line)
+        self._sort(on_error)
+
+    def revision(self, step: int) -> Revision:
+        """What is known of a step."""
+        return self._survey.revisions[step]
+
+    def remarks(self, step: int) -> tuple[str, ...]:
+        """What is known to be odd with a step."""
+        return self._survey.remarks(step)
+
+    def has(self, unit: Unit, sha256: str | None) -> bool:
+        """Whether a unit's result is there; RunMismatchError if it is of other weights."""
+        if not self._folder.done(unit):
+            return False
+        self._check_unchanged(unit.step, self._folder.origin(unit)["weights_sha256"], sha256)
+        self._progress.skip(self._plan.tokens_of(unit))
+        return True
+
+    def finished_with(self, sha256: str) -> int | None:
+        """A finished step with these weights, if its results are also another step's."""
+        return self._step_of_sha256.get(sha256) if self._sharing else None
+
+    def finish(self, step: int, sha256: str | None = None) -> None:
+        """All results of a step are on the disk; those with the same weights may take them."""
+        if sha256 is not None:
+            self._step_of_sha256.setdefault(sha256, step)
+        self._ready += ((twin, step) for twin in self._waiting.pop(step, ()))
+        self.finished += 1
+        self._progress.checkpoint_done()
+
+    def take_twins(self) -> list[tuple[int, int]]:
+        """Steps that can take results now, each with the step whose results they are."""
+        ready = list(self._ready)
+        self._ready.clear()
+        return ready
+
+    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+        """Keep why a step failed. SweepError, unless failures are skipped.
+
+        Then the next step with the same weights is loaded instead: its files may be there.
+        """
+        failure = self._record(step, error)
+        if on_error == "raise":
+            raise SweepError(
+                f"step {step} failed: {failure.message}. What was finished before is kept in "
+                f"{self._folder.path}; on_error='skip' goes on without such steps"
+            ) from error
+        self._progress.say(
+            f"step {step} failed and is left out: {failure.error}: {failure.message}"
+        )
+        following, *others = self._waiting.pop(step, ()) or (None,)
+        if following is not None:
+            self._progress.say(f"step {following} has the same weights and is tried instead")
+            self._waiting[following] = tuple(others)
+            self.queue.append(following)
+
+    def _sort(self, on_error: OnError) -> None:
+        """Which steps are done, missing, to be loaded, or to take the results of others."""
+        left, missing = [], {}
+        for step in self._plan.steps:
+            if self._is_done_or_failed(step, on_error):
+                continue
+            error = self._survey.revisions[step].error
+            if error is None:
+                left.append(step)
+            else:
+                missing[step] = error
+        self._tell_missing(missing, on_error)
+        for group in self._survey.same_weights(left):
+            sha256 = self._survey.revisions[group[0]].weights_sha256
+            done = None if sha256 is None else self.finished_with(sha256)
+            if done is not None:
+                self._ready += ((step, done) for step in group)
+            elif self._sharing:
+                self.queue.append(group[0])
+                self._waiting[group[0]] = group[1:]
+            else:
+                self.queue += group
+        if not self._sharing:
+            self.queue = deque(sorted(self.queue))
+        self._tell_downloads()
+
+    def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
+        """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
+        try:
+            return self._is_done(step)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            self.fail(step, error, on_error)
+            return True
+
+    def _is_done(self, step: int) -> bool:
+        """Whether all units of a step are there, of the weights that the series still has."""
+        units = list(self._plan.units(step))
+        if not all(self._folder.done(unit) for unit in units):
+            return False
+        origins = [self._folder.origin(unit) for unit in units]
+        sha256 = origins[0]["weights_sha256"]
+        for origin in origins[1:]:
+            self._check_unchanged(step, origin["weights_sha256"], sha256)
+        revision = self._survey.revisions[step]
+        if revision.error is not None:
+            self._progress.say(f"step {step} is kept, but it cannot be had now: {revision.error}")
+        elif origins[-1]["identity"] != self._series.identity(step):
+            now = revision.weights_sha256 or weights_sha256(self._series, step)
+            self._check_unchanged(step, sha256, now)
+        self._folder.forget_failure(step)  # of a process that was killed before it could
+        self._progress.skip(sum(map(self._plan.tokens_of, units)))
+        self.finish(step, sha256)
+        return True
+
+    def _check_source(self) -> None:
+        """RunMismatchError if the folder's results are of another folder of the same name."""
+        if self._plan.spec.repo is not None:
+            return
+        origin = self._folder.first_origin()
+        if origin is None or origin.get("source") == self._series.source:
+            return
+        step = origin["step"]
+        moved = step in self._series.steps
+        if not moved or weights_sha256(self._series, step) != origin["weights_sha256"]:
+            raise RunMismatchError(
+                f"{self._folder.path} holds results of {origin.get('source')}, which is another "
+                f"series than {self._series.source}. Give another `out`"
+            )
+
+    def _check_unchanged(self, step: int, then: str, now: str | None) -> None:
+        if then != now:
+            raise RunMismatchError(
+                f"the weights of step {step} have changed since their results in "
+                f"{self._folder.path} were computed. Give another `out`, or resume=False"
+            )
+
+    def _record(self, step: int, error: Exception) -> Failure:
+        failure = Failure(step, type(error).__name__, failure_words(error))
+        self._folder.record_failure(failure)
+        return failure
+
+    def _tell_missing(self, missing: Mapping[int, Exception], on_error: OnError) -> None:
+        """Record all that cannot be had, and go on without it or not at all."""
+        failures = [self._record(step, error) for step, error in missing.items()]
+        if not failures:
+            return
+        words = [f"step {each.step}: {each.message}" for each in failures[:_TOLD_AT_MOST]]
+        more = failures[_TOLD_AT_MOST:]
+        if more:
+            words.append(f"and likewise {', '.join(str(each.step) for each in more)}")
+        summary = (
+            f"{len(failures)} of {len(self._plan.steps)} steps cannot be had: {'; '.join(words)}"
+        )
+        if on_error == "skip":
+            self._progress.say(f"{summary}. They are left out")
+            return
+        raise SweepError(
+            f"{summary}. Nothing was downloaded or computed; on_error='skip' goes on without them"
+        ) from next(iter(missing.values()))
+
+    def _tell_downloads(self) -> None:
+        download_bytes = self._survey.download_bytes(self.queue)
+        twins = len(self.left) - len(self.queue)
+        if download_bytes or twins:
+            same = f"; {twins} more have the same weights as others" if twins else ""
+            self._progress.say(
+                f"{len(self.queue)} steps to load, {download_bytes / 1e9:,.2f} GB to download{same}"
+            )
+
+
+def failure_words(error: BaseException) -> str:
+    """An error's text with what was noted beside it."""
+    return "; ".join([str(error), *notes(error)])
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted beside an error."""
+    noted: list[str] = getattr(error, "__notes__", [])
+    return noted

@@ -1,0 +1,27 @@
+import json
+
+from pythia_fast.testing import make_gpt_neox_series, tiny
+
+
+def test_convert(run, tmp_path):
+    source = make_gpt_neox_series(tmp_path / "run", tiny(), (0, 1, 2), model_parallel=2)
+    out = tmp_path / "out"
+    first = run("convert", source, out, "--steps", "0,2", "--max-shard-size", "100kB")
+    assert first.stdout.splitlines() == [str(out)]
+    assert "2 steps written" in first.stderr
+    again = run("convert", source, out, "--max-shard-size", "100kB", "--json", "--quiet")
+    found = json.loads(again.stdout)
+    assert (found["steps"], found["written"]) == ([0, 1, 2], [1])
+    assert found["written_bytes"] == sum(p.stat().st_size for p in (out / "step1").iterdir()) - (
+        (out / "step1/conversion.json").stat().st_size
+    )
+    assert (out / "step2/model.safetensors.index.json").exists()
+
+
+def test_what_is_wrong_ends_with_3(run, tmp_path):
+    source = make_gpt_neox_series(tmp_path / "run", tiny(), (0,))
+    assert "the source itself" in run("convert", source, source, exit_code=3).stderr
+    run("convert", source, tmp_path / "out")
+    result = run("convert", source, tmp_path / "out", "--format", "torch", exit_code=3)
+    assert "another format" in result.stderr
+    assert run("convert", source, exit_code=2).stdout == ""

@@ -1,0 +1,101 @@
+"""`pythia-fast plan`, on a folder and on what it is told of the Hub."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import pythia_fast
+from pythia_fast.cli.plan import duration, size
+from pythia_fast.runs import rates
+from pythia_fast.testing import HubServer
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    for name, value in (("MEASURE_S", 0.001), ("NETWORK_S", 0.02), ("SCRATCH_BYTES", 2**16)):
+        monkeypatch.setattr(rates, name, value)
+
+
+def test_a_folder(run, suite, tokens):
+    lines = run("plan", suite, "--tokens", tokens, "--sequences", "3").stdout.splitlines()
+    assert lines[0] == f"tiny, from {suite}"
+    assert [int(line.split()[0]) for line in lines[2:8]] == [0, 1, 2, 4, 8, 16]
+    assert "6 of 6 steps are there" in lines[9]
+    assert lines[10].startswith("0 B to download")
+    assert [line.split()[0] for line in lines[12:]] == [
+        *("download", "verify", "read", "compute", "in"),
+    ]
+    assert sum("<- the bottleneck" in line for line in lines) == 1
+
+
+def test_json(run, suite, tokens):
+    arguments = ["plan", suite, "--steps", "0,16", "--tokens", tokens, "--json"]
+    found = json.loads(run(*arguments).stdout)
+    assert [step["step"] for step in found["steps"]] == [0, 16]
+    assert found["flops"] > 0
+    assert set(found["stage_s"]) == {"download", "verify", "read", "compute"}
+
+
+@pytest.fixture
+def hub(tiny_series: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A Hub that has some steps of 14m, and one twice."""
+    from pythia_fast.series import sources
+    from pythia_fast.series.hub import HubSeries
+
+    branches = {f"step{step}": tiny_series / f"step{step}" for step in (0, 2, 4)}
+    branches["step1"] = tiny_series / "step0"
+    with HubServer({"EleutherAI/pythia-14m": branches}) as server:
+
+        def open_series(model, *, cache_dir=None, disk_budget=None):
+            spec = pythia_fast.spec(model)
+            return HubSeries(spec, tmp_path / "hub", endpoint=server.url, disk_budget=disk_budget)
+
+        monkeypatch.setattr(sources, "open_series", open_series)
+        monkeypatch.setattr("pythia_fast.series.open_series", open_series)
+        monkeypatch.setattr("pythia_fast.runs.forecast.open_series", open_series)
+        yield server
+
+
+def test_what_is_missing_ends_with_4(run, hub):
+    arguments = ["plan", "14m", "--steps", "0,1,2,8", "--network", "1GB/s"]
+    result = run(*arguments, exit_code=4)
+    lines = result.stdout.splitlines()
+    assert "same weights as 0" in lines[3]
+    assert "MISSING" in lines[5]
+    assert "known of step 0, 1: identical" in lines[6]
+    assert "step 8 is missing: " in result.stderr
+    assert "3 of 4 steps are there, 1 of them with the weights of another" in result.stdout
+    assert not hub.count("pytorch_model.bin", method="GET")
+    assert not hub.count("model.safetensors", method="GET")
+
+
+def test_a_budget_is_a_size(run, hub):
+    arguments = ["plan", "14m", "--steps", "0", "--network", "1GB/s", "--disk-budget"]
+    assert "takes" in run(*arguments, "1kB", exit_code=3).stderr
+    assert "no size" in run(*arguments, "much", exit_code=3).stderr
+    found = json.loads(run(*arguments, "1TB", "--json").stdout)
+    assert found["disk_bytes"] == found["download_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (166_000_000, "166 MB"), (3.74e12, "3.74 TB"), (9.9e9, "9.9 GB")],
+)
+def test_sizes(nbytes, text):
+    assert size(nbytes) == text
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "text"),
+    [
+        (0.25, "0.25 s"),
+        (59.6, "1 min 0 s"),
+        (250, "4 min 10 s"),
+        (3_700, "1 h 1 min"),
+        (183_600, "2 d 3 h"),
+        (5, "5 s"),
+    ],
+)
+def test_durations(elapsed_s, text):
+    assert duration(elapsed_s) == text

@@ -1,0 +1,181 @@
+"""Sweeps over a series that is downloaded from a Hub on this machine."""
+
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import pythia_fast
+from pythia_fast.errors import ArgumentError, RunMismatchError, SweepError, SweepInterruptedError
+from pythia_fast.runs import rates
+from pythia_fast.series import LocalSeries
+from pythia_fast.series.hub import HubSeries
+from pythia_fast.suite import Architecture
+from pythia_fast.testing import HubServer, make_series
+
+Sweep = Callable[..., pythia_fast.SweepResult]
+REPO = "EleutherAI/pythia-14m"
+STEPS = (0, 1, 2, 4, 8)
+
+
+@pytest.fixture
+def folder(tiny: Architecture, tmp_path: Path) -> Path:
+    """Checkpoints of which the second has the weights of the first, and one is in shards."""
+    folder = make_series(tmp_path / "published", tiny, (0, 2, 4))
+    make_series(folder, tiny, (8,), shard_bytes=100_000)
+    shutil.copytree(folder / "step0", folder / "step1")
+    return folder
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[HubServer]:
+    branches = {f"step{step}": folder / f"step{step}" for step in STEPS}
+    with HubServer({REPO: branches}, redirect=True) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub_sweep(
+    hub: HubServer,
+    tiny: Architecture,
+    small_sweep: Sweep,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Sweep:
+    """`small_sweep` of the tiny series that `hub` has, from one store, with a new object each."""
+    spec = replace(pythia_fast.spec("14m"), architecture=tiny, steps=(*STEPS, 16))
+
+    def open_series(
+        model: str | Path, *, disk_budget: int | None = None, **_: object
+    ) -> HubSeries | LocalSeries:
+        if isinstance(model, Path):
+            return LocalSeries(model)
+        return HubSeries(spec, tmp_path / "hub", endpoint=hub.url, disk_budget=disk_budget)
+
+    for module in ("sweeping", "forecast"):
+        monkeypatch.setattr(f"pythia_fast.runs.{module}.open_series", open_series)
+
+    def run(**changes: object) -> pythia_fast.SweepResult:
+        return small_sweep(**({"model": "14m", "steps": list(STEPS)} | changes))
+
+    return run
+
+
+def weights_bytes(folder: Path, step: int) -> int:
+    files = (folder / f"step{step}").iterdir()
+    return sum(f.stat().st_size for f in files if f.suffix in (".bin", ".safetensors"))
+
+
+def downloads(hub: HubServer) -> list[str]:
+    weights = (".bin", ".safetensors")
+    return sorted({r.path for r in hub.requests if r.method == "GET" and r.path.endswith(weights)})
+
+
+def test_the_values_are_those_of_the_files(
+    hub_sweep: Sweep, small_sweep: Sweep, hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    result = hub_sweep()
+    local = small_sweep(model=folder, out=tmp_path / "local")
+    for column in ("step", "value", "loss", "weights_sha256", "duplicate_of", "status"):
+        assert result.table[column].to_pylist() == local.table[column].to_pylist()
+    assert all(len(commit) == 40 for commit in result.table["commit"].to_pylist())
+    assert not [path for path in downloads(hub) if "/step1/" in path]
+    times = {row["step"]: row for row in result.times.to_pylist()}
+    for step in (0, 2, 4, 8):
+        assert 0 < times[step]["received_bytes"] <= weights_bytes(folder, step)
+    assert times[1]["received_bytes"] == 0
+    assert set(result.remarks) == {0, 1}
+    before = len(hub.requests)
+    assert hub_sweep().table.equals(result.table)
+    assert len(downloads(hub)) == len(set(downloads(hub)))
+    assert not [r for r in hub.requests[before:] if "/resolve/" in r.path]
+
+
+def test_a_budget_of_one_checkpoint(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    budget = max(weights_bytes(folder, step) for step in STEPS) + 8192 * 4
+    whole = hub_sweep(out=tmp_path / "whole")
+    shutil.rmtree(tmp_path / "hub")
+    result = hub_sweep(disk_budget=budget)
+    assert result.table.equals(whole.table)
+    blobs = [path for path in (tmp_path / "hub").rglob("blobs/*") if path.stat().st_size > 10_000]
+    assert sum(path.stat().st_blocks * 512 for path in blobs) <= budget
+
+
+def test_a_budget_that_is_too_small_is_told_before_any_byte(
+    hub_sweep: Sweep, hub: HubServer
+) -> None:
+    with pytest.raises(ArgumentError, match="budget"):
+        hub_sweep(disk_budget=1000)
+    assert downloads(hub) == []
+
+
+def test_a_missing_branch_and_missing_files(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    bare = Path(shutil.copytree(folder / "step2", tmp_path / "bare"))
+    (bare / "model.safetensors").unlink(missing_ok=True)
+    (bare / "pytorch_model.bin").unlink(missing_ok=True)
+    hub.publish(REPO, "step2", bare)
+    steps = [*STEPS, 16]
+    with pytest.raises(SweepError, match=r"2 of 6 steps cannot be had: step 2: .*step 16: "):
+        hub_sweep(steps=steps)
+    assert downloads(hub) == []
+    result = hub_sweep(steps=steps, on_error="skip")
+    assert result.table["step"].to_pylist() == [0, 1, 4, 8]
+    assert [failure.step for failure in result.failures] == [2, 16]
+
+
+def test_a_branch_that_moves(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    first = hub_sweep(steps=[0, 2])
+    then = dict(
+        zip(first.table["step"].to_pylist(), first.table["commit"].to_pylist(), strict=True)
+    )
+    noted = Path(shutil.copytree(folder / "step2", tmp_path / "noted"))
+    (noted / "README.md").write_text("a note")
+    hub.publish(REPO, "step2", noted)
+    (first.path / "parts/step=2/perplexity-00000.parquet").unlink()
+    rows = hub_sweep(steps=[0, 2]).table.to_pylist()
+    assert {row["step"]: row["commit"] for row in rows} == then
+    hub.publish(REPO, "step2", folder / "step4")
+    before = len(hub.requests)
+    with pytest.raises(RunMismatchError, match="weights of step 2 have changed on the Hub"):
+        hub_sweep(steps=[0, 2])
+    assert not [r for r in hub.requests[before:] if "/resolve/" in r.path]
+    (first.path / "commits/step=2.json").unlink()
+    shutil.rmtree(first.path / "parts/step=2")
+    rows = hub_sweep(steps=[0, 2, 4]).table.to_pylist()
+    assert rows[1]["weights_sha256"] == rows[2]["weights_sha256"]
+
+
+def test_a_download_that_never_ends_does_not_hold_up_an_interrupt(
+    hub_sweep: Sweep, hub: HubServer
+) -> None:
+    hub.hang("/resolve/", times=1000)
+    interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(SweepInterruptedError, match="0 of 5 steps"):
+        hub_sweep()
+    interrupt.join()
+
+
+def test_what_the_plan_has_fetched_is_used(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("MEASURE_S", 0.001), ("NETWORK_S", 0.05), ("SCRATCH_BYTES", 2**16)):
+        monkeypatch.setattr(rates, name, value)
+    forecast = pythia_fast.plan("14m", list(STEPS), sequences=4)
+    assert forecast.rates.network_measured
+    assert forecast.download_bytes == sum(weights_bytes(folder, step) for step in (0, 2, 4, 8))
+    again = pythia_fast.plan("14m", list(STEPS), sequences=4, network="1GB/s")
+    assert again.download_bytes < forecast.download_bytes
+    received = sum(row["received_bytes"] for row in hub_sweep().times.to_pylist())
+    assert received <= again.download_bytes
