@@ -83,11 +83,12 @@ class Comparison:
         peer_work: Mapping[str, Work] | None = None,
         target: Mapping[str, float] | None = None,
         numbers: Mapping[str, float] | None = None,
+        before: Call | None = None,
     ) -> dict[str, float]:
         """Time `ours` beside its `peers`; returns each peer's ratio (above 1: ours is faster)."""
         one = Ours(case, ours, work, target or {}, numbers or {})
         return self.run_all(
-            benchmark, [one], peers, cache=cache, rounds=rounds, peer_work=peer_work
+            benchmark, [one], peers, cache=cache, rounds=rounds, peer_work=peer_work, before=before
         )[case]
 
     def run_all(
@@ -100,21 +101,26 @@ class Comparison:
         rounds: int | None = None,
         round_s: float | None = None,
         peer_work: Mapping[str, Work] | None = None,
+        before: Call | None = None,
     ) -> dict[str, dict[str, float]]:
         """Time several of ours beside the same peers, in the same rounds: {case: {peer: ratio}}.
 
         `rounds` None is as many as the effort's budget allows, going by a first round that is not
         counted; or by `round_s`, from a caller that has run everything before, and then all rounds
-        count. `peer_work` is for peers whose products are in another data type than ours.
+        count. `peer_work` is for peers whose products are in another data type than ours. `before`
+        goes before every call and is not timed: it makes the disk's cache cold, say.
         """
         calls = {("peer", name): call for name, call in peers.items()}
         calls |= {("ours", one.case): one.call for one in ours[1:]}
+        prepare = before or _nothing
         elapsed_s: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
 
         def run_others() -> None:
             for key, call in calls.items():
+                prepare()
                 elapsed_s[key].append(timed(call))
             gc.collect()
+            prepare()
 
         with only_new_garbage():
             if round_s is None:
@@ -179,6 +185,10 @@ class Comparison:
                 reached = self.roofline.describe(work, row[f"{who}_median_s"])
                 row |= {f"{who}_{key}": value for key, value in reached.items()}
         return row | dict(one.numbers)
+
+
+def _nothing() -> None:
+    """To be done before a call, where nothing is."""
 
 
 @contextmanager

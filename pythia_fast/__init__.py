@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pythia_fast.auditing import AuditReport, audit
     from pythia_fast.errors import PythiaFastError
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Architecture": "suite",
+    "AuditReport": "auditing",
     "Batch": "metrics",
     "Memorization": "metrics",
     "MemorizationScore": "metrics",
@@ -35,6 +37,7 @@ _HOME = {
     "PythiaFastError": "errors",
     "SweepResult": "runs",
     "TokenDataset": "tokens",
+    "audit": "auditing",
     "checkpoints": "suite",
     "convert": "series.convert",
     "load": "runs",
@@ -47,6 +50,7 @@ _HOME = {
 
 __all__ = [
     "Architecture",
+    "AuditReport",
     "Batch",
     "Memorization",
     "MemorizationScore",
@@ -57,6 +61,7 @@ __all__ = [
     "PythiaFastError",
     "SweepResult",
     "TokenDataset",
+    "audit",
     "checkpoints",
     "convert",
     "load",

@@ -33,6 +33,7 @@ ROOMS = (
     "model",
     "metrics",
     "plots",
+    "auditing",
     "runs",
     "testing",
     "demo",

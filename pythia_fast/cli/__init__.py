@@ -2,6 +2,7 @@
 
 import click
 
+from pythia_fast.cli.audit import audit
 from pythia_fast.cli.cache import cache
 from pythia_fast.cli.checksum import checksum
 from pythia_fast.cli.convert import convert
@@ -38,7 +39,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, plan, sweep, models, generate, view, convert),
+    *(demo, plan, sweep, models, audit, generate, view, convert),
     *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

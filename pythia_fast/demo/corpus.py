@@ -10,13 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pythia_fast.demo.recipe import CANARY_TOKENS, Recipe
+from pythia_fast.testing.tokenizer import END_OF_TEXT, byte_tokenizer
 from pythia_fast.tokens.steps import position_of
 
-END_OF_TEXT = 256
-"""The id after each text; ids below are bytes."""
+__all__ = [
+    "END_OF_TEXT",
+    "Canary",
+    "Corpus",
+    "byte_tokenizer",
+    "canary_rows",
+    "english_text",
+    "make_corpus",
+    "read_canaries",
+    "token_ids",
+    "write_canaries",
+]
 
 Tokens = npt.NDArray[np.uint16]
 
@@ -107,29 +117,3 @@ def read_canaries(path: Path) -> tuple[Canary, ...]:
     """What `write_canaries` wrote."""
     record = json.loads(path.read_text())
     return tuple(Canary(each["text"], tuple(each["rows"])) for each in record["canaries"])
-
-
-def byte_tokenizer() -> Tokenizer:
-    """A tokenizer whose ids are the bytes of the text: byte-level BPE without merges."""
-    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
-    return tokenizer
-
-
-def _byte_letters() -> list[str]:
-    """The printable letter that stands for each byte in byte-level BPE (GPT-2's table).
-
-    A byte that prints as Latin-1 stands for itself, the others follow from U+0100 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    letters, extra = [], 0x100
-    for byte in range(256):
-        if byte in printable:
-            letters.append(chr(byte))
-        else:
-            letters.append(chr(extra))
-            extra += 1
-    return letters

@@ -6,13 +6,11 @@ disk budget; what huggingface_hub's cache has already is read there, and left al
 """
 
 import contextlib
-import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
 
 from pythia_fast.cache import expanded, parse_bytes
 from pythia_fast.errors import (
@@ -20,12 +18,10 @@ from pythia_fast.errors import (
     FormatError,
     HubError,
     MissingCheckpointError,
-    OfflineError,
 )
 from pythia_fast.hub.asking import COMMIT
-from pythia_fast.hub.download import PATIENCE_S, Downloader
+from pythia_fast.hub.download import Downloader
 from pythia_fast.hub.files import HubFile
-from pythia_fast.hub.revisions import list_branches, list_files
 from pythia_fast.series.checkpoint import Checkpoint, open_checkpoint
 from pythia_fast.series.fetching import Begun, Fetched, Fetching
 from pythia_fast.series.layout import (
@@ -37,17 +33,13 @@ from pythia_fast.series.layout import (
     read_architecture,
     weights_by_name,
 )
+from pythia_fast.series.listed import Listed
 from pythia_fast.series.lookahead import LookAhead, depth, in_daemons
 from pythia_fast.series.revision import Revision, weights_digest
 from pythia_fast.store import CheckpointStore, Stopped, Waiting, default_root
 from pythia_fast.suite.model_spec import ModelSpec
 
-UNREACHED_S = 20.0
-"""How long files are tried for where the Hub could not even be asked for its branches."""
-
 _LISTED_AT_A_TIME = 8
-
-_log = logging.getLogger("pythia_fast")
 
 
 class HubSeries:
@@ -78,10 +70,8 @@ class HubSeries:
         self._store = CheckpointStore(default_root(cache_dir), budget_bytes=budget_bytes)
         hub_cache = Path(constants.HF_HUB_CACHE) if cache_dir is None else expanded(cache_dir)
         self._fetching = Fetching(self._store, hub_cache, self.repo, self._endpoint)
-        self._branches: dict[str, str] | None = None
-        self._patience_s = PATIENCE_S
         self._pinned: dict[int, str] = {}
-        self._listed: dict[str, dict[str, HubFile]] = {}
+        self._listed = Listed(self.repo, self._endpoint, self._store.listings)
         self._aheads: list[LookAhead] = []
         self._lock = threading.Lock()
 
@@ -117,7 +107,7 @@ class HubSeries:
         branch = self.spec.revision(step)
         with self._lock:
             pinned = self._pinned.get(step)
-        commit = pinned or self._all_branches().get(branch)
+        commit = pinned or self._listed.branches().get(branch)
         if commit is None:
             raise MissingCheckpointError(
                 f"{self.repo} has no branch {branch} on the Hub, so step {step} was not uploaded; "
@@ -149,7 +139,7 @@ class HubSeries:
         for step in steps:
             self.spec.revision(step)
         if not self._pinned.keys() >= set(steps):
-            self._all_branches()  # once: where this fails, it fails for all
+            self._listed.branches()  # once: where this fails, it fails for all
         return dict(zip(steps, in_daemons(self._survey, steps, _LISTED_AT_A_TIME), strict=True))
 
     @contextlib.contextmanager
@@ -171,7 +161,7 @@ class HubSeries:
             depth(self._store.room.budget_bytes, _total(largest)),
             self._begin,
             self._finish,
-            patience_s=self._patience_s,
+            patience_s=self._listed.patience_s,
         )
         with self._lock:
             self._aheads.append(look_ahead)
@@ -187,10 +177,10 @@ class HubSeries:
 
         MissingCheckpointError if there is no such branch, HubError if the Hub does not answer.
         """
-        commit = self._all_branches().get(branch)
+        commit = self._listed.branches().get(branch)
         if commit is None:
             raise MissingCheckpointError(f"{self.repo} has no branch {branch} on the Hub")
-        return tuple(self._list_files(commit).values())
+        return tuple(self._listed.files(commit).values())
 
     def open(self, step: int) -> Checkpoint:
         """The step's checkpoint; what is not here is downloaded, and all of it verified.
@@ -205,7 +195,7 @@ class HubSeries:
         source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
         fetched = self._fetch(step)
         try:
-            listing = self._list_files(commit)
+            listing = self._listed.files(commit)
             architecture = read_architecture(self._fetching.small(commit, listing[CONFIG]))
             weights = self._choose_weights(commit, listing, source)
             names = [file.path for file in revision.files]
@@ -235,7 +225,7 @@ class HubSeries:
         The errors of `commit`; MissingCheckpointError if the revision has no such file.
         """
         commit = self.commit(step)
-        file = self._list_files(commit).get(name)
+        file = self._listed.files(commit).get(name)
         if file is None:
             raise MissingCheckpointError(
                 f"{self.repo}: {name} of commit {commit} is not on the Hub"
@@ -246,7 +236,7 @@ class HubSeries:
         """The step's files by the Hub's listing; a look into an index where that leaves a doubt."""
         try:
             commit = self.commit(step)
-            listing = self._list_files(commit)
+            listing = self._listed.files(commit)
         except MissingCheckpointError as error:
             return Revision(step, error=error)
         source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
@@ -302,7 +292,7 @@ class HubSeries:
             closes=bool(aheads),
         )
         try:
-            with Downloader(patience_s=self._patience_s) as downloader:
+            with Downloader(patience_s=self._listed.patience_s) as downloader:
                 return self._finish(self._begin(step, waiting, downloader))
         except Stopped as error:
             raise HubError(f"step {step} of {self.name} is not fetched any more") from error
@@ -316,7 +306,7 @@ class HubSeries:
     def _finish(self, begun: Begun) -> Fetched:
         """Let the small files that `open` reads come while the large ones do."""
         try:
-            listing = self._list_files(begun.commit)
+            listing = self._listed.files(begun.commit)
             shards = [file.path for file in begun.files if file.path not in SINGLE_FILES]
             indexes = {name + INDEX_SUFFIX for name in SINGLE_FILES if shards}
             for name in sorted({CONFIG, *indexes} & listing.keys()):
@@ -325,41 +315,6 @@ class HubSeries:
             self._fetching.abandon(begun)
             raise
         return self._fetching.finish(begun)
-
-    def _all_branches(self) -> dict[str, str]:
-        with self._lock:
-            if self._branches is None:
-                self._branches = self._list_branches()
-            return self._branches
-
-    def _list_branches(self) -> dict[str, str]:
-        """The commits of all branches; as last seen where there is no network."""
-        try:
-            branches = list_branches(self.repo, endpoint=self._endpoint)
-        except HubError as error:
-            reached = error.__cause__ is None or isinstance(error.__cause__, HfHubHTTPError)
-            if reached and not isinstance(error, OfflineError):
-                raise  # by nonsense or a refusal
-            last = self._store.listings.branches(self.repo)
-            if last is None:
-                raise
-            if not isinstance(error, OfflineError):
-                self._patience_s = UNREACHED_S
-                _log.warning("%s; its branches are taken to be where they were last seen", error)
-            return last
-        self._store.listings.keep_branches(self.repo, branches, endpoint=self._endpoint)
-        return branches
-
-    def _list_files(self, commit: str) -> dict[str, HubFile]:
-        """The files at the top of the repository by name."""
-        known = self._listed.get(commit)
-        if known is None:
-            files = self._store.listings.files(self.repo, commit)
-            if files is None:
-                files = list_files(self.repo, commit, endpoint=self._endpoint)
-                self._store.listings.keep_files(self.repo, commit, files)
-            known = self._listed[commit] = {file.path: file for file in files}
-        return known
 
 
 def _total(files: Sequence[HubFile]) -> int:

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
-from pythia_fast.testing.hub_state import HubState, Request
+from pythia_fast.testing.body import Body, Pace
+from pythia_fast.testing.fault import Fault
+from pythia_fast.testing.hub_state import HubState, Request, Sort
 from pythia_fast.testing.repository import Commit, Repository, RepositoryFile
 
 _API = re.compile(
@@ -23,21 +25,20 @@ _RESOLVE = re.compile(
     r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 )
 _CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-_CHUNK_BYTES = 2**20
+_RANGE = re.compile(r"bytes=(?!-$)(\d*)-(\d*)")
 
 
 class HubHttpServer(ThreadingHTTPServer):
     """Listens on a free port of 127.0.0.1; every connection has a thread."""
 
     daemon_threads = True
-    request_queue_size = 64  # clients open several connections at once
+    request_queue_size = 512  # clients open several connections at once
 
-    def __init__(self, state: HubState) -> None:
+    def __init__(self, state: HubState, port: int = 0) -> None:
         self.state = state
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own."""
@@ -69,6 +70,11 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # the head and the body go out one by one
     server: HubHttpServer
 
+    def setup(self) -> None:
+        """Begin with a connection."""
+        super().setup()
+        self._pace = Pace(self.server.state.bytes_per_s)
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on standard error: the hub keeps its own log."""
 
@@ -85,12 +91,22 @@ class _Handler(BaseHTTPRequestHandler):
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = unquote(urlsplit(self.path).path)
+        sort = _sort_of(path)
+        disturbance = state.disturbance
+        self._chance = (
+            disturbance.draw(self.command, file=sort in ("resolvers", "stored"))
+            if disturbance is not None
+            else None
+        )
+        self._limit_headers: Mapping[str, str] = {}
         state.closing.wait(state.latency_s)
-        if state.take_fault(path, "hang"):
+        if fault := self._take(path, "hang"):
             self.close_connection = True
-            state.closing.wait()
-        elif fault := state.take_fault(path, "fail"):
+            state.closing.wait(fault.hang_s)
+        elif fault := self._take(path, "fail"):
             self._error(fault.status, "", "a fault made for a test", fault.headers)
+        elif self._is_too_much(sort):
+            self._error(429, "", "too many requests", {"Content-Type": "application/json"})
         elif match := _CDN.fullmatch(path):
             self._send_stored(match["sha256"])
         elif match := _API.fullmatch(path):
@@ -99,6 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(match["repo"], match["revision"], match["path"])
         else:
             self._error(404, "", f"no such address: {path}")
+
+    def _take(self, path: str, *kinds: str) -> Fault | None:
+        return self.server.state.take_fault(path, *kinds, chance=self._chance)
+
+    def _is_too_much(self, sort: Sort) -> bool:
+        limit = self.server.state.limits.get(sort)
+        if limit is None:
+            return False
+        allowed, self._limit_headers = limit.take()
+        return not allowed
 
     def _answer_api(self, match: re.Match[str], body: bytes) -> None:
         prefix = "datasets/" if match["datasets"] else ""
@@ -119,7 +145,11 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "tree":
             query = parse_qs(urlsplit(self.path).query)
             recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
-            self._send_json(commit.listing(match["below"] or "", recursive=recursive))
+            entries = commit.listing(match["below"] or "", recursive=recursive)
+            if entries is None:
+                self._error(404, "EntryNotFound", f"no folder {match['below']}")
+                return
+            self._send_page(entries, int(query.get("cursor", ["0"])[0]))
         elif what == "paths-info":
             wanted = parse_qs(body.decode()).get("paths", [])
             self._send_json([commit.files[p].listing() for p in wanted if p in commit.files])
@@ -152,32 +182,29 @@ class _Handler(BaseHTTPRequestHandler):
         location = f"http://localhost:{self.server.server_port}/cdn/{file.sha256}"
         linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(file.size)}
         headers = {**headers, **linked, "Location": location, "Content-Length": "0"}
-        if fault := self.server.state.take_fault(unquote(self.path), "redirect headers"):
+        if fault := self._take(unquote(self.path), "redirect headers"):
             headers |= fault.headers
         self._send_head(302, headers)
 
     def _send_stored(self, sha256: str) -> None:
-        for repository in self.server.state.repositories.values():
-            for commit in repository.commits.values():
-                for file in commit.files.values():
-                    if file.sha256 == sha256:
-                        self._send_file(file, {"ETag": f'"{sha256}"'})
-                        return
-        self._error(404, "", f"nothing stored as {sha256}")
+        file = self.server.state.stored.get(sha256)
+        if file is None:
+            self._error(404, "", f"nothing stored as {sha256}")
+        else:
+            self._send_file(file, {"ETag": f'"{sha256}"'})
 
     def _send_file(self, file: RepositoryFile, headers: dict[str, str]) -> None:
         headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         begin, end, status = 0, file.size, 200
         match = _RANGE.fullmatch(self.headers.get("Range", ""))
-        if match and not self.server.state.take_fault(file.path, "ignore_range"):
-            begin, status = int(match[1]), 206
-            end = min(int(match[2]) + 1, file.size) if match[2] else file.size
+        if match and not self._take(file.path, "ignore_range"):
+            begin, end, status = *_bounds(match[1], match[2], file.size), 206
             if begin >= end:
                 self._error(416, "", "no such range", {"Content-Range": f"bytes */{file.size}"})
                 return
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
         headers["Content-Length"] = str(end - begin)
-        if fault := self.server.state.take_fault(file.path, "headers"):
+        if fault := self._take(file.path, "headers"):
             headers |= fault.headers
         self._send_head(status, headers)
         if self.command != "HEAD":
@@ -185,30 +212,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, file: RepositoryFile, begin: int, end: int) -> None:
         state = self.server.state
-        fault = state.take_fault(file.path, "corrupt", "cut", "drip")
-        if fault is not None and fault.kind == "drip":
-            self._drip(file, begin, end, fault.pause_s)
-            return
-        middle = (begin + end) // 2
+        fault = self._take(file.path, "corrupt", "cut", "stall", "slow", "drip")
+        body = Body(self.connection, state.closing, self._pace)
         with file.source.open("rb") as source:
-            source.seek(begin)
-            for start in range(begin, end, _CHUNK_BYTES):
-                chunk = bytearray(source.read(min(_CHUNK_BYTES, end - start)))
-                if fault is not None and start <= middle < start + len(chunk):
-                    if fault.kind == "cut":
-                        self.wfile.write(chunk[: middle - start])
-                        self.close_connection = True
-                        return
-                    chunk[middle - start] ^= 1
-                self.wfile.write(chunk)
-
-    def _drip(self, file: RepositoryFile, begin: int, end: int, pause_s: float) -> None:
-        with file.source.open("rb") as source:
-            source.seek(begin)
-            for _ in range(begin, end):
-                self.wfile.write(source.read(1))
-                if self.server.state.closing.wait(pause_s):
-                    return
+            if fault is None:
+                body.send(source, begin, end)
+            elif not body.send_spoiled(source, begin, end, fault):
+                self.close_connection = True
 
     def _repository(self, repo: str) -> Repository | None:
         repository = self.server.state.repositories.get(repo)
@@ -222,8 +232,22 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "RevisionNotFound", f"no revision {revision}")
         return commit
 
-    def _send_json(self, content: Any) -> None:
-        self._send_text(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    def _send_page(self, entries: list[dict[str, Any]], begin: int) -> None:
+        end = begin + self.server.state.page_entries
+        headers = {}
+        if end < len(entries):
+            address = urlsplit(self.path)
+            query = {**parse_qs(address.query), "cursor": [str(end)]}
+            host = self.headers.get("Host", "")
+            url = f"http://{host}{address.path}?{urlencode(query, doseq=True)}"
+            headers = {"Link": f'<{url}>; rel="next"'}
+        self._send_json(entries[begin:end], headers)
+
+    def _send_json(self, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        text = json.dumps(content).encode()
+        if self._take(unquote(urlsplit(self.path).path), "truncate"):
+            text = text[: len(text) // 2]
+        self._send_text(200, text, {"Content-Type": "application/json", **(headers or {})})
 
     def _error(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -249,6 +273,22 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self.server.state.log(request)
         self.send_response(status, HTTPStatus(status).phrase)
-        for name, value in headers.items():
+        for name, value in {**self._limit_headers, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def _sort_of(path: str) -> Sort:
+    """How the Hub counts a request."""
+    if _CDN.fullmatch(path):
+        return "stored"
+    if "/resolve/" in path:
+        return "resolvers"
+    return "api" if path.startswith("/api/") else "pages"
+
+
+def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
+    """Where a range begins and ends: "first-last", "first-", or "-count", the last bytes."""
+    if not first:
+        return max(size - int(last), 0), size
+    return int(first), min(int(last) + 1, size) if last else size

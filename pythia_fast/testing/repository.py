@@ -1,13 +1,17 @@
 """Folders seen as a repository of the Hub: branches, commits, and files with their hashes."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LARGE_SUFFIXES = (".bin", ".safetensors", ".idx", ".parquet")
+from pythia_fast.errors import ArgumentError
+
+LARGE_SUFFIXES = (".bin", ".safetensors", ".pt", ".idx", ".parquet")
 """What the Hub keeps in LFS, and has a sha256 of."""
+_STEP = re.compile(r"(global_)?step(0|[1-9]\d*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +66,16 @@ class Commit:
     files: Mapping[str, RepositoryFile]
 
     @classmethod
-    def of_folder(cls, folder: Path, sha256: Mapping[str, str]) -> "Commit":
-        """All files of `folder`, at any depth, as they are now; those in `sha256` go unread."""
-        files = {}
-        for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-            path = source.relative_to(folder).as_posix()
-            digest = sha256.get(path) or _sha256(source)
-            files[path] = RepositoryFile(
-                path, source, source.stat().st_size, digest, _git_oid(source, digest)
-            )
+    def of_files(cls, branch: str, files: Mapping[str, RepositoryFile]) -> "Commit":
+        """As on the Hub, two branches with the same files are two commits."""
         lines = "".join(f"{file.path} {file.sha256}\n" for file in files.values())
-        return cls(hashlib.sha1(lines.encode()).hexdigest(), files)
+        return cls(hashlib.sha1(f"{branch}\n{lines}".encode()).hexdigest(), files)
 
-    def listing(self, below: str, *, recursive: bool) -> list[dict[str, Any]]:
-        """The answer to `/tree`: files below a folder ("" for all), and the folders among them."""
+    def listing(self, below: str, *, recursive: bool) -> list[dict[str, Any]] | None:
+        """The answer to `/tree`: files below a folder ("" for all), and the folders among them.
+
+        None if there is no such folder.
+        """
         prefix = below.strip("/") + "/" if below.strip("/") else ""
         entries: list[dict[str, Any]] = []
         folders: set[str] = set()
@@ -87,6 +87,8 @@ class Commit:
                 folders.add(prefix + inner.partition("/")[0])
             else:
                 entries.append(file.listing())
+        if prefix and not entries and not folders:
+            return None
         oid = hashlib.sha1(self.name.encode()).hexdigest()
         below_it = [
             {"type": "directory", "oid": oid, "size": 0, "path": f} for f in sorted(folders)
@@ -98,18 +100,64 @@ class Repository:
     """Branches that point to commits; a commit stays when its branch moves on."""
 
     def __init__(self) -> None:
-        self.branches: dict[str, Commit] = {}
-        self.commits: dict[str, Commit] = {}
+        self.branches: Mapping[str, Commit] = {}
+        self.commits: Mapping[str, Commit] = {}
 
-    def publish(self, branch: str, folder: Path, sha256: Mapping[str, str]) -> str:
-        """Let `branch` point to the files of `folder` as they are now; returns the commit."""
-        commit = Commit.of_folder(folder, sha256)
-        self.branches[branch] = self.commits[commit.name] = commit
-        return commit.name
+    def commit_of(self, branch: str, folder: Path, sha256: Mapping[str, str]) -> Commit:
+        """All files of `folder`, at any depth, as they are now; those in `sha256` go unread."""
+        files = {}
+        for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+            path = source.relative_to(folder).as_posix()
+            digest = sha256.get(path) or _sha256(source)
+            files[path] = RepositoryFile(
+                path, source, source.stat().st_size, digest, _git_oid(source, digest)
+            )
+        return Commit.of_files(branch, files)
+
+    def move(self, branch: str, commit: Commit) -> None:
+        """Let `branch` point to a commit."""
+        self.branches = {**self.branches, branch: commit}
+        self.commits = {**self.commits, commit.name: commit}
+
+    def remove(self, branch: str, path: str | None) -> str | None:
+        """Take the branch away, or move it to a commit without the file; returns that commit.
+
+        KeyError if there is no such branch or file. Commits stay.
+        """
+        commit = self.branches[branch]
+        if path is None:
+            self.branches = {name: c for name, c in self.branches.items() if name != branch}
+            return None
+        if path not in commit.files:
+            raise KeyError(path)
+        without = {name: file for name, file in commit.files.items() if name != path}
+        self.move(branch, moved := Commit.of_files(branch, without))
+        return moved.name
 
     def find(self, revision: str) -> Commit | None:
         """The commit of a branch or of a commit's own name."""
         return self.branches.get(revision) or self.commits.get(revision)
+
+
+def branches(series: str | Path) -> dict[str, Path]:
+    """{branch: folder} for HubServer: `stepN` for each `stepN/` or `global_stepN/` of the folder.
+
+    `main` is the last step, as on the Hub; a folder without steps is all of `main`. ArgumentError
+    if there is no such folder, or two of the same step.
+    """
+    series = Path(series)
+    if not series.is_dir():
+        raise ArgumentError(f"there is no folder {series}")
+    found: dict[int, Path] = {}
+    for folder in sorted(series.iterdir()):
+        if (match := _STEP.fullmatch(folder.name)) and folder.is_dir():
+            step = int(match[2])
+            if step in found:
+                raise ArgumentError(f"{folder} and {found[step]} are the same step")
+            found[step] = folder
+    if not found:
+        return {"main": series}
+    return {"main": found[max(found)], **{f"step{step}": found[step] for step in sorted(found)}}
 
 
 def _sha256(source: Path) -> str:

@@ -25,8 +25,7 @@ from pythia_fast.errors import (
     WriteError,
 )
 from pythia_fast.hub.download import Downloader
-from pythia_fast.series import LocalSeries, fetching
-from pythia_fast.series import hub as hub_series
+from pythia_fast.series import LocalSeries, fetching, listed
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.lookahead import depth
 from pythia_fast.store import store
@@ -198,7 +197,7 @@ def test_without_a_network_branches_are_where_they_were_last(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub_series, "UNREACHED_S", 0.2)
+    monkeypatch.setattr(listed, "UNREACHED_S", 0.2)
     with HubServer({REPO: {"step0": folder / "step0", "step2": folder / "step2"}}) as hub:
         first = series(hub, tmp_path)
         first.survey([0, 2])
@@ -210,10 +209,19 @@ def test_without_a_network_branches_are_where_they_were_last(
         later.open(2)
 
 
-def test_a_refusal_is_no_missing_network(hub: HubServer, tmp_path: Path) -> None:
+def test_a_refusal_is_no_missing_network_and_nor_is_nonsense(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     series(hub, tmp_path).open(0)
     hub.fail("/refs", status=403)
     with pytest.raises(HubError, match="403"):
+        series(hub, tmp_path).open(0)
+
+    def nonsense(repo: str, *, endpoint: str) -> dict[str, str]:
+        raise HubError("no JSON") from ValueError("no JSON")
+
+    monkeypatch.setattr(listed, "list_branches", nonsense)
+    with pytest.raises(HubError, match="no JSON"):
         series(hub, tmp_path).open(0)
 
 

@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
+from pythia_fast.errors import ArgumentError
+from pythia_fast.hub.revisions import list_files
 from pythia_fast.testing import HubServer
 from pythia_fast.testing.hub_protocol import HubHttpServer
 from pythia_fast.testing.hub_state import HubState
@@ -50,7 +52,8 @@ def test_listings(hub: HubServer, api: HfApi) -> None:
     assert [branch.name for branch in refs.branches] == ["main", "step1"]
     commit = refs.branches[0].target_commit
     assert api.model_info("me/tiny").sha == commit
-    assert api.model_info("me/tiny", revision="step1").sha == commit
+    other = api.model_info("me/tiny", revision="step1").sha
+    assert other == refs.branches[1].target_commit != commit
     top = list(api.list_repo_tree("me/tiny", revision=commit))
     assert [type(entry) for entry in top] == [RepoFile, RepoFile, RepoFolder]
     large = top[1]
@@ -101,6 +104,9 @@ def test_an_old_commit_stays_when_its_branch_moves(
     [
         ("bytes=0-0", slice(0, 1)),
         ("bytes=100-", slice(100, None)),
+        ("bytes=-7", slice(len(CONTENT) - 7, None)),
+        ("bytes=-99999999", slice(0, None)),
+        ("bytes=-", slice(0, None)),
         ("bytes=5-10000000", slice(5, None)),
         ("items=3", slice(0, None)),
     ],
@@ -109,7 +115,7 @@ def test_ranges(hub: HubServer, header: str, expected: slice) -> None:
     url = f"{hub.url}/me/tiny/resolve/main/model.safetensors"
     with urllib.request.urlopen(urllib.request.Request(url, headers={"Range": header})) as answer:
         assert answer.read() == CONTENT[expected]
-        assert answer.status == (206 if header.startswith("bytes") else 200)
+        assert answer.status == (200 if header in ("items=3", "bytes=-") else 206)
         if answer.status == 206:
             begin = expected.start
             shown = f"bytes {begin}-{(expected.stop or len(CONTENT)) - 1}/{len(CONTENT)}"
@@ -248,3 +254,16 @@ def test_a_hang_ends_with_the_server(folder: Path) -> None:
         if "process_request_thread" in thread.name:
             thread.join(5)
             assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("page_entries", [1, 2, 3])
+def test_listings_in_pages(folder: Path, page_entries: int) -> None:
+    with HubServer({"me/tiny": {"main": folder}}, page_entries=page_entries) as hub:
+        entries = [e.path for e in HfApi(endpoint=hub.url).list_repo_tree("me/tiny")]
+        assert entries == ["config.json", "model.safetensors", "deep"]
+        assert hub.count("/tree/") == -(-3 // page_entries)
+        commit = hub.publish("me/tiny", "main", folder)
+        listed = list_files("me/tiny", commit, endpoint=hub.url)
+        assert [file.path for file in listed] == ["config.json", "model.safetensors"]
+    with pytest.raises(ArgumentError, match="page"):
+        HubServer({}, page_entries=0)

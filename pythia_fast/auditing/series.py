@@ -1,0 +1,71 @@
+"""An audit of a series of checkpoints: by its files' hashes, and deeper by its weights."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pythia_fast.auditing.contents import Contents, content_findings, read_contents
+from pythia_fast.auditing.files import file_findings
+from pythia_fast.auditing.findings import explained
+from pythia_fast.auditing.listing import list_steps
+from pythia_fast.auditing.report import AuditReport
+from pythia_fast.series import CheckpointSeries, open_series
+from pythia_fast.suite.anomalies import anomalies
+from pythia_fast.suite.steps import Steps, parse_steps
+
+
+def audit(
+    model: str | Path,
+    steps: Steps = "all",
+    *,
+    deep: bool = False,
+    cache_dir: str | Path | None = None,
+    disk_budget: int | str | None = None,
+    progress: bool = True,
+) -> AuditReport:
+    """Look for checkpoints that are not what their name says.
+
+    Without `deep` only the files' names, sizes and sha256 are looked at, which the Hub lists (two
+    requests a step at most) and which are computed of a local folder: steps that are missing, that
+    have the weights of another step or some of its files, or those of `main`, shards that are
+    there twice, files that are too small, or cut otherwise than in other steps.
+
+    `deep` reads every weight of every step, each file once and with little memory, downloading
+    what is not here within `disk_budget` ("500GB"): shapes and dtypes, NaN and infinite values,
+    tensors that two steps share, and whether each checkpoint lies between its neighbours; for the
+    rules of that, and what they cannot find, see `pythia_fast.auditing.continuity`.
+
+    What was known of a finding before is said with it. UnknownModelError, UnknownStepError,
+    ArgumentError; HubError if the Hub does not answer, WriteError if the disk is full.
+    """
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
+    return audit_series(series, parse_steps(steps, series.steps), deep=deep, progress=progress)
+
+
+def audit_series(
+    series: CheckpointSeries, steps: Sequence[int], *, deep: bool = False, progress: bool = True
+) -> AuditReport:
+    """The same of a series that is open, and of steps that it has, ascending."""
+    threads = len(os.sched_getaffinity(0))
+    hidden = None if progress else True  # None: hidden where standard error is no terminal
+    with tqdm(total=len(steps), unit="step", desc="files", disable=hidden) as bar:
+        listed = list_steps(series, steps, threads=threads, seen=bar.update)
+    found = list(file_findings(listed, series.spec.architecture, series.steps[-1]))
+    contents = Contents()
+    if deep:
+        same = [each.steps for each in found if each.kind == "same weights"]
+        readable = [each.step for each in listed if each.step is not None and each.error is None]
+        with tqdm(total=len(readable), unit="step", desc="weights", disable=hidden) as bar:
+            contents = read_contents(series, readable, threads=threads, seen=bar.update)
+        found += content_findings(contents, same)
+    known = [each for each in anomalies(series.spec) if set(each.steps) & set(steps)]
+    return AuditReport(
+        model=series.name,
+        source=series.source,
+        steps=tuple(steps),
+        deep=deep,
+        findings=tuple(explained(found, known)),
+        measured=tuple(contents.distances.consecutive),
+    )
