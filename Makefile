@@ -8,13 +8,19 @@ BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accuracy.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test bench bench-full bench-tables lint format sanitize sanitize-short fuzz compilers clean
+.PHONY: demo test faults bench bench-full bench-tables lint format sanitize sanitize-short \
+  fuzz fuzz-native fuzz-python compilers clean
 
 demo: $(READY)
 	$(BIN)/pythia-fast demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Every write, fsync, rename and network call of a small sweep fails once; two hundred kills; a
+# longer soak. A quarter of an hour.
+faults: $(READY)
+	$(BIN)/python -m pytest -q -s tests/faults --long
 
 # MACHINE names the results' files; the processor's name by default. Nothing else should be running.
 # A quarter of an hour at most on two cores.
@@ -61,15 +67,23 @@ sanitize sanitize-short: $(READY)
 	  PYTHONSAFEPATH=1 PYTHONPATH=$(SANITIZED) \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider $(CHECKED)
 
-# Any bytes as an index, under both sanitizers: a minute, with clang.
+# Any bytes as a file of each format: a minute for each parser, FUZZ_S seconds to be exact. The native
+# one under both sanitizers, with clang.
 FUZZED := build/fuzz
-fuzz: $(READY)
+FUZZ_S ?= 60
+fuzz: fuzz-native fuzz-python
+
+fuzz-native: $(READY)
 	CXX=clang++ $(BIN)/cmake -S . -B $(FUZZED) -G Ninja \
 	  -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 	  -DPYTHIA_FAST_WERROR=ON -DPYTHIA_FAST_FUZZ=ON
 	$(BIN)/cmake --build $(FUZZED) --target fuzz_token_index
 	$(BIN)/python csrc/fuzz/seeds.py $(FUZZED)/seeds && mkdir -p $(FUZZED)/corpus
-	$(FUZZED)/fuzz_token_index -max_total_time=60 -max_len=4096 $(FUZZED)/corpus $(FUZZED)/seeds
+	$(FUZZED)/fuzz_token_index -max_total_time=$(FUZZ_S) -max_len=4096 -print_final_stats=1 \
+	  $(FUZZED)/corpus $(FUZZED)/seeds
+
+fuzz-python: $(READY)
+	$(BIN)/python -m pytest -q -s tests/fuzz --fuzz-seconds $(FUZZ_S)
 
 # Every compiler that is promised, warnings being errors; name others with COMPILERS="g++-13 …".
 COMPILERS ?= g++ clang++

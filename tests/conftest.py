@@ -19,6 +19,12 @@ def tiny() -> Architecture:
     return TINY
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long", action="store_true", help="tests that have a long form run it: `make faults`"
+    )
+
+
 @pytest.fixture(scope="session")
 def tiny_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps 0, 1, 2, 4, 8 and 16; safetensors and torch files in turn. Not to be written to."""

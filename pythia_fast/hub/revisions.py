@@ -4,6 +4,7 @@ Each is one request, but for a folder of more files than the Hub puts on a page.
 commit is true for ever; a branch may move.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -129,7 +130,7 @@ def _pages(url: str, endpoint: str) -> Iterator[Any]:
         # a redirect elsewhere loses the token: the client sees to that
         answer = get_session().get(url, headers=headers, timeout=ANSWER_S, follow_redirects=True)
         hf_raise_for_status(answer)
-        yield answer.json()
+        yield _json(answer.content)
         following = _next(answer.links)
         if following is None:
             return
@@ -137,6 +138,14 @@ def _pages(url: str, endpoint: str) -> Iterator[Any]:
         if origin(url) != origin(endpoint):
             raise HubError(f"{endpoint} answers that its next page is at {url}")
     raise HubError(f"{url}: more than {MOST_PAGES} pages")
+
+
+def _json(body: bytes) -> Any:
+    """What an answer says. OSError, at which it is asked for again, if it ends too early."""
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise OSError(f"{len(body)} bytes that are no JSON: {error}") from error
 
 
 def _next(links: Mapping[str | None, Mapping[str, str]]) -> str | None:

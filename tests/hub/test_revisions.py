@@ -197,3 +197,18 @@ def test_pages_without_end(answers: Answers, monkeypatch: pytest.MonkeyPatch) ->
         answers.give([], "/more")
     with pytest.raises(HubError, match="more than 3 pages"):
         list_files(REPO, COMMIT, endpoint=answers.url)
+
+
+def test_a_listing_that_ends_too_early_is_asked_for_again(answers: Answers) -> None:
+    whole = json.dumps([FILE]).encode()
+    for length in (1, len(whole) // 2, len(whole) - 1):
+        answers.give(whole[:length])
+    answers.give(whole)
+    assert [file.path for file in list_files(REPO, COMMIT, endpoint=answers.url)] == ["x.bin"]
+
+
+def test_a_listing_that_always_ends_too_early_is_an_error(answers: Answers) -> None:
+    for _ in range(4):
+        answers.give(b'[{"path": "x.bin"')
+    with pytest.raises(HubError, match="JSONDecodeError"):
+        list_files(REPO, COMMIT, endpoint=answers.url)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pythia_fast import publish
 from pythia_fast.errors import ArgumentError, RowIndexError, RunMismatchError, WriteError
-from pythia_fast.tokens import TokenDataset, dataset, publish
+from pythia_fast.tokens import TokenDataset, dataset
 from pythia_fast.tokens.save import matrix_of, save_rows, save_steps
 
 

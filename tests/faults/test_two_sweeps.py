@@ -1,0 +1,35 @@
+"""Two processes do one sweep, in one run folder and with one store, at the same time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from driver import REPO, SHAPE, sweep, values
+from soak import SMALL_BYTES, Watch, weights_bytes
+
+from pythia_fast.testing import HubServer, make_series
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
+
+
+def test_one_run_folder_and_one_store(tmp_path: Path) -> None:
+    folder = make_series(tmp_path / "series", SHAPE, STEPS)
+    branches = {f"step{step}": folder / f"step{step}" for step in STEPS}
+    budget_bytes = 3 * max(weights_bytes(step) for step in branches.values())
+    with HubServer({REPO: branches}, latency_s=0.01, bytes_per_s=2e6) as hub:
+        call = {"endpoint": hub.url, "steps": STEPS, "disk_budget": budget_bytes}
+        together = {"cache": str(tmp_path / "cache"), "out": str(tmp_path / "out")}
+        command = [sys.executable, Path(__file__).with_name("driver.py")]
+        with Watch(tmp_path / "cache") as watch:
+            both = [
+                subprocess.Popen(
+                    [*command, json.dumps(call | together)], stdout=subprocess.PIPE, text=True
+                )
+                for _ in range(2)
+            ]
+            answers = [json.loads(process.communicate()[0]) for process in both]
+        expected = values(sweep(cache=tmp_path / "alone", out=tmp_path / "alone-out", **call))
+    assert answers == [expected, expected]
+    assert watch.most_bytes <= budget_bytes + SMALL_BYTES * len(STEPS)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
