@@ -1,5 +1,10 @@
 """Small models for all rooms: random weights, so that every path runs in milliseconds."""
 
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +41,34 @@ def tiny_series(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_ids() -> np.ndarray:
     """24 sequences of 80 tokens, int64."""
     return np.random.default_rng(0).integers(0, TINY.vocab_rows, (24, 80))
+
+
+@pytest.fixture
+def interrupted() -> Callable[[float], AbstractContextManager[None]]:
+    """`with interrupted(after_s):` presses Ctrl-C after so long, and again every five seconds.
+
+    Python loses one that falls into a destructor, which a whole run of the tests has many of.
+    """
+
+    @contextmanager
+    def pressing(after_s: float) -> Iterator[None]:
+        over = threading.Event()
+
+        def press() -> None:
+            wait_s = after_s
+            while not over.wait(wait_s):
+                os.kill(os.getpid(), signal.SIGINT)
+                wait_s = 5.0
+
+        thread = threading.Thread(target=press)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    return pressing
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
+from pythia_fast.quantities import parse_bytes, sized
 
 if TYPE_CHECKING:
     from pythia_fast.store.entries import Entry
@@ -54,7 +55,7 @@ def show(model: str | None, cache_dir: Path | None, as_json: bool) -> None:
     for line in _table(found):
         click.echo(line)
     in_use = sum(entry.nbytes for entry in found if entry.in_use_by)
-    click.echo(f"{len(found)} files, {_size(total)}, of which {_size(in_use)} in use, in {root}")
+    click.echo(f"{len(found)} files, {sized(total)}, of which {sized(in_use)} in use, in {root}")
 
 
 @cache.command(
@@ -90,7 +91,6 @@ def prune(
     That is: checkpoints, unfinished downloads and damaged files. What you have put there yourself
     stays, and so does what a sweep works on.
     """
-    from pythia_fast.cache import parse_bytes
     from pythia_fast.store.entries import prune as remove
     from pythia_fast.store.store import CheckpointStore, default_root
 
@@ -110,7 +110,7 @@ def prune(
         print_json({"path": str(root), "bytes": total, "dry_run": dry_run, "files": files})
         return
     would = "would be " if dry_run else ""
-    click.echo(f"{len(removed)} files {would}removed, {_size(total)}, from {root}")
+    click.echo(f"{len(removed)} files {would}removed, {sized(total)}, from {root}")
 
 
 def _repo(model: str | None) -> str | None:
@@ -150,7 +150,7 @@ def _table(entries: Sequence["Entry"]) -> Iterator[str]:
                 "" if first is None else first.repo,
                 step + more,
                 entry.digest[:16] if first is None else first.path,
-                _size(entry.nbytes),
+                sized(entry.nbytes),
                 _when(entry.last_used),
                 ", ".join(remark for remark in remarks if remark),
             )
@@ -162,13 +162,6 @@ def _table(entries: Sequence["Entry"]) -> Iterator[str]:
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-
-
-def _size(nbytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:,.1f} {unit}"
-    return f"{nbytes} B"
 
 
 def _when(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, dtype_option, print_json
 from pythia_fast.cli.sweep import sequences_option
+from pythia_fast.quantities import sized
 
 if TYPE_CHECKING:
     from pythia_fast.runs.forecast import Forecast, PlannedStep
@@ -119,9 +120,9 @@ def _line(step: "PlannedStep") -> str:
         what = "MISSING"
     elif step.duplicate_of is not None:
         what += f"   same weights as {step.duplicate_of}"
-    coming = size(step.download_bytes) if step.download_bytes else "-"
+    coming = sized(step.download_bytes) if step.download_bytes else "-"
     commit = (step.commit or "")[:12]
-    return f"{step.step:>8}  {commit:<12}  {size(step.nbytes):>9}  {coming:>9}  {what}"
+    return f"{step.step:>8}  {commit:<12}  {sized(step.nbytes):>9}  {coming:>9}  {what}"
 
 
 def _totals(found: "Forecast") -> Iterator[str]:
@@ -129,35 +130,26 @@ def _totals(found: "Forecast") -> Iterator[str]:
     same = sum(step.duplicate_of is not None for step in found.steps)
     yield (
         f"{loaded} of {len(found.steps)} steps are there, {same} of them with the weights of "
-        f"another; the largest takes {size(found.largest_bytes)}"
+        f"another; the largest takes {sized(found.largest_bytes)}"
     )
     yield (
-        f"{size(found.download_bytes)} to download, {size(found.disk_bytes)} of disk needed, "
-        f"{size(found.free_bytes)} free"
+        f"{sized(found.download_bytes)} to download, {sized(found.disk_bytes)} of disk needed, "
+        f"{sized(found.free_bytes)} free"
     )
     yield f"{found.flops:.3g} floating-point operations in {found.dtype} on {found.device}"
     rates = found.rates
     whose = "measured now" if rates.network_measured else "as given"
     network = rates.network_bytes_per_s
     speed = {
-        "download": f"{size(network)}/s, {whose}" if network else "nothing to come",
-        "verify": f"{size(rates.sha256_bytes_per_s)}/s, sha256 on one core, measured now",
-        "read": f"{size(rates.read_bytes_per_s)}/s, measured now",
+        "download": f"{sized(network)}/s, {whose}" if network else "nothing to come",
+        "verify": f"{sized(rates.sha256_bytes_per_s)}/s, sha256 on one core, measured now",
+        "read": f"{sized(rates.read_bytes_per_s)}/s, measured now",
         "compute": f"{rates.compute_flop_per_s / 1e9:,.1f} GFLOP/s, measured now",
     }
     for stage, elapsed_s in found.stage_s.items():
         mark = "  <- the bottleneck" if stage == found.bottleneck else ""
         yield f"{stage:>10}  {duration(elapsed_s):>12}  at {speed[stage]}{mark}"
     yield f"{'in all':>10}  {duration(found.total_s):>12}  (the stages overlap)"
-
-
-def size(nbytes: float) -> str:
-    """Bytes in decimal units: "166 MB", "3.74 TB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 999.5:
-            return f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.3g} TB"
 
 
 def duration(elapsed_s: float) -> str:

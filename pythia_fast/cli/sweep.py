@@ -173,8 +173,8 @@ def sweep(
             click.echo(line)
         for failure in result.failures:
             click.echo(f"step {failure.step} failed: {failure.error}: {failure.message}", err=True)
-        for remark, steps_of_it in _by_remark(result.remarks).items():
-            click.echo(f"known of step {steps_of_it}: {remark}", err=True)
+        for remark, steps_of_it in _by_remark(result.remarks if quiet else {}).items():
+            click.echo(f"known of step {steps_of_it}: {remark}", err=True)  # the progress said it
         click.echo(f"kept in {result.path}", err=True)
     if result.failures:
         raise click.exceptions.Exit(INCOMPLETE)

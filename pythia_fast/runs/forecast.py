@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from pythia_fast.cache import parse_bytes
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs import rates
 from pythia_fast.runs.plan import Sequences, sequences_argument
 from pythia_fast.runs.streaming import resolve_device

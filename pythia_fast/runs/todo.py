@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pythia_fast.errors import RunMismatchError, SweepError
+from pythia_fast.quantities import sized
 from pythia_fast.runs.folder import Failure, RunFolder
 from pythia_fast.runs.pins import pin
 from pythia_fast.runs.plan import Plan, Unit
@@ -226,10 +227,9 @@ class Todo:
         download_bytes = self._survey.download_bytes(self.queue)
         twins = len(self.left) - len(self.queue)
         if download_bytes or twins:
+            coming = sized(download_bytes) if download_bytes else "nothing"
             same = f"; {twins} more have the same weights as others" if twins else ""
-            self._progress.say(
-                f"{len(self.queue)} steps to load, {download_bytes / 1e9:,.2f} GB to download{same}"
-            )
+            self._progress.say(f"{len(self.queue)} steps to load, {coming} to download{same}")
 
 
 def failure_words(error: BaseException) -> str:

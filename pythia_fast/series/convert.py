@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pythia_fast.cache import expanded, parse_bytes
+from pythia_fast.cache import expanded
 from pythia_fast.core import File
 from pythia_fast.digest import sha256
 from pythia_fast.errors import (
@@ -27,6 +27,7 @@ from pythia_fast.errors import (
     WriteError,
 )
 from pythia_fast.publish import published, published_folder, require_space
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES
 from pythia_fast.series.local import LocalSeries

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from pythia_fast.cache import expanded, parse_bytes
+from pythia_fast.cache import expanded
 from pythia_fast.errors import (
     ArgumentError,
     FormatError,
@@ -22,6 +22,7 @@ from pythia_fast.errors import (
 from pythia_fast.hub.asking import COMMIT
 from pythia_fast.hub.download import Downloader
 from pythia_fast.hub.files import HubFile
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint, open_checkpoint
 from pythia_fast.series.fetching import Begun, Fetched, Fetching
 from pythia_fast.series.layout import (

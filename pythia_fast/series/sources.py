@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from pythia_fast.cache import expanded, parse_bytes
+from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, UnknownModelError
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.gpt_neox import GptNeoxSeries
 from pythia_fast.series.local import NEOX_PREFIX, LocalSeries, numbered_folders

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from pythia_fast.errors import ArgumentError, WriteError
 from pythia_fast.hub.files import HubFile
+from pythia_fast.quantities import sized
 from pythia_fast.store.claims import Waiting
 from pythia_fast.store.contents import Contents, free_bytes
 from pythia_fast.store.evicting import candidates, evict, last_used
@@ -38,14 +39,14 @@ class Room:
         )
         if self.budget_bytes is not None and needed + foreign > self.budget_bytes:
             others = (
-                f", beside {_size(foreign)} of files in {self.places.blobs} that were put there "
+                f", beside {sized(foreign)} of files in {self.places.blobs} that were put there "
                 "by somebody and are never removed"
                 if foreign
                 else ""
             )
             raise ArgumentError(
-                f"a disk budget of {_size(self.budget_bytes)} is too small: one checkpoint needs "
-                f"{_size(needed)}{others}; give at least {needed + foreign} bytes, better three "
+                f"a disk budget of {sized(self.budget_bytes)} is too small: one checkpoint needs "
+                f"{sized(needed)}{others}; give at least {needed + foreign} bytes, better three "
                 "times what a checkpoint takes"
             )
         here = sum(contents.blobs.get(digest, 0) for digest in wanted)
@@ -53,8 +54,8 @@ class Room:
         if needed - here > free_bytes(self.places) + ours - SPARE_BYTES:
             raise WriteError(
                 errno.ENOSPC,
-                f"{self.places.root} has {_size(free_bytes(self.places))} free, but one checkpoint "
-                f"needs {_size(needed)}: free some room, or give another cache_dir",
+                f"{self.places.root} has {sized(free_bytes(self.places))} free, but one checkpoint "
+                f"needs {sized(needed)}: free some room, or give another cache_dir",
             )
 
     def make(self, nbytes: int, keep: Collection[str] = ()) -> int:
@@ -119,14 +120,14 @@ class Room:
         if in_use and self.budget_bytes is not None:
             held = sum(Contents.of(self.places).blobs.get(digest, 0) for digest in in_use)
             raise ArgumentError(
-                f"a disk budget of {_size(self.budget_bytes)} has no room for one more checkpoint "
-                f"of {_size(sum(wanted.values()))}: this process has {_size(held)} open; close "
+                f"a disk budget of {sized(self.budget_bytes)} has no room for one more checkpoint "
+                f"of {sized(sum(wanted.values()))}: this process has {sized(held)} open; close "
                 "those checkpoints first (Checkpoint.close), or give more"
             )
         raise WriteError(
             errno.ENOSPC,
-            f"{self.places.root} lacks {_size(excess)} for a checkpoint of "
-            f"{_size(sum(wanted.values()))}, and nothing is left there that may be removed: free "
+            f"{self.places.root} lacks {sized(excess)} for a checkpoint of "
+            f"{sized(sum(wanted.values()))}, and nothing is left there that may be removed: free "
             "some room, or give another cache_dir",
         )
 
@@ -137,10 +138,3 @@ class Room:
 def _large(digests: Collection[str]) -> set[str]:
     """Those that take room."""
     return {digest for digest in digests if not is_small(digest)}
-
-
-def _size(nbytes: int) -> str:
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:.1f} {unit}"
-    return f"{nbytes} bytes"

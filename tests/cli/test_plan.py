@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pythia_fast
-from pythia_fast.cli.plan import duration, size
+from pythia_fast.cli.plan import duration
 from pythia_fast.runs import rates
 from pythia_fast.testing import HubServer
 
@@ -76,14 +76,6 @@ def test_a_budget_is_a_size(run, hub):
     assert "no size" in run(*arguments, "much", exit_code=3).stderr
     found = json.loads(run(*arguments, "1TB", "--json").stdout)
     assert found["disk_bytes"] == found["download_bytes"] > 0
-
-
-@pytest.mark.parametrize(
-    ("nbytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (166_000_000, "166 MB"), (3.74e12, "3.74 TB"), (9.9e9, "9.9 GB")],
-)
-def test_sizes(nbytes, text):
-    assert size(nbytes) == text
 
 
 @pytest.mark.parametrize(

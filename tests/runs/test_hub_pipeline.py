@@ -1,10 +1,8 @@
 """Sweeps over a series that is downloaded from a Hub on this machine."""
 
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from pythia_fast.suite import Architecture
 from pythia_fast.testing import HubServer, make_series
 
 Sweep = Callable[..., pythia_fast.SweepResult]
+Interrupted = Callable[[float], AbstractContextManager[None]]
 REPO = "EleutherAI/pythia-14m"
 STEPS = (0, 1, 2, 4, 8)
 
@@ -157,14 +156,11 @@ def test_a_branch_that_moves(
 
 
 def test_a_download_that_never_ends_does_not_hold_up_an_interrupt(
-    hub_sweep: Sweep, hub: HubServer
+    hub_sweep: Sweep, hub: HubServer, interrupted: Interrupted
 ) -> None:
     hub.hang("/resolve/", times=1000)
-    interrupt = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
-    with pytest.raises(SweepInterruptedError, match="0 of 5 steps"):
+    with interrupted(1.0), pytest.raises(SweepInterruptedError, match="0 of 5 steps"):
         hub_sweep()
-    interrupt.join()
 
 
 def test_what_the_plan_has_fetched_is_used(

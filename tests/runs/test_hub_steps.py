@@ -1,12 +1,11 @@
 """What a sweep does with a series whose commits, files and hashes are known beforehand."""
 
 import json
-import os
 import shutil
-import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pythia_fast.errors import (
 from pythia_fast.runs.folder import RunFolder
 
 Sweep = Callable[..., pythia_fast.SweepResult]
+Interrupted = Callable[[float], AbstractContextManager[None]]
 STEPS = [0, 1, 2, 4, 8, 16]
 
 
@@ -286,13 +286,12 @@ class TestPipeline:
         assert remote.left.is_set()
         assert all(lease.closed for lease in remote.leases)
 
-    def test_an_interrupt_while_nothing_has_come_yet(self, small_sweep: Sweep, remote: Any) -> None:
+    def test_an_interrupt_while_nothing_has_come_yet(
+        self, small_sweep: Sweep, remote: Any, interrupted: Interrupted
+    ) -> None:
         remote.hanging = {0}
-        interrupt = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        interrupt.start()
-        with pytest.raises(SweepInterruptedError, match="0 of 6 steps"):
+        with interrupted(0.2), pytest.raises(SweepInterruptedError, match="0 of 6 steps"):
             small_sweep()
-        interrupt.join()
         assert remote.left.is_set()
 
     def test_an_interrupt_while_the_steps_are_looked_up(

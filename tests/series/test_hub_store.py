@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import huggingface_hub
@@ -32,6 +33,7 @@ from pythia_fast.store import store
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import HubServer, make_series
 
+Interrupted = Callable[[float], AbstractContextManager[None]]
 REPO = "EleutherAI/pythia-14m"
 STEPS = (0, 1, 2, 4, 8, 16)
 
@@ -322,7 +324,7 @@ def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int) -> 
 
 @pytest.mark.parametrize("what", ["/resolve/", "config.json", "/tree/"])
 def test_a_server_that_hangs_does_not_hold_up_who_leaves(
-    hub: HubServer, tmp_path: Path, what: str
+    hub: HubServer, tmp_path: Path, what: str, interrupted: Interrupted
 ) -> None:
     hub.hang(what, times=1000)
     found = series(hub, tmp_path)
@@ -331,11 +333,8 @@ def test_a_server_that_hangs_does_not_hold_up_who_leaves(
         with found.ahead(STEPS):
             found.open(0)
 
-    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(0.5), pytest.raises(KeyboardInterrupt):
         work()
-    interrupt.join()
     assert found._store.lease.claims.using == frozenset()
     assert found._store.lease.claims.fetching == {}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pythia_fast.cache import parse_bytes
 from pythia_fast.errors import ArgumentError
+from pythia_fast.quantities import parse_bytes, sized
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,14 @@ def test_sizes(text: int | str, nbytes: int) -> None:
 def test_what_is_no_size(text: object) -> None:
     with pytest.raises(ArgumentError, match="500GB"):
         parse_bytes(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "words"),
+    [
+        *((0, "0 B"), (999, "999 B"), (1000, "1 kB"), (166_028_241, "166 MB")),
+        *((999_499, "999 kB"), (999_500, "1 MB"), (3.74e12, "3.74 TB"), (2.5e15, "2.5e+03 TB")),
+    ],
+)
+def test_words(nbytes: float, words: str) -> None:
+    assert sized(nbytes) == words

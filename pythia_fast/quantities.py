@@ -1,0 +1,36 @@
+"""Numbers of bytes, as users write and read them."""
+
+import re
+from fractions import Fraction
+
+from pythia_fast.errors import ArgumentError
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGTP])(I?))?B?\s*", re.ASCII | re.IGNORECASE)
+
+
+def parse_bytes(size: int | str) -> int:
+    """A size as users write it, in bytes: a number, or a text such as "500GB", "1.5 TiB" or "80M".
+
+    KB, MB, GB, TB and PB are powers of 1000, with an i (GiB) of 1024; the B may be left out.
+    ArgumentError if it is nothing of that, or less than one byte.
+    """
+    if isinstance(size, int) and not isinstance(size, bool):
+        nbytes = size
+    elif isinstance(size, str) and (match := _SIZE.fullmatch(size)):
+        number, prefix, binary = match.groups()
+        power = " KMGTP".index(prefix.upper()) if prefix else 0
+        nbytes = int(Fraction(number) * (1024 if binary else 1000) ** power)
+    else:
+        raise ArgumentError(f"{size!r} is no size in bytes: a number, or such as '500GB' or '2TiB'")
+    if nbytes < 1:
+        raise ArgumentError(f"{size!r} is less than a byte: give a size such as '500GB' or '2TiB'")
+    return nbytes
+
+
+def sized(nbytes: float) -> str:
+    """In decimal units, with three digits: "166 MB", "3.74 TB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 999.5:
+            return f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.3g} TB"
