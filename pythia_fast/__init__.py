@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
     from pythia_fast.runs import SweepResult, load, stream, sweep
-    from pythia_fast.runs.forecast import plan
+    from pythia_fast.runs.forecast import Forecast, plan
     from pythia_fast.series.convert import convert
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
     from pythia_fast.tokens import TokenDataset
@@ -28,6 +28,7 @@ _HOME = {
     "Architecture": "suite",
     "AuditReport": "auditing",
     "Batch": "metrics",
+    "Forecast": "runs.forecast",
     "Memorization": "metrics",
     "MemorizationScore": "metrics",
     "Metric": "metrics",
@@ -52,6 +53,7 @@ __all__ = [
     "Architecture",
     "AuditReport",
     "Batch",
+    "Forecast",
     "Memorization",
     "MemorizationScore",
     "Metric",

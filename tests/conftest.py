@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -44,21 +45,23 @@ def tiny_ids() -> np.ndarray:
 
 
 @pytest.fixture
-def interrupted() -> Callable[[float], AbstractContextManager[None]]:
-    """`with interrupted(after_s):` presses Ctrl-C after so long, and again every five seconds.
+def interrupted() -> Callable[[Callable[[], bool]], AbstractContextManager[None]]:
+    """`with interrupted(when):` presses Ctrl-C once `when()` is true, and then every five seconds.
 
     Python loses one that falls into a destructor, which a whole run of the tests has many of.
     """
 
     @contextmanager
-    def pressing(after_s: float) -> Iterator[None]:
+    def pressing(when: Callable[[], bool]) -> Iterator[None]:
         over = threading.Event()
 
         def press() -> None:
-            wait_s = after_s
-            while not over.wait(wait_s):
+            while not when():
+                if over.wait(0.01):
+                    return
+            while not over.is_set():
                 os.kill(os.getpid(), signal.SIGINT)
-                wait_s = 5.0
+                over.wait(5.0)
 
         thread = threading.Thread(target=press)
         thread.start()
@@ -69,6 +72,19 @@ def interrupted() -> Callable[[float], AbstractContextManager[None]]:
             thread.join()
 
     return pressing
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """`until(there)` waits for what another thread does, but not for ever."""
+
+    def wait(there: Callable[[], bool]) -> None:
+        end_s = time.monotonic() + 60
+        while not there():
+            assert time.monotonic() < end_s, "it did not come"
+            time.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture(autouse=True)

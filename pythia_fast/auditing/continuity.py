@@ -29,7 +29,7 @@ LEAST_DISTANCE = 2.0**-11
 LEAST_PAIRS = 5
 """With fewer, what is usual is not known."""
 
-_GROUP = re.compile(r"gpt_neox\.(?P<layer>layers\.\d+)\.(?P<part>attention|mlp)\..*\.weight|.*")
+_GROUP = re.compile(r"gpt_neox\.(?P<layer>layers\.\d+)\.(?P<part>attention|mlp)\..*\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,8 @@ def continuity_findings(distances: Distances) -> Iterator[Finding]:
     deviation (1.4826 times the median of such differences' size) and by JUMP_LEAST. Pairs with a
     step that is out of place are left out. It finds a series that goes on from another one.
 
-    Distances of no more than LEAST_DISTANCE are never found.
+    Distances of no more than LEAST_DISTANCE are never found. Where p and n are no farther apart, t
+    is not judged either: one of them is then a copy of the other, and t may well be the good one.
     """
     aside = _aside(distances)
     for step, groups in sorted(aside.items()):
@@ -117,10 +118,12 @@ def _aside(distances: Distances) -> dict[int, list[str]]:
     ahead = {(each.group, each.step): each for each in distances.consecutive}
     found: dict[int, list[str]] = defaultdict(list)
     for across in distances.across:
+        if across.distance <= LEAST_DISTANCE:
+            continue
         before = ahead[across.group, across.step]
         after = ahead[across.group, before.following]
         least = min(before.distance, after.distance)
-        if least > max(ASIDE * across.distance, LEAST_DISTANCE):  # False with NaN
+        if least > ASIDE * across.distance:  # False with NaN
             found[before.following].append(across.group)
     return found
 
@@ -170,6 +173,6 @@ def _group(name: str) -> str | None:
     if name in ("gpt_neox.embed_in.weight", "embed_out.weight"):
         return name.removeprefix("gpt_neox.").removesuffix(".weight")
     match = _GROUP.fullmatch(name)
-    if match is None or match["layer"] is None:
+    if match is None:
         return None
     return f"{match['layer']}.{match['part']}"

@@ -1,5 +1,6 @@
 """What the files' names, sizes and hashes alone say of a series. No weights are read."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -7,6 +8,7 @@ from statistics import median
 from pythia_fast.auditing.findings import Finding, named, steps_named
 from pythia_fast.auditing.listing import Listed
 from pythia_fast.errors import MissingCheckpointError
+from pythia_fast.series.gpt_neox.files import final_norm_name
 from pythia_fast.suite.architecture import Architecture
 
 SIZE_TOLERANCE = 0.01
@@ -22,12 +24,15 @@ def file_findings(
 
     A file is another step's if it has the sha256 of a file there. Where `main` has it too, it is
     the last step's, and the others serve the final model. Steps all of whose weights are the same
-    are one finding, "same weights"; those that share some files another, "shared file".
+    are one finding, "same weights"; those that share some files another, "shared file". GPT-NeoX's
+    file of the last LayerNorm alone says nothing: all ranks have the same, and all steps until an
+    update outgrows the rounding.
     """
     steps = [each for each in listed if each.step is not None]
+    alike = final_norm_name(architecture.layers)
     yield from _missing(steps)
-    yield from _shared(listed, last)
-    yield from _repeated(steps)
+    yield from _shared(listed, last, alike)
+    yield from _repeated(steps, alike)
     yield from _unhashed(steps)
     yield from _sizes([each for each in steps if each.error is None], architecture)
     yield from _layouts([each for each in steps if each.error is None])
@@ -46,7 +51,7 @@ def _missing(listed: Sequence[Listed]) -> Iterator[Finding]:
             )
 
 
-def _shared(listed: Sequence[Listed], last: int) -> Iterator[Finding]:
+def _shared(listed: Sequence[Listed], last: int, alike: re.Pattern[str]) -> Iterator[Finding]:
     holders: dict[str, list[Listed]] = defaultdict(list)
     names: dict[str, set[str]] = defaultdict(set)
     for each in listed:
@@ -55,15 +60,21 @@ def _shared(listed: Sequence[Listed], last: int) -> Iterator[Finding]:
             names[digest] |= {file.path for file in each.files if file.sha256 == digest}
     groups: dict[tuple[int | None, ...], set[str]] = defaultdict(set)
     for digest, having in holders.items():
-        groups[tuple(each.step for each in having)].add(digest)
+        if not all(alike.fullmatch(name) for name in names[digest]):
+            groups[tuple(each.step for each in having)].add(digest)
     by_step = {each.step: each for each in listed}
+    everywhere = {digest: {each.step for each in having} for digest, having in holders.items()}
     for together, digests in groups.items():
         final = None in together
         steps = [step for step in together if step is not None and not (final and step == last)]
         if len(steps) < (1 if final else 2):
             continue
         files = tuple(sorted({name for digest in digests for name in names[digest]}))
-        whole = all({file.sha256 for file in by_step[step].files} <= digests for step in steps)
+        whole = all(
+            file.sha256 is not None and everywhere[file.sha256] >= set(together)
+            for step in steps
+            for file in by_step[step].files
+        )
         yield _shared_finding(steps, files, final, whole, by_step)
 
 
@@ -94,12 +105,13 @@ def _shared_finding(
     )
 
 
-def _repeated(listed: Sequence[Listed]) -> Iterator[Finding]:
+def _repeated(listed: Sequence[Listed], alike: re.Pattern[str]) -> Iterator[Finding]:
     """A shard that stands for two of its own step."""
     for each in listed:
         names: dict[str | None, list[str]] = defaultdict(list)
         for file in each.files:
-            names[file.sha256].append(file.path)
+            if not alike.fullmatch(file.path):
+                names[file.sha256].append(file.path)
         for digest, same in names.items():
             if digest is not None and len(same) > 1:
                 yield Finding(

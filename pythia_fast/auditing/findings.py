@@ -1,6 +1,6 @@
 """What an audit finds, and how what is known of the suite's checkpoints explains it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,11 +93,14 @@ _EXPLAINED = {
 """Kind of finding -> kinds of anomaly that can be behind it."""
 
 
-def explained(findings: Iterable[Finding], known: Sequence[Anomaly]) -> list[Finding]:
+def explained(
+    findings: Iterable[Finding], known: Sequence[Anomaly], audited: Collection[int]
+) -> list[Finding]:
     """The findings with what was known of them, and known anomalies that no finding shows.
 
     One that was known to be what training left behind becomes "expected". Of the anomalies that are
-    not found, those that a look at the files cannot find are "reported"; the others are not there.
+    not found, those that a look at the files cannot find are "reported" of the steps that were
+    `audited`, if steps on both sides of the seam are among them; the others are not there.
     """
     found = [_with_anomaly(finding, known) for finding in findings]
     shown = {id(finding.anomaly) for finding in found}
@@ -105,13 +108,16 @@ def explained(findings: Iterable[Finding], known: Sequence[Anomaly]) -> list[Fin
         Finding(
             severity="warning",
             kind="reported",
-            steps=anomaly.steps,
+            steps=tuple(step for step in anomaly.steps if step in audited),
             meaning=f"{anomaly.kind}: {anomaly.meaning}",
             advice="read the report before you use these steps together",
             anomaly=anomaly,
         )
         for anomaly in known
-        if anomaly.kind == "unrelated start" and id(anomaly) not in shown
+        if anomaly.kind == "unrelated start"
+        and id(anomaly) not in shown
+        and not set(anomaly.steps).isdisjoint(audited)
+        and min(audited) < min(anomaly.steps)
     ]
     return sorted(found, key=lambda each: (_SEVERITIES.index(each.severity), each.steps[:1]))
 

@@ -46,7 +46,7 @@ def read_checkpoint(checkpoint: Checkpoint, pool: ThreadPoolExecutor) -> Mapping
 
 
 def read_tensor(tensor: TensorRange) -> Tensor:
-    """Hash it, count what is not finite, and keep every so-manieth value.
+    """Hash it, count what is not finite, and keep evenly spaced values, at most SAMPLE of them.
 
     The spacing is odd, so that it does not fall on the same column of every row.
     """
@@ -70,7 +70,7 @@ def read_tensor(tensor: TensorRange) -> Tensor:
             nan += int(np.count_nonzero(mantissa))
             infinite += int(np.count_nonzero(mantissa == 0))
         done = begin // kind.itemsize
-        kept.append(bits[-done % spacing :: spacing])
+        kept.append(bits[-done % spacing :: spacing].copy())  # a view would keep all of `raw`
     sample = np.concatenate(kept) if kept else np.empty(0, kind)
     return Tensor(
         tensor.dtype, digest.hexdigest(), nan, infinite, constant, _values(sample, tensor)

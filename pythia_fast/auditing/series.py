@@ -66,6 +66,6 @@ def audit_series(
         source=series.source,
         steps=tuple(steps),
         deep=deep,
-        findings=tuple(explained(found, known)),
+        findings=tuple(explained(found, known, steps)),
         measured=tuple(contents.distances.consecutive),
     )

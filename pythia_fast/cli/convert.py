@@ -38,6 +38,7 @@ from pythia_fast.cli.progress import shown
     help="Cut the weights into files of at most that size, such as 5GB. "
     "[default: one file; 5GB for torch]",
 )
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
 @click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @common
@@ -47,6 +48,7 @@ def convert(
     steps: str,
     format: Literal["safetensors", "torch"],
     max_shard_size: str | None,
+    cache_dir: Path | None,
     disk_budget: str | None,
     quiet: bool,
     as_json: bool,
@@ -66,6 +68,7 @@ def convert(
             steps,
             format=format,
             max_shard_size=max_shard_size,
+            cache_dir=cache_dir,
             disk_budget=disk_budget,
             progress=progress,
         )

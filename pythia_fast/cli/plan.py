@@ -12,7 +12,8 @@ from pythia_fast.cli.sweep import sequences_option
 from pythia_fast.quantities import sized
 
 if TYPE_CHECKING:
-    from pythia_fast.runs.forecast import Forecast, PlannedStep
+    from pythia_fast.runs.forecast import Forecast
+    from pythia_fast.runs.planned import PlannedStep
 
 
 @click.command(
@@ -68,7 +69,7 @@ def plan(
     Every step is looked up: its commit and files, what is here already, what has the same weights
     as another step, what is known to be odd, and what is missing.
 
-    Ends with 4 if something is missing.
+    Ends with 4 if something is missing, or if the disk has no room for the largest checkpoint.
     """
     from pythia_fast.series import open_series
     from pythia_fast.suite import parse_steps
@@ -96,8 +97,23 @@ def plan(
             click.echo(line)
     for step in found.missing:
         click.echo(f"step {step.step} is missing: {step.missing}", err=True)
-    if found.missing:
+    room = found.disk_bytes <= found.free_bytes
+    if not room:
+        click.echo(_no_room(found), err=True)
+    if found.missing or not (room or found.fits):
         raise click.exceptions.Exit(INCOMPLETE)
+
+
+def _no_room(found: "Forecast") -> str:
+    if found.fits:
+        return (
+            f"the disk has {sized(found.free_bytes)} free of {sized(found.disk_bytes)} needed: "
+            "used checkpoints will be removed to make room; free some, or give --cache-dir"
+        )
+    return (
+        f"the disk has {sized(found.free_bytes)} free, and not even one checkpoint of "
+        f"{sized(found.largest_bytes)} would fit: free some or give another --cache-dir"
+    )
 
 
 def _steps(found: "Forecast") -> Iterator[str]:
@@ -132,18 +148,19 @@ def _totals(found: "Forecast") -> Iterator[str]:
         f"{loaded} of {len(found.steps)} steps are there, {same} of them with the weights of "
         f"another; the largest takes {sized(found.largest_bytes)}"
     )
+    about = "about " if found.makes_masks else ""
     yield (
-        f"{sized(found.download_bytes)} to download, {sized(found.disk_bytes)} of disk needed, "
-        f"{sized(found.free_bytes)} free"
+        f"{about}{sized(found.download_bytes)} to download, "
+        f"{sized(found.disk_bytes)} of disk needed, {sized(found.free_bytes)} free"
     )
     yield f"{found.flops:.3g} floating-point operations in {found.dtype} on {found.device}"
     rates = found.rates
     whose = "measured now" if rates.network_measured else "as given"
-    network = rates.network_bytes_per_s
+    network, read = rates.network_bytes_per_s, rates.read_bytes_per_s
     speed = {
         "download": f"{sized(network)}/s, {whose}" if network else "nothing to come",
-        "verify": f"{sized(rates.sha256_bytes_per_s)}/s, sha256 on one core, measured now",
-        "read": f"{sized(rates.read_bytes_per_s)}/s, measured now",
+        "verify": f"{sized(rates.sha256_bytes_per_s)}/s, sha256, measured now",
+        "read": f"{sized(read)}/s, measured now" if read else "a rate that is not known",
         "compute": f"{rates.compute_flop_per_s / 1e9:,.1f} GFLOP/s, measured now",
     }
     for stage, elapsed_s in found.stage_s.items():

@@ -6,12 +6,12 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pythia_fast.errors import ChecksumError, WriteError
+from pythia_fast.errors import ChecksumError, ReadError, WriteError
 from pythia_fast.hub.body import StoppedError
 from pythia_fast.hub.files import HubFile
 from pythia_fast.hub.masks import find_masks, probe
@@ -56,11 +56,17 @@ class Arrival:
     """A file on its way to `path`. What changes in it is guarded by `lock`, or one thread's own.
 
     `begin` comes first, in one thread. Then threads fetch the `pieces`, `record` what has come, and
-    call `fetched` when there are no more; `verify`, in a thread of its own, ends it.
+    call `fetched` when there are no more; `verify`, in a thread of its own, ends it. Who changes
+    the file says so by `writing`, and nobody does any more after `seal`.
     """
 
     def __init__(
-        self, reader: RangeReader, file: HubFile, path: Path, lock: threading.Lock
+        self,
+        reader: RangeReader,
+        file: HubFile,
+        path: Path,
+        lock: threading.Lock,
+        keeps_wrong: Callable[[], bool] = lambda: True,
     ) -> None:
         self.reader, self.file, self.path = reader, file, path
         self.future: Future[Arrived] = Future()
@@ -73,6 +79,9 @@ class Arrival:
         self.not_before_s = 0.0
         self.received_bytes = 0
         self._partial: PartialFile | None = None
+        self._keeps_wrong = keeps_wrong
+        self._writers = 0
+        self._sealed = False
         self._fresh = False
         self._planned = False
         self._resumed_bytes = 0
@@ -90,6 +99,28 @@ class Arrival:
         if self._partial is None:
             raise RuntimeError("begin comes first")
         return self._partial
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """While the file, or what lies beside it, is changed. StoppedError if it may not be."""
+        with self.came:
+            if self._sealed:
+                raise StoppedError
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self.came:
+                self._writers -= 1
+                if not self._writers:
+                    self.came.notify_all()
+
+    def seal(self) -> None:
+        """Let nobody change the file any more, and wait for whoever is about it."""
+        with self.came:
+            self._sealed = True
+            while self._writers:
+                self.came.wait()
 
     def begin(self) -> None:
         """Open what is there already, and see which pieces are missing."""
@@ -131,25 +162,8 @@ class Arrival:
             sha256, right = self._hash()
             if right:
                 break
-            if self.stopped:  # nobody looks at what would be put aside
-                raise StoppedError
-            if self._made:  # a guess was wrong: that says nothing of what came
-                for begin, end in self._made:
-                    self.partial.mark(begin, end, there=False)
-                self._made = []
-            elif self._fresh:
-                self._put_aside()
-                raise ChecksumError(
-                    f"{self.reader.repo}: {self.file.path} of commit {self.reader.commit} does not "
-                    f"have the hash {self.file.sha256 or self.file.git_oid} that the Hub lists, "
-                    f"even after a fresh download; the wrong bytes are in "
-                    f"{quarantine_of(self.path)}"
-                )
-            else:
-                self._put_aside()
-                old, self._partial = self.partial, PartialFile(self.path, self.file.size)
-                old.release()
-                self._fresh = True
+            with self.writing():
+                self._begin_again()
             with self.came:
                 self._resumed_bytes = 0 if self._fresh else self._resumed_bytes
                 self._cut()
@@ -158,7 +172,7 @@ class Arrival:
             raise WriteError(
                 errno.ENOENT, f"{self.path} was removed or replaced while it was fetched"
             )
-        with contextlib.suppress(OSError):  # where it stays, it speaks of a file that is complete
+        with self.writing(), contextlib.suppress(OSError):  # a record of what is complete
             record_of(self.path).unlink(missing_ok=True)
         now_s = time.monotonic()
         return Arrived(
@@ -169,6 +183,25 @@ class Arrival:
             resumed_bytes=self._resumed_bytes,
             made_bytes=sum(end - begin for begin, end in self._made),
         )
+
+    def _begin_again(self) -> None:
+        """After a wrong hash: without what was made here; or afresh, but only once."""
+        if self._made:  # a guess was wrong: that says nothing of what came
+            for begin, end in self._made:
+                self.partial.mark(begin, end, there=False)
+            self._made = []
+        elif self._fresh:
+            self._put_aside()
+            raise ChecksumError(
+                f"{self.reader.repo}: {self.file.path} of commit {self.reader.commit} does not "
+                f"have the hash {self.file.sha256 or self.file.git_oid} that the Hub lists, "
+                f"even after a fresh download; {self._where_wrong()}"
+            )
+        else:
+            self._put_aside()
+            old, self._partial = self.partial, PartialFile(self.path, self.file.size)
+            old.release()
+            self._fresh = True
 
     def _plan(self) -> None:
         """Make what can be made; the rest becomes pieces."""
@@ -233,11 +266,21 @@ class Arrival:
     def _put_aside(self) -> None:
         if not self.partial.in_place():
             return
+        wrong = quarantine_of(self.path)
         try:
             record_of(self.path).unlink(missing_ok=True)
-            self.path.replace(quarantine_of(self.path))
+            self.path.replace(wrong)
+            if not self._keeps_wrong():  # what is fetched instead needs the room
+                wrong.unlink(missing_ok=True)
+        except ReadError:
+            raise
         except OSError as error:
             raise write_error(self.path, error) from error
+
+    def _where_wrong(self) -> str:
+        wrong = quarantine_of(self.path)
+        kept = wrong.exists()
+        return f"the wrong bytes are in {wrong}" if kept else "there was no room to keep them"
 
 
 def rest_of(piece: Piece, begin: int, *, senseless: bool) -> Piece:

@@ -73,19 +73,27 @@ class Downloader:
         """What has come over the network so far, of all files."""
         return self._received_bytes
 
-    def submit(self, reader: RangeReader, file: HubFile, partial: Path) -> Future[Arrived]:
+    def submit(
+        self,
+        reader: RangeReader,
+        file: HubFile,
+        partial: Path,
+        *,
+        keeps_wrong: Callable[[], bool] = lambda: True,
+    ) -> Future[Arrived]:
         """Let `partial`, in a folder that is there, become the file, verified; resumed if begun.
 
         What has come is recorded beside it (`record_of`), and a later process goes on from there.
-        Bytes that are not what the Hub lists are put aside (`quarantine_of`), and fetched afresh
-        once. The future's errors: ChecksumError if that is wrong too, the reader's `missing` if the
-        file is gone, HubError if no byte has come for `patience_s`, or what comes makes no sense,
-        OfflineError, WriteError (ENOSPC where the disk is full); after `close`, CancelledError. To
-        cancel the future stops the file; what has come of it stays.
+        Bytes that are not what the Hub lists are put aside (`quarantine_of`), and stay there if
+        `keeps_wrong` has room for them; they are fetched afresh once. The future's errors:
+        ChecksumError if that is wrong too, the reader's `missing` if the file is gone, HubError if
+        no byte has come for `patience_s`, or what comes makes no sense, OfflineError, WriteError
+        (ENOSPC where the disk is full); after `close`, CancelledError. To cancel the future stops
+        the file; what has come of it stays.
         """
         if file.sha256 is None and file.git_oid is None:
             raise ArgumentError(f"{reader.repo}: no hash is listed for {file.path}: not verifiable")
-        arrival = Arrival(reader, file, partial, self._lock)
+        arrival = Arrival(reader, file, partial, self._lock, keeps_wrong)
         with self._lock:
             if self._closed:
                 raise ArgumentError(f"{file.path} cannot be fetched: the downloader is closed")
@@ -123,6 +131,8 @@ class Downloader:
                     self._begin(arrival)
                 else:
                     self._fetch(arrival, piece)
+            except StoppedError:
+                pass
             except Exception as error:  # whatever it is, it is the file's, and never lost
                 self._fail(arrival, error)
             finally:
@@ -157,7 +167,8 @@ class Downloader:
         return None
 
     def _begin(self, arrival: Arrival) -> None:
-        arrival.begin()
+        with arrival.writing():
+            arrival.begin()
         threading.Thread(
             target=self._verify, args=(arrival,), name="pythia-fast-verify", daemon=True
         ).start()
@@ -174,7 +185,8 @@ class Downloader:
             nonlocal at, recorded
             if arrival.stopped:
                 raise StoppedError
-            partial.write(at, view)
+            with arrival.writing():
+                partial.write(at, view)
             at += len(view)
             recorded = self._record(arrival, recorded, at, len(view))
 
@@ -187,7 +199,8 @@ class Downloader:
         except Exception as error:
             self._put_back(arrival, piece, recorded, error, began_s)
         else:
-            arrival.fetched()
+            with arrival.writing():
+                arrival.fetched()
         finally:
             partial.release()
 
@@ -254,6 +267,7 @@ class Downloader:
         except Exception as error:
             self._fail(arrival, error)
         else:
+            arrival.seal()
             with contextlib.suppress(InvalidStateError):  # cancelled meanwhile
                 arrival.future.set_result(arrived)
         finally:
@@ -264,11 +278,13 @@ class Downloader:
             self._work.notify_all()
 
     def _fail(self, arrival: Arrival, error: Exception) -> None:
+        arrival.seal()
         with contextlib.suppress(InvalidStateError):  # another piece was faster
             arrival.future.set_exception(error)
 
     def _leave(self, arrival: Arrival) -> None:
-        """The file has come, failed or been cancelled: whoever works at it stops."""
+        """The file has come, failed or been cancelled: whoever works at it has stopped, or does."""
+        arrival.seal()
         if arrival.future.cancelled():
             arrival.future.set_running_or_notify_cancel()
         with self._lock:

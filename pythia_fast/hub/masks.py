@@ -46,6 +46,11 @@ class Mask:
             yield self.offset + first * self.side, _rows(self.side, first, rows)
 
 
+def makes_masks(side: int) -> bool:
+    """Whether masks [side, side] are looked for."""
+    return _LEAST_SIDE <= side <= _MOST_SIDE
+
+
 def probe(path: str, size: int) -> tuple[int, int] | None:
     """The bytes of a file by whose content `find_masks` finds masks; None where it never does."""
     if size < _LEAST_SIDE**2 + PROBE_BYTES:
@@ -116,7 +121,7 @@ def _in_safetensors(head: bytes) -> list[Mask]:
 
 def _side(nbytes: int) -> int | None:
     side = math.isqrt(max(0, nbytes))
-    return side if side**2 == nbytes and _LEAST_SIDE <= side <= _MOST_SIDE else None
+    return side if side**2 == nbytes and makes_masks(side) else None
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,51 +2,25 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, PythiaFastError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
 from pythia_fast.quantities import parse_bytes
-from pythia_fast.runs import rates
+from pythia_fast.runs import rates, stages
 from pythia_fast.runs.plan import Sequences, sequences_argument
+from pythia_fast.runs.planned import PlannedStep, planned_step
 from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.runs.survey import Survey, survey
 from pythia_fast.runs.work import Data, sweep_flops
-from pythia_fast.series import CheckpointSeries, Revision, open_series
+from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
-
-Stage = Literal["download", "verify", "read", "compute"]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One checkpoint of a sweep to come.
-
-    `format` is "torch", "safetensors" or "GPT-NeoX", None if it is not known; `files` are those
-    that will be read, with their sizes. With `missing`, the reason, the step cannot be had.
-    `duplicate_of` is an earlier step of the sweep with the same weights; `anomalies` are known.
-    """
-
-    step: int
-    commit: str | None
-    format: str | None
-    files: Mapping[str, int]
-    here_bytes: int
-    download_bytes: int
-    duplicate_of: int | None
-    missing: str | None
-    anomalies: tuple[str, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """What its files take on the disk."""
-        return sum(self.files.values())
 
 
 @dataclass(frozen=True)
@@ -57,8 +31,9 @@ class Forecast:
         model, source, steps: what of, from where, and each step.
         device, dtype: what would be computed on and in.
         download_bytes: all that is to come over the network, the same weights once.
+        makes_masks: whether that is an estimate, since causal masks are made, not downloaded.
         largest_bytes: the largest checkpoint: no disk budget may be less.
-        disk_bytes: what downloads will take at most, with the disk budget if there is one.
+        disk_bytes: what downloads would take if all stayed, with the disk budget at most that.
         free_bytes: what is free now where they go.
         load_bytes: what will be read, of the steps that are loaded.
         flops: operations, by `pythia_fast.runs.work.sweep_flops`.
@@ -66,7 +41,8 @@ class Forecast:
         stage_s: seconds of each stage; they overlap.
         first_s: until the first checkpoint is there, when nothing can overlap yet.
         bottleneck: the longest stage.
-        total_s: about how long it will take: the bottleneck, and what comes before it can begin.
+        total_s: about how long it will take: the bottleneck, what must come before it of the first
+            step, and after it of the last.
     """
 
     model: str
@@ -75,21 +51,31 @@ class Forecast:
     device: str
     dtype: str
     download_bytes: int
+    makes_masks: bool
     largest_bytes: int
     disk_bytes: int
     free_bytes: int
     load_bytes: int
     flops: int
     rates: rates.Rates
-    stage_s: Mapping[Stage, float]
+    stage_s: Mapping[stages.Stage, float]
     first_s: float
-    bottleneck: Stage
+    bottleneck: stages.Stage
     total_s: float
 
     @property
     def missing(self) -> tuple[PlannedStep, ...]:
         """The steps that cannot be had."""
         return tuple(step for step in self.steps if step.missing is not None)
+
+    @property
+    def fits(self) -> bool:
+        """Whether each checkpoint that is to come finds room on the disk, if by itself."""
+        return all(
+            step.nbytes - step.here_bytes <= self.free_bytes
+            for step in self.steps
+            if step.missing is None and step.download_bytes
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in what JSON knows."""
@@ -144,26 +130,47 @@ def plan(
     precision = resolve_precision(dtype, target, series.spec.architecture)
     wanted = parse_steps(steps, series.steps)
     data = Data(_dataset(tokens, cache_dir))
-    found = survey(series, wanted)
+    found = _opened(series, survey(series, wanted))
     groups = found.same_weights(step for step in wanted if step not in found.missing)
     to_load = _to_load(groups, chosen)
-    computed = [step for step in wanted if step in to_load]
-    flops = sweep_flops(series.spec, computed, measured_metrics, data, chosen)
+    flops_of = {
+        step: sweep_flops(series.spec, [step], measured_metrics, data, chosen)
+        for step in wanted
+        if step in to_load
+    }
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     _check_budget(found, budget_bytes)
-    measured = _rates(series, found, groups, precision, target, given)
+    measured = _rates(series, found, groups, precision, target, given, budget_bytes)
     return _forecast(
-        *(series, found, groups, to_load, flops, measured),
+        *(series, found, groups, flops_of, measured),
         budget_bytes=budget_bytes,
         device=str(target),
         dtype=precision.name,
     )
 
 
+def _opened(series: CheckpointSeries, found: Survey) -> Survey:
+    """Of a folder, what is malformed is found by looking into its files."""
+    if series.spec.repo is not None:
+        return found
+    revisions = dict(found.revisions)
+    for step, revision in revisions.items():
+        if revision.error is None:
+            try:
+                series.open(step).close()
+            except PythiaFastError as error:
+                revisions[step] = replace(revision, error=error)
+    return replace(found, revisions=revisions)
+
+
 def _check_budget(found: Survey, budget_bytes: int | None) -> None:
     """ArgumentError if not even one checkpoint fits: the sweep could not begin."""
     needed, step = max(
-        ((each.nbytes, step) for step, each in found.revisions.items() if each.download_bytes),
+        (
+            (each.nbytes - each.elsewhere_bytes, step)
+            for step, each in found.revisions.items()
+            if each.error is None and each.coming_bytes
+        ),
         default=(0, 0),
     )
     if budget_bytes is not None and needed > budget_bytes:
@@ -187,6 +194,7 @@ def _rates(
     precision: Precision,
     device: torch.device,
     given: int | None,
+    budget_bytes: int | None,
 ) -> rates.Rates:
     firsts = [group[0] for group in groups]
     missing_bytes = found.download_bytes(firsts)
@@ -194,10 +202,11 @@ def _rates(
     if given is None and missing_bytes:
         to_come = [step for step in firsts if found.revisions[step].download_bytes]
         network = rates.network_bytes_per_s(series, to_come, missing_bytes)
+    at_once = rates.hashed_at_once(series, [found.revisions[step] for step in firsts], budget_bytes)
     return rates.Rates(
         compute_flop_per_s=rates.compute_flop_per_s(series.spec.architecture, precision, device),
-        sha256_bytes_per_s=rates.sha256_bytes_per_s(),
-        read_bytes_per_s=rates.read_bytes_per_s(series, firsts[0]) if firsts else 0.0,
+        sha256_bytes_per_s=rates.sha256_bytes_per_s() * at_once,
+        read_bytes_per_s=rates.read_bytes_per_s(series, firsts[0]) if firsts else None,
         network_bytes_per_s=network,
         network_measured=given is None and network is not None,
     )
@@ -207,8 +216,7 @@ def _forecast(
     series: CheckpointSeries,
     found: Survey,
     groups: Sequence[tuple[int, ...]],
-    to_load: set[int],
-    flops: int,
+    flops_of: Mapping[int, int],
     measured: rates.Rates,
     *,
     budget_bytes: int | None,
@@ -216,27 +224,34 @@ def _forecast(
     dtype: str,
 ) -> Forecast:
     revisions = found.revisions
-    download_bytes = found.download_bytes(group[0] for group in groups)
-    load_bytes = sum(revisions[step].nbytes for step in to_load)
-    largest = max((revisions[group[0]].nbytes for group in groups), default=0)
-    network = measured.network_bytes_per_s
-    stage_s: dict[Stage, float] = {
-        "download": download_bytes / network if network and download_bytes else 0.0,
-        "verify": load_bytes / measured.sha256_bytes_per_s,
-        "read": load_bytes / measured.read_bytes_per_s if load_bytes else 0.0,
-        "compute": flops / measured.compute_flop_per_s,
-    }
+    firsts = [group[0] for group in groups]
+    download_bytes, coming_bytes = found.download_bytes(firsts), found.coming_bytes(firsts)
+    load_bytes = sum(revisions[step].nbytes for step in flops_of)
+    flops = sum(flops_of.values())
+    stage_s = stages.of(measured, download_bytes, load_bytes, flops)
     bottleneck = max(stage_s, key=lambda stage: stage_s[stage])
-    first_s = _first_s(revisions[groups[0][0]], measured) if groups else 0.0
+    first_s = total_s = 0.0
+    if flops_of:
+        first, last = (
+            stages.of(measured, revision.download_bytes, revision.nbytes, flops_of[revision.step])
+            for revision in (revisions[min(flops_of)], revisions[max(flops_of)])
+        )
+        first_s = stages.before_s(first, "compute")
+        total_s = (
+            stages.before_s(first, bottleneck)
+            + stage_s[bottleneck]
+            + stages.after_s(last, bottleneck)
+        )
     return Forecast(
         model=series.name,
         source=series.source,
-        steps=tuple(_planned(step, found, groups) for step in revisions),
+        steps=tuple(planned_step(step, found, groups) for step in revisions),
         device=device,
         dtype=dtype,
         download_bytes=download_bytes,
-        largest_bytes=largest,
-        disk_bytes=download_bytes if budget_bytes is None else min(download_bytes, budget_bytes),
+        makes_masks=found.makes_masks(firsts),
+        largest_bytes=max((revisions[step].nbytes for step in firsts), default=0),
+        disk_bytes=coming_bytes if budget_bytes is None else min(coming_bytes, budget_bytes),
         free_bytes=shutil.disk_usage(rates.existing_parent(series.folder)).free,
         load_bytes=load_bytes,
         flops=flops,
@@ -244,38 +259,7 @@ def _forecast(
         stage_s=stage_s,
         first_s=first_s,
         bottleneck=bottleneck,
-        total_s=stage_s[bottleneck] + first_s,
-    )
-
-
-def _first_s(revision: Revision, measured: rates.Rates) -> float:
-    """Until the first checkpoint can be computed with."""
-    network = measured.network_bytes_per_s
-    download_s = revision.download_bytes / network if network else 0.0
-    return download_s + revision.nbytes / measured.read_bytes_per_s
-
-
-def _planned(step: int, found: Survey, groups: Sequence[tuple[int, ...]]) -> PlannedStep:
-    revision = found.revisions[step]
-    first = next((group[0] for group in groups if step in group), step)
-    duplicate = first != step
-    return PlannedStep(
-        step=step,
-        commit=revision.commit,
-        format=_format([file.path for file in revision.files]),
-        files={file.path: file.size for file in revision.files},
-        here_bytes=revision.here_bytes,
-        download_bytes=0 if duplicate or revision.error else revision.download_bytes,
-        duplicate_of=first if duplicate else None,
-        missing=None if revision.error is None else str(revision.error),
-        anomalies=found.remarks(step),
-    )
-
-
-def _format(names: Sequence[str]) -> str | None:
-    suffixes = {Path(name).suffix for name in names}
-    return {".bin": "torch", ".safetensors": "safetensors", ".pt": "GPT-NeoX"}.get(
-        suffixes.pop() if len(suffixes) == 1 else ""
+        total_s=total_s,
     )
 
 

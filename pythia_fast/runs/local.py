@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import torch
 
-from pythia_fast.errors import RunMismatchError, SweepInterruptedError
+from pythia_fast.errors import FormatError, RunMismatchError, SweepInterruptedError
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.measure import measure, together
@@ -34,6 +36,14 @@ class _Writing:
     publications: "tuple[Future[None], ...]"
 
 
+class _DamagedTwinError(Exception):
+    """The results that a step was to take from another cannot be read."""
+
+    def __init__(self, reason: FormatError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class LocalEngine:
     """Computes the units of a plan that are not in the run folder yet.
 
@@ -42,11 +52,17 @@ class LocalEngine:
     """
 
     def __init__(
-        self, series: CheckpointSeries, plan: Plan, folder: RunFolder, progress: Progress
+        self,
+        series: CheckpointSeries,
+        plan: Plan,
+        folder: RunFolder,
+        progress: Progress,
+        *,
+        budget_bytes: int | None = None,
     ) -> None:
         self._series, self._plan, self._folder = series, plan, folder
         self._progress = progress
-        self._todo = Todo(series, plan, folder, progress)
+        self._todo = Todo(series, plan, folder, progress, budget_bytes)
         self._writing: _Writing | None = None
 
     def run(
@@ -145,7 +161,7 @@ class LocalEngine:
     ) -> None:
         """Compute what is missing of a step; what the writer is given goes into `publications`."""
         swap(resident, loaded)
-        twin = self._todo.finished_with(loaded.weights_sha256)
+        twin = self._readable_twin(loaded.weights_sha256, list(self._plan.units(loaded.step)))
         origin = origin_of(
             *(self._folder, self._series, self._plan, loaded),
             duplicate_of=twin,
@@ -186,46 +202,70 @@ class LocalEngine:
                 [unit.metric for unit in units],
                 *(resident, self._plan.dataset, units[0].rows),
                 batch_tokens=batch_tokens,
-                advance=self._advance,
+                advance=partial(self._advance, units[0].step),
             )
         for unit in units:
-            self._progress.skip(self._plan.tokens_of(unit))
-        return [self._folder.table(replace(unit, step=twin)) for unit in units]
+            self._progress.skip(self._plan.tokens_of(unit), unit.step)
+        return [self._of_twin(unit, twin)[1] for unit in units]
 
     def _take_twins(self, writer: ThreadPoolExecutor, on_error: OnError) -> None:
         """Give the finished steps' results to those with the same weights, which are not loaded."""
-        for step, first in self._todo.take_twins():
+        while (twin := self._todo.next_twin()) is not None:
+            step, first = twin
             try:
                 # In the writer's thread, so that no interrupt stops it half-way.
                 writer.submit(self._publish_twin, step, first).result()
             except RunMismatchError:
                 raise
+            except _DamagedTwinError as error:
+                self._todo.compute_instead(step, first, error.reason)
             except Exception as error:
                 self._todo.fail(step, error, on_error)
             else:
                 self._todo.finish(step)
 
     def _publish_twin(self, step: int, first: int) -> None:
+        """Give a step the results of another. _DamagedTwinError if they cannot be read."""
         sha256 = self._todo.revision(step).weights_sha256
         for unit in self._plan.units(step):
             if self._todo.has(unit, sha256):
                 continue
-            there = replace(unit, step=first)
+            there, table = self._of_twin(unit, first)
             origin = origin_of_twin(
-                self._folder.origin(there),
+                there,
                 step=step,
                 commit=self._todo.revision(step).commit,
                 identity=self._series.identity(step),
                 duplicate_of=first,
                 remarks=self._todo.remarks(step),
             )
-            self._folder.publish(unit, self._folder.table(there), origin)
-            self._progress.skip(self._plan.tokens_of(unit))
+            self._folder.publish(unit, table, origin)
+            self._progress.skip(self._plan.tokens_of(unit), unit.step)
         self._folder.forget_failure(step)
 
-    def _advance(self, tokens: int) -> None:
+    def _of_twin(self, unit: Unit, first: int) -> tuple[dict[str, Any], pa.Table]:
+        there = replace(unit, step=first)
+        try:
+            return self._folder.origin(there), self._folder.table(there)
+        except FormatError as error:
+            raise _DamagedTwinError(error) from error
+
+    def _readable_twin(self, sha256: str, units: Sequence[Unit]) -> int | None:
+        """A computed step with these weights, all of whose results can be read."""
+        first = self._todo.finished_with(sha256)
+        if first is None:
+            return None
+        try:
+            for unit in units:
+                self._of_twin(unit, first)
+        except _DamagedTwinError:
+            self._todo.forget(first)
+            return None
+        return first
+
+    def _advance(self, step: int, tokens: int) -> None:
         """Some tokens are computed; the step before may meanwhile be on the disk."""
-        self._progress.advance(tokens)
+        self._progress.advance(tokens, step)
         writing = self._writing
         if writing is not None and all(
             publication.done() and publication.exception() is None

@@ -1,6 +1,6 @@
 """Which commit each step of a run is from, so that a branch that moves cannot mix two states.
 
-    commits/step=N.json     {"commit", "files": {name: {"size", "sha256"}}, "weights_sha256"}
+    commits/step=N.json     {"commit", "weights_sha256"}
 
 Written when a run first touches a step, and never changed: of two processes the first one wins, and
 the other goes by what it finds.
@@ -37,7 +37,7 @@ def pin(folder: RunFolder, revisions: Mapping[int, Revision]) -> dict[int, str]:
     for step, revision in revisions.items():
         if revision.commit is None or revision.error is not None:
             continue
-        path = folder.keep(f"commits/step={step}.json", _record(revision))
+        path = folder.keep(_name(step), _record(revision))
         pinned = read_pin(path)
         if pinned.commit == revision.commit:
             continue
@@ -51,6 +51,15 @@ def pin(folder: RunFolder, revisions: Mapping[int, Revision]) -> dict[int, str]:
             )
         moved[step] = pinned.commit
     return moved
+
+
+def pin_path(folder: RunFolder, step: int) -> Path:
+    """Where the commit of a step is kept."""
+    return folder.path / _name(step)
+
+
+def _name(step: int) -> str:
+    return f"commits/step={step}.json"
 
 
 def read_pin(path: Path) -> Pin:
@@ -68,9 +77,5 @@ def read_pin(path: Path) -> Pin:
 
 
 def _record(revision: Revision) -> bytes:
-    record = {
-        "commit": revision.commit,
-        "files": {file.path: {"size": file.size, "sha256": file.sha256} for file in revision.files},
-        "weights_sha256": revision.weights_sha256,
-    }
+    record = {"commit": revision.commit, "weights_sha256": revision.weights_sha256}
     return (json.dumps(record, indent=2) + "\n").encode()

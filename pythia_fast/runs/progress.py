@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from types import TracebackType
 
 from tqdm import tqdm
@@ -24,7 +25,8 @@ class Progress:
         self._shown = shown
         self._started = self._last_line = time.monotonic()
         self._bottleneck = Bottleneck()
-        self._received = (self._started, 0)
+        self._received: tuple[Ahead | None, float, int] = (None, self._started, 0)
+        self._tokens_of_step: Counter[int] = Counter()
         self._bar: tqdm[None] | None = None
         if shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(
@@ -47,9 +49,10 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def advance(self, tokens: int) -> None:
-        """Some tokens more have been looked at."""
+    def advance(self, tokens: int, step: int) -> None:
+        """Some tokens more of a step have been looked at."""
         self._tokens_done += tokens
+        self._tokens_of_step[step] += tokens
         if self._bar is not None:
             self._bar.update(tokens)
         elif self._line_is_due():
@@ -70,21 +73,25 @@ class Progress:
         if self._bar is None and not self._line_is_due():
             return
         now, received_bytes = time.monotonic(), ahead.received_bytes
-        then, before = self._received
-        self._received = (now, received_bytes)
-        rate = (received_bytes - before) / (now - then) if now > then else 0.0
+        known, then, before = self._received
+        self._received = (ahead, now, received_bytes)
         what = f"waiting for step {step}"
         if ahead.waits_for_room:
             what += ", which waits for room on the disk"
-        elif received_bytes:
-            what += f", {rate / 1e6:,.1f} MB/s"
+        elif received_bytes and ahead is known and now > then:
+            what += f", {(received_bytes - before) / (now - then) / 1e6:,.1f} MB/s"
         if self._bar is not None:
             self._bar.set_postfix_str(what)
         else:
             self.say(f"{self.line()}; {what}")
 
-    def skip(self, tokens: int) -> None:
-        """Some tokens need not be looked at: they are done, but say nothing of the speed."""
+    def leave_out(self, step: int, tokens: int) -> None:
+        """A step of so many tokens cannot be finished: what is left of it is passed over."""
+        self.skip(max(0, tokens - self._tokens_of_step[step]), step)
+
+    def skip(self, tokens: int, step: int) -> None:
+        """Some tokens of a step need not be looked at: done, but they say nothing of the speed."""
+        self._tokens_of_step[step] += tokens
         self._tokens_done += tokens
         self._tokens_skipped += tokens
         if self._bar is not None:
@@ -113,11 +120,11 @@ class Progress:
         computed = self._tokens_done - self._tokens_skipped
         rate = computed / elapsed_s if elapsed_s > 0 else 0.0
         left_s = (self._tokens - self._tokens_done) / rate if rate > 0 else float("inf")
-        left = tqdm.format_interval(left_s) if left_s < float("inf") else "unknown"
+        left = f", {tqdm.format_interval(left_s)} left" if left_s < float("inf") else ""
         bound = self._bottleneck.words()
         return (
             f"{self._checkpoints_done}/{self._checkpoints} checkpoints, "
-            f"{self._tokens_done:,}/{self._tokens:,} tokens, {rate:,.0f} tokens/s, {left} left"
+            f"{self._tokens_done:,}/{self._tokens:,} tokens, {rate:,.0f} tokens/s{left}"
             f"{f', {bound}' if bound else ''}"
         )
 

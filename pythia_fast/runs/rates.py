@@ -2,19 +2,20 @@
 
 import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from pythia_fast.core import File, Read, read_tensors
 from pythia_fast.errors import ArgumentError, HubError
 from pythia_fast.model import Model, Precision, Weights
-from pythia_fast.publish import partial_of, write_error
 from pythia_fast.runs.work import forward_flops
-from pythia_fast.series import CheckpointSeries
+from pythia_fast.series import Ahead, CheckpointSeries, Revision
 from pythia_fast.suite import Architecture, ModelSpec
 
 MEASURE_S = 0.5
@@ -24,16 +25,25 @@ MEASURE_FLOPS = 2 * 10**11
 SCRATCH_BYTES = 2**26
 NETWORK_S = 3.0
 NETWORK_BYTES = 2**28
-FIRST_BYTE_S = 60.0
+FIRST_BYTE_S = 120.0
+"""Longer than a refusal is asked about again, so that it is told and not this."""
+IDLE_S = 1.0
+"""The network has nothing more to do if no byte has come for so long."""
+_SMALL_BYTES = 2**20  # configs and such, which may still have come where weights do not
+_ROW_BYTES, _ITEM_BYTES = 2**16, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A second's work of this machine. `network_bytes_per_s` is None if nothing is to come."""
+    """A second's work of this machine.
+
+    `sha256_bytes_per_s` is that of all files that are hashed side by side; `read_bytes_per_s` is
+    None if no file can be written to measure it; `network_bytes_per_s` if nothing is to come.
+    """
 
     compute_flop_per_s: float
     sha256_bytes_per_s: float
-    read_bytes_per_s: float
+    read_bytes_per_s: float | None
     network_bytes_per_s: float | None
     network_measured: bool
 
@@ -72,27 +82,35 @@ def sha256_bytes_per_s() -> float:
     return len(block) / _best_s(lambda: hashlib.sha256(block).digest())
 
 
-def read_bytes_per_s(series: CheckpointSeries, step: int) -> float:
-    """The disk's rate, not the page cache's: of a checkpoint of a folder, else of a scratch file.
+def hashed_at_once(
+    series: CheckpointSeries, revisions: Sequence[Revision], budget_bytes: int | None
+) -> int:
+    """How many files are hashed side by side: one of a folder, of the Hub those that come."""
+    if series.spec.repo is None or not revisions:
+        return 1
+    from pythia_fast.series.lookahead import depth  # here: huggingface_hub takes long to import
 
-    WriteError if the place for downloads cannot be written.
+    ahead = depth(budget_bytes, max(revision.nbytes for revision in revisions))
+    files = sorted((len(revision.files) for revision in revisions), reverse=True)
+    return max(1, min(os.cpu_count() or 1, sum(files[:ahead])))
+
+
+def read_bytes_per_s(series: CheckpointSeries, step: int) -> float | None:
+    """The disk's rate by this package's reader, not the page cache's; None if it cannot be known.
+
+    Of a checkpoint of a folder, else of a scratch file without a name where downloads will go.
     """
     if series.spec.repo is None:
         with closing(series.open(step)) as checkpoint:
-            return _read_rate(checkpoint.files[0].path)
-    folder = existing_parent(series.folder)
-    scratch = partial_of(folder / "plan")
+            return _read_rate(File(checkpoint.files[0].path))
     try:
-        with scratch.open("xb") as file:
-            file.write(os.urandom(SCRATCH_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        return _read_rate(scratch)
-    except OSError as error:
-        raise write_error(scratch, error) from error
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=existing_parent(series.folder)) as scratch:
+            scratch.write(os.urandom(SCRATCH_BYTES))
+            scratch.flush()
+            os.fsync(scratch.fileno())
+            return _read_rate(File(f"/proc/self/fd/{scratch.fileno()}"))
+    except OSError:  # it is read-only, or full: the sweep will say so
+        return None
 
 
 def network_bytes_per_s(
@@ -100,26 +118,48 @@ def network_bytes_per_s(
 ) -> float:
     """The rate at which the first piece of what is needed comes; it is kept for the sweep.
 
-    HubError if nothing comes, ArgumentError if the disk budget is too small.
+    From its first byte to its last, which may be all that a look-ahead fetches before something is
+    taken from it. HubError if nothing comes, ArgumentError if the disk budget is too small; the
+    first step's own error if it cannot be fetched.
     """
+    enough = min(NETWORK_BYTES, missing_bytes)
     with series.ahead(steps) as ahead:
-        begun = time.monotonic()
-        while not ahead.received_bytes:
-            if time.monotonic() - begun > FIRST_BYTE_S:
-                raise HubError(
-                    f"{series.source} has sent nothing for {FIRST_BYTE_S:.0f} s; look at the "
-                    "connection, or say the network's rate yourself"
-                )
+        begun = now = time.monotonic()
+        first: tuple[float, int] | None = None
+        last = (begun, 0)
+        while True:
+            received = ahead.received_bytes
+            now = time.monotonic()
+            if received > last[1]:
+                last = (now, received)
+                first = first or last
+            if first is None and ahead.failed is not None:
+                break
+            if first is not None and (
+                received >= enough or now - first[0] >= NETWORK_S or now - last[0] >= IDLE_S
+            ):
+                break
+            if first is None and now - begun > FIRST_BYTE_S:
+                raise HubError(_nothing_came(series, ahead))
             time.sleep(0.01)
-        first_s, first_bytes = time.monotonic(), ahead.received_bytes
-        enough = min(NETWORK_BYTES, missing_bytes)
-        while ahead.received_bytes < enough and time.monotonic() - first_s < NETWORK_S:
-            time.sleep(0.01)
-        elapsed_s = time.monotonic() - first_s
-        received = ahead.received_bytes - first_bytes
-        if received and elapsed_s > 0:
-            return received / elapsed_s
-        return ahead.received_bytes / max(time.monotonic() - begun, 1e-6)
+        failed = ahead.failed
+    if failed is not None and last[1] < min(enough, _SMALL_BYTES):
+        raise failed
+    if first is not None and last[0] > first[0]:
+        return (last[1] - first[1]) / (last[0] - first[0])
+    return last[1] / max(last[0] - begun, 1e-6)  # all of it came at once
+
+
+def _nothing_came(series: CheckpointSeries, ahead: Ahead) -> str:
+    if ahead.waits_for_room:
+        return (
+            f"the first checkpoint of {series.name} has waited {FIRST_BYTE_S:.0f} s for room in "
+            f"{series.folder}: free some, or say the network's rate yourself"
+        )
+    return (
+        f"{series.source} has sent nothing for {FIRST_BYTE_S:.0f} s; look at the connection, or "
+        "say the network's rate yourself"
+    )
 
 
 def existing_parent(folder: Path) -> Path:
@@ -130,20 +170,16 @@ def existing_parent(folder: Path) -> Path:
     raise ArgumentError(f"{folder} has no parent that exists")
 
 
-def _read_rate(path: Path) -> float:
+def _read_rate(file: File) -> float:
     """Read a file, or its first bytes, once, after it has left the page cache."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        begun, done = time.perf_counter(), 0
-        while done < 4 * SCRATCH_BYTES:
-            block = os.pread(descriptor, 2**22, done)
-            if not block:
-                break
-            done += len(block)
-        return max(done, 1) / max(time.perf_counter() - begun, 1e-9)
-    finally:
-        os.close(descriptor)
+    rows = max(1, min(file.size, 4 * SCRATCH_BYTES) // _ROW_BYTES)
+    columns = min(file.size, _ROW_BYTES) // _ITEM_BYTES
+    memory = torch.full((rows * columns * _ITEM_BYTES,), 1, dtype=torch.uint8)
+    read = Read(file, 0, "F16", rows, columns, 0, "F16", columns * _ITEM_BYTES)
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    begun = time.perf_counter()
+    read_tensors([read], memory.numpy().data, torch.get_num_threads())
+    return memory.nbytes / max(time.perf_counter() - begun, 1e-9)
 
 
 def _best_s(once: Callable[[], object]) -> float:

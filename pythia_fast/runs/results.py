@@ -14,7 +14,7 @@ import pyarrow as pa
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.metrics import METRICS, Metric, summarize
-from pythia_fast.runs.folder import (
+from pythia_fast.runs.parts import (
     Failure,
     numbered,
     read_failures,
@@ -45,7 +45,7 @@ class SweepResult:
 
     Attributes:
         path: the run folder.
-        failures: the steps that failed, each with its error.
+        failures: the steps that failed, each with its error, and have not been finished since.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SweepResult:
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
         self._steps = None if steps is None else frozenset(steps)
         self.failures: tuple[Failure, ...] = tuple(
-            failure for failure in read_failures(self.path) if self._asked(failure.step)
+            failure for failure in read_failures(self.path) if self._is_failed(failure.step)
         )
 
     @cached_property
@@ -192,11 +192,20 @@ class SweepResult:
     def _asked(self, step: int) -> bool:
         return self._steps is None or step in self._steps
 
-    def _complete(self) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
+    def _is_failed(self, step: int) -> bool:
+        """Whether a step with a failure is incomplete: another process may have finished it."""
+        try:
+            return self._asked(step) and len(self._complete(step)) < len(self._names)
+        except FormatError:
+            return True  # whoever asks for its results is told
+
+    def _complete(
+        self, only: int | None = None
+    ) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
         """Steps × metrics all of whose shards are there: their origin and their files."""
         found = []
         for step, folder in numbered(self.path / "parts"):
-            if not self._asked(step):
+            if not self._asked(step) or only not in (None, step):
                 continue
             for name in self._names:
                 files = folder.glob(f"{name}-?????.parquet")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.series.revision import Revision
@@ -13,7 +13,10 @@ _STEPS_SHOWN = 8  # of an anomaly, in one line
 
 @dataclass(frozen=True)
 class Survey:
-    """The steps' revisions, and the anomalies that concern the very files that will be read."""
+    """The steps' revisions, and the anomalies that concern the very files that will be read.
+
+    Each anomaly's steps are those of this survey that it is true of.
+    """
 
     revisions: Mapping[int, Revision]
     anomalies: tuple[Anomaly, ...]
@@ -35,11 +38,15 @@ class Survey:
         """All that is known to be odd, in words, each with the steps that it concerns."""
         lines = []
         for anomaly in self.anomalies:
-            steps = [step for step in anomaly.steps if step in self.revisions]
-            shown = ", ".join(map(str, steps[:_STEPS_SHOWN]))
-            more = f" and {len(steps) - _STEPS_SHOWN} more" if len(steps) > _STEPS_SHOWN else ""
+            shown = ", ".join(map(str, anomaly.steps[:_STEPS_SHOWN]))
+            others = len(anomaly.steps) - _STEPS_SHOWN
+            more = f" and {others} more" if others > 0 else ""
             lines.append(f"known of step {shown}{more}: {in_words(anomaly)}")
         return lines
+
+    def renewed(self, series: CheckpointSeries, steps: Sequence[int]) -> "Survey":
+        """The same, but for these steps, which are asked for again. HubError."""
+        return _survey_of(series, {**self.revisions, **series.survey(steps)})
 
     def same_weights(self, steps: Iterable[int]) -> list[tuple[int, ...]]:
         """The steps in groups of those with the same weights, each group and all in order.
@@ -54,7 +61,18 @@ class Survey:
 
     def download_bytes(self, steps: Iterable[int]) -> int:
         """What is to be downloaded for the steps; the same weights are so once."""
-        return sum(self.revisions[group[0]].download_bytes for group in self.same_weights(steps))
+        return sum(each.download_bytes for each in self._firsts(steps))
+
+    def coming_bytes(self, steps: Iterable[int]) -> int:
+        """What the disk does not have yet of the steps, the same weights once."""
+        return sum(each.coming_bytes for each in self._firsts(steps))
+
+    def makes_masks(self, steps: Iterable[int]) -> bool:
+        """Whether `download_bytes` is an estimate, since masks need not be downloaded."""
+        return any(each.made_bytes and each.coming_bytes for each in self._firsts(steps))
+
+    def _firsts(self, steps: Iterable[int]) -> list[Revision]:
+        return [self.revisions[group[0]] for group in self.same_weights(steps)]
 
 
 def survey(series: CheckpointSeries, steps: Sequence[int]) -> Survey:
@@ -62,11 +80,7 @@ def survey(series: CheckpointSeries, steps: Sequence[int]) -> Survey:
 
     HubError if the Hub cannot be asked. A step that is missing is no error here.
     """
-    revisions = dict(series.survey(steps))
-    return Survey(
-        revisions,
-        tuple(each for each in anomalies(series.spec) if _concerns(each, revisions)),
-    )
+    return _survey_of(series, dict(series.survey(steps)))
 
 
 def in_words(anomaly: Anomaly) -> str:
@@ -81,18 +95,27 @@ def weights_sha256(series: CheckpointSeries, step: int) -> str:
         return checkpoint.weights_sha256
 
 
-def _concerns(anomaly: Anomaly, revisions: Mapping[int, Revision]) -> bool:
-    """Whether it is about what will be read: these steps, and of them these files.
+def _survey_of(series: CheckpointSeries, revisions: Mapping[int, Revision]) -> Survey:
+    narrowed = (
+        replace(anomaly, steps=_true_of(anomaly, revisions)) for anomaly in anomalies(series.spec)
+    )
+    return Survey(
+        revisions,
+        tuple(
+            each for each in narrowed if len(each.steps) >= (2 if each.kind == "identical" else 1)
+        ),
+    )
+
+
+def _true_of(anomaly: Anomaly, revisions: Mapping[int, Revision]) -> tuple[int, ...]:
+    """The steps of which it is true: those that are read, and from the files that it is about.
 
     What is said to be missing is looked at and not believed.
     """
-    touched = [
-        revision
+    return tuple(
+        step
         for step in anomaly.steps
         if (revision := revisions.get(step)) is not None
+        and (revision.error is not None) == (anomaly.kind == "missing")
         and (anomaly.files is None or any(file.path == anomaly.files for file in revision.files))
-    ]
-    if anomaly.kind == "missing":
-        return any(revision.error is not None for revision in touched)
-    readable = [revision for revision in touched if revision.error is None]
-    return len(readable) >= (2 if anomaly.kind == "identical" else 1)
+    )

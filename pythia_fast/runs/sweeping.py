@@ -9,9 +9,10 @@ from typing import Literal, SupportsIndex
 import torch
 
 from pythia_fast.cache import cache_folder, expanded
-from pythia_fast.errors import ArgumentError, RunMismatchError
+from pythia_fast.errors import ArgumentError, RunMismatchError, SweepInterruptedError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.measure import auto_batch_tokens
@@ -103,6 +104,7 @@ def sweep(
     target = resolve_device(device)
     chosen = sequences_argument(sequences)
     _check_batch_tokens(batch_tokens)
+    budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
     plan = Plan(
@@ -119,10 +121,18 @@ def sweep(
     if not resume:
         path = _fresh(path, given=out is not None)
     folder = RunFolder(path, plan.specification)
-    with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
-        shown.say(f"{series.name}: computing in {precision.name} on {target}")
-        LocalEngine(series, plan, folder, shown).run(target, precision, batch, on_error)
-    return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
+    try:
+        with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
+            shown.say(f"{series.name}: computing in {precision.name} on {target}")
+            engine = LocalEngine(series, plan, folder, shown, budget_bytes=budget_bytes)
+            engine.run(target, precision, batch, on_error)
+        return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
+    except SweepInterruptedError:
+        raise
+    except KeyboardInterrupt:
+        raise SweepInterruptedError(
+            f"interrupted: what is finished is kept in {path}; the same call goes on from there"
+        ) from None
 
 
 def default_folder(

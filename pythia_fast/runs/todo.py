@@ -4,13 +4,15 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Literal
 
-from pythia_fast.errors import RunMismatchError, SweepError
+from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
 from pythia_fast.quantities import sized
-from pythia_fast.runs.folder import Failure, RunFolder
-from pythia_fast.runs.pins import pin
+from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.parts import Failure
+from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
+from pythia_fast.runs.work import Data, sweep_flops
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.series.revision import Revision
 
@@ -30,13 +32,19 @@ class Todo:
     """
 
     def __init__(
-        self, series: CheckpointSeries, plan: Plan, folder: RunFolder, progress: Progress
+        self,
+        series: CheckpointSeries,
+        plan: Plan,
+        folder: RunFolder,
+        progress: Progress,
+        budget_bytes: int | None,
     ) -> None:
         self._series, self._plan, self._folder = series, plan, folder
-        self._progress = progress
+        self._progress, self._budget_bytes = progress, budget_bytes
         self._sharing = not isinstance(plan.sequences, str)
         self._survey = Survey({}, ())
         self._step_of_sha256: dict[str, int] = {}
+        self._counted: set[str] = set()
         self._waiting: dict[int, tuple[int, ...]] = {}
         self._ready: deque[tuple[int, int]] = deque()
         self.queue: deque[int] = deque()
@@ -57,15 +65,27 @@ class Todo:
         self._check_source()
         self._survey = survey(self._series, self._plan.steps)
         moved = pin(self._folder, self._survey.revisions)
+        if moved:
+            self._go_back(moved)
+        for line in self._survey.known():
+            self._progress.say(line)
+        self._sort(on_error)
+
+    def _go_back(self, moved: Mapping[int, str]) -> None:
+        """Take the steps from the commits where this run began, and look at these again."""
         self._series.pin(moved)
+        self._survey = self._survey.renewed(self._series, tuple(moved))
         for step, commit in moved.items():
             self._progress.say(
                 f"step {step}: its branch has moved, but the weights are the same: going on with "
                 f"commit {commit[:12]}, where this run began"
             )
-        for line in self._survey.known():
-            self._progress.say(line)
-        self._sort(on_error)
+            error = self._survey.revisions[step].error
+            if error is not None:
+                error.add_note(
+                    "its branch has the same weights at another commit now: to go on with that, "
+                    f"remove {pin_path(self._folder, step)}"
+                )
 
     def revision(self, step: int) -> Revision:
         """What is known of a step."""
@@ -80,26 +100,46 @@ class Todo:
         if not self._folder.done(unit):
             return False
         self._check_unchanged(unit.step, self._folder.origin(unit)["weights_sha256"], sha256)
-        self._progress.skip(self._plan.tokens_of(unit))
+        if unit.path not in self._counted:
+            self._counted.add(unit.path)
+            self._progress.skip(self._plan.tokens_of(unit), unit.step)
         return True
 
     def finished_with(self, sha256: str) -> int | None:
-        """A finished step with these weights, if its results are also another step's."""
+        """A step with these weights that was computed, if its results are also another step's."""
         return self._step_of_sha256.get(sha256) if self._sharing else None
 
     def finish(self, step: int, sha256: str | None = None) -> None:
-        """All results of a step are on the disk; those with the same weights may take them."""
+        """All results of a step are on the disk.
+
+        With the `sha256` of its weights they were computed, and may be taken by others.
+        """
         if sha256 is not None:
             self._step_of_sha256.setdefault(sha256, step)
         self._ready += ((twin, step) for twin in self._waiting.pop(step, ()))
         self.finished += 1
         self._progress.checkpoint_done()
 
-    def take_twins(self) -> list[tuple[int, int]]:
-        """Steps that can take results now, each with the step whose results they are."""
-        ready = list(self._ready)
-        self._ready.clear()
-        return ready
+    def next_twin(self) -> tuple[int, int] | None:
+        """A step that can take results now, and the step whose results they are; None if none."""
+        return self._ready.popleft() if self._ready else None
+
+    def compute_instead(self, step: int, first: int, error: FormatError) -> None:
+        """Load a step after all, since the results of `first` that it was to take are damaged."""
+        self.forget(first)
+        others = tuple(twin for twin, of in self._ready if of == first)
+        self._ready = deque(pair for pair in self._ready if pair[1] != first)
+        self._waiting[step] = others
+        self.queue.append(step)
+        self._progress.say(
+            f"step {step} is computed although step {first} has the same weights, whose results "
+            f"cannot be read: {error}"
+        )
+
+    def forget(self, first: int) -> None:
+        """The results of a step are damaged: nobody is to take them."""
+        known = self._step_of_sha256.items()
+        self._step_of_sha256 = {sha256: step for sha256, step in known if step != first}
 
     def fail(self, step: int, error: Exception, on_error: OnError) -> None:
         """Keep why a step failed. SweepError, unless failures are skipped.
@@ -109,7 +149,7 @@ class Todo:
         failure = self._record(step, error)
         if on_error == "raise":
             raise SweepError(
-                f"step {step} failed: {failure.message}. What was finished before is kept in "
+                f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
                 f"{self._folder.path}; on_error='skip' goes on without such steps"
             ) from error
         self._progress.say(
@@ -145,7 +185,7 @@ class Todo:
                 self.queue += group
         if not self._sharing:
             self.queue = deque(sorted(self.queue))
-        self._tell_downloads()
+        self._tell_work()
 
     def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
         """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
@@ -173,8 +213,9 @@ class Todo:
             now = revision.weights_sha256 or weights_sha256(self._series, step)
             self._check_unchanged(step, sha256, now)
         self._folder.forget_failure(step)  # of a process that was killed before it could
-        self._progress.skip(sum(map(self._plan.tokens_of, units)))
-        self.finish(step, sha256)
+        self._progress.skip(sum(map(self._plan.tokens_of, units)), step)
+        copied = any(origin["duplicate_of"] is not None for origin in origins)
+        self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
 
     def _check_source(self) -> None:
@@ -202,6 +243,8 @@ class Todo:
     def _record(self, step: int, error: Exception) -> Failure:
         failure = Failure(step, type(error).__name__, failure_words(error))
         self._folder.record_failure(failure)
+        tokens = sum(map(self._plan.tokens_of, self._plan.units(step)))
+        self._progress.leave_out(step, tokens)
         return failure
 
     def _tell_missing(self, missing: Mapping[int, Exception], on_error: OnError) -> None:
@@ -223,13 +266,36 @@ class Todo:
             f"{summary}. Nothing was downloaded or computed; on_error='skip' goes on without them"
         ) from next(iter(missing.values()))
 
-    def _tell_downloads(self) -> None:
+    def _tell_work(self) -> None:
+        """What is about to be downloaded, kept and computed; of time nothing is known yet."""
         download_bytes = self._survey.download_bytes(self.queue)
+        disk_bytes = self._survey.coming_bytes(self.queue)
+        if self._budget_bytes is not None:
+            disk_bytes = min(disk_bytes, self._budget_bytes)
+        flops = sweep_flops(
+            self._plan.spec,
+            self.queue,
+            self._plan.metrics,
+            Data(self._plan.dataset),
+            self._plan.sequences,
+        )
+        about = "about " if self._survey.makes_masks(self.queue) else ""
+        words = [f"{len(self.queue)} steps to load"]
+        if download_bytes:
+            words.append(f"{about}{sized(download_bytes)} to download")
+            words.append(f"{sized(disk_bytes)} of disk needed")
+        words.append(f"{flops:.3g} floating-point operations")
         twins = len(self.left) - len(self.queue)
-        if download_bytes or twins:
-            coming = sized(download_bytes) if download_bytes else "nothing"
-            same = f"; {twins} more have the same weights as others" if twins else ""
-            self._progress.say(f"{len(self.queue)} steps to load, {coming} to download{same}")
+        same = f"; {twins} more have the same weights as others" if twins else ""
+        if self.left:
+            self._progress.say(f"{', '.join(words)}{same}")
+
+
+def _told(error: Exception, failure: Failure) -> str:
+    """The words alone where they are ours; of another's error they say little without its type."""
+    if isinstance(error, PythiaFastError):
+        return failure.message
+    return f"{failure.error}: {failure.message}"
 
 
 def failure_words(error: BaseException) -> str:

@@ -99,29 +99,28 @@ class Fetching:
                 f"{self._repo}: {file.path} has {file.size} bytes; {INDEX_LIMIT_BYTES} are allowed"
             )
         digest = digest_of(file)
-        for path in (self._in_hub_cache(commit, file), self.store.places.blob(digest)):
-            with contextlib.suppress(ReadError):
-                if path is not None and self.store.verify(digest, File(path)):
-                    return path
+        blob = self.store.places.blob(digest)
+        for path in (self._in_hub_cache(commit, file), blob):
+            found = None if path is None else _opened(path, ours=path == blob)
+            if found is None or path is None:
+                continue
+            if self._is_right(found, file, Waiting()):
+                return path
+            if path == blob:
+                self.store.quarantine(digest, found)
         if downloader is not None:
             return self._fetch_small(commit, file, downloader)
         with Downloader(connections=1) as own:
             return self._fetch_small(commit, file, own)
 
-    def fetch(
-        self, commit: str, files: Sequence[HubFile], waiting: Waiting, downloader: Downloader
-    ) -> Fetched:
-        """The files, open; waits for room if need be, and for what other processes fetch.
-
-        ChecksumError if a file is wrong even after a fresh download, MissingCheckpointError,
-        HubError, WriteError, ArgumentError; Stopped if it was.
-        """
-        return self.finish(self.begin(commit, files, waiting, downloader))
-
     def begin(
         self, commit: str, files: Sequence[HubFile], waiting: Waiting, downloader: Downloader
     ) -> Begun:
-        """Claim the files, and let those that are missing come. To be followed by `finish`."""
+        """Claim the files, and let those that are missing come. To be followed by `finish`.
+
+        Waits for room if need be, and for what other processes fetch: Stopped if `waiting` was.
+        WriteError, ReadError, ArgumentError.
+        """
         claim = self.store.claim(self.from_store(commit, files), waiting)
         begun = Begun(commit, tuple(files), waiting, downloader, claim, {}, time.monotonic())
         try:
@@ -132,11 +131,14 @@ class Fetching:
         return begun
 
     def finish(self, begun: Begun) -> Fetched:
-        """Wait until they are here. The errors of `fetch`."""
+        """Wait until they are here, open and verified.
+
+        ChecksumError if a file is wrong even after a fresh download, MissingCheckpointError,
+        HubError, and the errors of `begin`.
+        """
         arrived: list[Arrived] = []
         wait_s = begun.claim.waited_s
         download_s = verify_s = 0.0
-        refetched = False
         while True:
             try:
                 if begun.futures:
@@ -145,26 +147,26 @@ class Fetching:
                     wait_s += room_s
                     download_s += time.monotonic() - begun.begun_s - room_s
                 started = time.monotonic()
-                opened, damaged = self._open(begun)
+                opened, lost = self._open(begun)
                 verify_s += time.monotonic() - started
             except BaseException:
                 self.abandon(begun)
                 raise
-            if not damaged:
+            if not lost:
                 verify_s += sum(each.verify_s for each in arrived)
                 received = sum(each.received_bytes for each in arrived)
                 report = FetchReport(download_s, verify_s, wait_s, received)
                 return Fetched(tuple(opened), begun.claim.hold, report)
             self.abandon(begun)
-            for file in damaged:
-                _log.warning("%s of %s is damaged: it is fetched afresh", file.path, self._repo)
-                self.store.quarantine(digest_of(file))
-            if refetched:
-                raise ChecksumError(
-                    f"{self._repo}: {damaged[0].path} of commit {begun.commit} was damaged on the "
-                    "disk, and so is a fresh download of it: is the disk failing?"
-                )
-            refetched = True
+            for file, damaged in lost:
+                if damaged is not None:
+                    _log.warning("%s of %s is damaged: it is fetched afresh", file.path, self._repo)
+                    self.store.quarantine(digest_of(file), damaged)
+                if digest_of(file) in begun.claim.missing:
+                    raise ChecksumError(
+                        f"{self._repo}: {file.path} of commit {begun.commit} was downloaded, and "
+                        "is damaged on the disk already: is the disk failing?"
+                    )
             begun = self.begin(begun.commit, begun.files, begun.waiting, begun.downloader)
             wait_s += begun.claim.waited_s
 
@@ -187,8 +189,7 @@ class Fetching:
                     left[digest_of(file)] = file
                     continue
                 try:
-                    arrived.append(future.result())
-                    self.store.publish(self._repo, begun.commit, file)
+                    came = future.result()
                 except CancelledError:
                     error = Stopped()
                 except WriteError as problem:
@@ -197,6 +198,9 @@ class Fetching:
                     error = error or (None if problem.errno in FULL else problem)
                 except Exception as problem:
                     error = error or problem
+                else:
+                    arrived.append(came)
+                    waited_s += self._publish(begun, file)
             if error is not None:
                 raise error
             if full is None:
@@ -210,18 +214,32 @@ class Fetching:
             before = now
             if failures > FULL_TRIES:
                 raise full
-            self._free(begun, left, failures)
+            needed = sum(file.size for file in left.values())
+            self._free(begun, needed, tuple(left.values()), failures)
             waited_s += time.monotonic() - started
             begun.futures = {}
             self._submit(begun, tuple(left))
 
-    def _free(self, begun: Begun, left: dict[str, HubFile], failures: int) -> None:
-        """Evict what the files that are left still need, and give others time to do so too."""
-        sizes = {digest: file.size for digest, file in left.items()}
-        freed = self.store.room.make(sum(sizes.values()), begun.claim.hold.digests)
+    def _publish(self, begun: Begun, file: HubFile) -> float:
+        """Let a file that has come be a blob; for how long the disk was too full even for that."""
+        started = time.monotonic()
+        for failures in range(1, FULL_TRIES + 1):
+            try:
+                self.store.publish(self._repo, begun.commit, file)
+            except WriteError as error:
+                if error.errno not in FULL or failures == FULL_TRIES:
+                    raise
+                self._free(begun, 1, [file], failures)
+            else:
+                break
+        return time.monotonic() - started
+
+    def _free(self, begun: Begun, nbytes: int, files: Sequence[HubFile], failures: int) -> None:
+        """Evict so much for the files, and give others time to do so too."""
+        freed = self.store.room.make(nbytes, begun.claim.hold.digests)
         _log.warning(
-            "the disk of %s is full: %d bytes were freed, and %s are fetched again",
-            *(self.store.places.root, freed, ", ".join(file.path for file in left.values())),
+            "the disk of %s is full: %d bytes were freed, and it is tried again with %s",
+            *(self.store.places.root, freed, ", ".join(file.path for file in files)),
         )
         end = time.monotonic() + FULL_PAUSE_S * 2 ** (failures - 1 if failures else 0)
         while time.monotonic() < end and not begun.waiting.stopped():
@@ -234,7 +252,9 @@ class Fetching:
         reader = self._reader(begun.commit)
         for digest in digests:
             partial = self.store.places.partial(digest)
-            future = begun.downloader.submit(reader, files[digest], partial)
+            future = begun.downloader.submit(
+                reader, files[digest], partial, keeps_wrong=self.store.room.has_spare
+            )
             begun.futures[future] = files[digest]
 
     def abandon(self, begun: Begun) -> None:
@@ -245,34 +265,34 @@ class Fetching:
         self.store.give_up(begun.claim.missing)
         begun.claim.hold.close()
 
-    def _open(self, begun: Begun) -> tuple[list[tuple[CheckpointFile, File]], list[HubFile]]:
-        """The files, open, and those in the store that are not what they should be."""
-        opened, damaged = [], []
+    def _open(
+        self, begun: Begun
+    ) -> tuple[list[tuple[CheckpointFile, File]], list[tuple[HubFile, File | None]]]:
+        """The files, open, and those that are gone or damaged, then with what the store has."""
+        opened: list[tuple[CheckpointFile, File]] = []
+        lost: list[tuple[HubFile, File | None]] = []
         held = set(begun.claim.hold.digests)
         for file in begun.files:
             digest = digest_of(file)
             path = self.store.places.blob(digest)
             if digest not in held:
                 path = self._in_hub_cache(begun.commit, file) or path
-            found = self._verified(path, file, begun.waiting)
-            if found is not None:
+            found = _opened(path, ours=digest in held)
+            if found is not None and self._is_right(found, file, begun.waiting):
                 opened.append((CheckpointFile(file.path, path, file.size, file.sha256), found))
+            elif digest in held:
+                lost.append((file, found))
             else:
-                damaged.append(file)
-                if digest not in held:
-                    self._wrong.add(digest)
-        return opened, damaged
+                _log.warning("%s is damaged or gone: %s is not read there", path, file.path)
+                self._wrong.add(digest)
+                lost.append((file, None))
+        return opened, lost
 
-    def _verified(self, path: Path, file: HubFile, waiting: Waiting) -> File | None:
-        """The file, open; None if it is not what the Hub lists, or is gone."""
-        try:
-            found = File(path)
-            whole = found.size == file.size and self.store.verify(
-                digest_of(file), found, stopped=waiting.stopped
-            )
-        except ReadError:
-            return None
-        return found if whole else None
+    def _is_right(self, found: File, file: HubFile, waiting: Waiting) -> bool:
+        """Whether it is what the Hub lists. ReadError if that cannot be read."""
+        return found.size == file.size and self.store.verify(
+            digest_of(file), found, stopped=waiting.stopped
+        )
 
     def _in_hub_cache(self, commit: str, file: HubFile) -> Path | None:
         """The file in huggingface_hub's cache, complete by its size."""
@@ -324,3 +344,16 @@ class Fetching:
                 missing=MissingCheckpointError,
             )
         return self._readers[commit]
+
+
+def _opened(path: Path, *, ours: bool) -> File | None:
+    """A file, open; None if it is gone, or is another's (not `ours`) who does not let us read it.
+
+    ReadError where the system refuses otherwise, which says nothing of what is in it.
+    """
+    try:
+        return File(path)
+    except ReadError as error:
+        if error.errno == errno.ENOENT or (error.errno == errno.EACCES and not ours):
+            return None
+        raise

@@ -36,7 +36,7 @@ from pythia_fast.series.layout import (
 )
 from pythia_fast.series.listed import Listed
 from pythia_fast.series.lookahead import LookAhead, depth, in_daemons
-from pythia_fast.series.revision import Revision, weights_digest
+from pythia_fast.series.revision import Revision, made_bytes, weights_digest
 from pythia_fast.store import CheckpointStore, Stopped, Waiting, default_root
 from pythia_fast.suite.model_spec import ModelSpec
 
@@ -264,6 +264,8 @@ class HubSeries:
             files,
             weights_sha256=weights_digest({file.path: file.sha256 or "" for file in files}),
             here_bytes=self._fetching.here_bytes(commit, files),
+            elsewhere_bytes=_total(files) - _total(self._fetching.from_store(commit, files)),
+            made_bytes=made_bytes(_total(files), self.spec.architecture),
         )
 
     def _require(self, step: int) -> Revision:

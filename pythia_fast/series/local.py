@@ -41,6 +41,7 @@ class AllHere:
 
     received_bytes: int = 0
     waits_for_room: bool = False
+    failed: Exception | None = None
 
 
 class LocalSeries:

@@ -61,6 +61,7 @@ class LookAhead:
         self._changed = threading.Condition()
         self._stopped = False
         self._claims = False
+        self._failed: Exception | None = None
         self._shed: Future[Fetched] | None = None
         self._pool = ThreadPoolExecutor(depth + DEEPEST, "pythia-fast-ahead")
         self._thread = threading.Thread(target=self._go, name="pythia-fast-ahead", daemon=True)
@@ -75,6 +76,11 @@ class LookAhead:
     def waits_for_room(self) -> bool:
         """Whether the next checkpoint waits for the disk, not for the network."""
         return self._claims
+
+    @property
+    def failed(self) -> Exception | None:
+        """Why the first step that could not be fetched could not; None if there was none yet."""
+        return self._failed
 
     @property
     def stopped(self) -> bool:
@@ -182,6 +188,8 @@ class LookAhead:
     def _told(self, error: BaseException) -> BaseException:
         if self._stopped or isinstance(error, Stopped):
             return HubError("the checkpoint is not fetched any more: its look-ahead was left")
+        if self._failed is None and isinstance(error, Exception):
+            self._failed = error
         return error
 
 

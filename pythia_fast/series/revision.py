@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from pythia_fast.errors import PythiaFastError
 from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.masks import makes_masks
+from pythia_fast.suite.architecture import Architecture
+
+_REST_BYTES = 2**20  # of a file: its directory, rotary tables, alignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +17,10 @@ class Revision:
     """The weights files of one step, in the order in which they are read.
 
     `commit` is None for a local folder, and so is `weights_sha256`, which is otherwise that of the
-    `Checkpoint` to come. `here_bytes` of the files are on this machine already. With an `error` the
-    step cannot be opened: its branch, or a file of it, is missing, and the rest says what is known.
+    `Checkpoint` to come. `here_bytes` of the files are on this machine already, `elsewhere_bytes`
+    of them in huggingface_hub's own cache, where they take no room of ours. About `made_bytes` are
+    causal masks, which are made here rather than fetched. With an `error` the step cannot be
+    opened: its branch, or a file of it, is missing, and the rest says what is known.
     """
 
     step: int
@@ -22,6 +28,8 @@ class Revision:
     files: tuple[HubFile, ...] = ()
     weights_sha256: str | None = None
     here_bytes: int = 0
+    elsewhere_bytes: int = 0
+    made_bytes: int = 0
     error: PythiaFastError | None = None
 
     @property
@@ -30,9 +38,25 @@ class Revision:
         return sum(file.size for file in self.files)
 
     @property
-    def download_bytes(self) -> int:
-        """What is still to come."""
+    def coming_bytes(self) -> int:
+        """What the disk does not have yet."""
         return self.nbytes - self.here_bytes
+
+    @property
+    def download_bytes(self) -> int:
+        """What of that comes over the network: about so much, where masks are made."""
+        return self.coming_bytes - self.made_bytes * self.coming_bytes // max(self.nbytes, 1)
+
+
+def made_bytes(nbytes: int, architecture: Architecture) -> int:
+    """About how much of a checkpoint's files are causal masks: one a layer, a byte an element.
+
+    0 where the files are not about as large as that and their weights, in two or four bytes each.
+    """
+    side = architecture.max_positions
+    masks = architecture.layers * side**2 if makes_masks(side) else 0
+    rests = (nbytes - masks - architecture.parameters * itemsize for itemsize in (2, 4))
+    return masks if any(0 <= rest <= _REST_BYTES + nbytes // 50 for rest in rests) else 0
 
 
 def weights_digest(digests: Mapping[str, str]) -> str:

@@ -28,6 +28,10 @@ class Ahead(Protocol):
     def waits_for_room(self) -> bool:
         """Whether the next checkpoint waits for the disk, not for the network."""
 
+    @property
+    def failed(self) -> Exception | None:
+        """Why the first step that could not be fetched could not; None if there was none yet."""
+
 
 class CheckpointSeries(Protocol):
     """Checkpoints of one training run."""

@@ -26,7 +26,7 @@ class Hold:
 class Claim:
     """The files of a checkpoint: those `here` may be opened, for the `missing` there is room.
 
-    `others` says whether it had to wait, `waited_s` how long.
+    `waited_s` is how long that took.
     """
 
     hold: Hold
@@ -35,14 +35,14 @@ class Claim:
     waited_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Waiting:
-    """How a claim behaves that finds no room.
+    """How one claim behaves that finds no room.
 
-    It ends when `stopped` says so. `urgent`: somebody can do nothing before it is there; claims of
-    other processes that are not, let it go first. `shed` gives back something of this process that
-    is not needed so soon, and says whether there was any. `closes`: what else this process uses it
-    will close by and by; otherwise it is no use to wait for that.
+    It ends when `stopped` says so. `urgent`: somebody can do nothing before it is there; claims
+    that are not, also of other processes, let it go first. `shed` gives back something of this
+    process that is not needed so soon, and says whether there was any. `closes`: what else this
+    process uses it will close by and by; otherwise it is no use to wait for that.
     """
 
     stopped: Callable[[], bool] = lambda: False

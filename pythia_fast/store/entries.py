@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from pythia_fast.errors import WriteError
+from pythia_fast.publish import remove_partials_in
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.evicting import Candidate, Kind, candidates, evict, last_used
 from pythia_fast.store.leases import Claims
@@ -79,20 +81,26 @@ def prune(
 
     Least recently used first. `repo` spares the other repositories; `small_too` also removes
     configs, and with `keep_bytes` 0 what was listed, so that nothing can be opened offline.
-    `dry_run` only says what would go. WriteError.
+    `dry_run` only says what would go. WriteError where the system refuses; the others are gone
+    then.
     """
     contents = Contents.of(store.places)
     claims = [*store.lease.others(), store.lease.claims]
     uses = _uses(store)
     left = contents.used_bytes(claims)
     removed = []
+    refused: WriteError | None = None
     for candidate in candidates(store.places, contents, claims, small_too=small_too):
         of = {use.repo for use in uses.get(candidate.digest, ())}
         if left <= keep_bytes and not (small_too and is_small(candidate.digest)):
             continue
         if repo is not None and repo not in of:
             continue
-        if not dry_run and not evict(store.places, store.lease, candidate):
+        try:
+            if not dry_run and not evict(store.places, store.lease, candidate):
+                continue
+        except WriteError as error:
+            refused = error
             continue
         removed.append(candidate)
         left -= 0 if is_small(candidate.digest) else candidate.nbytes
@@ -100,19 +108,21 @@ def prune(
         _remove_leftovers(store)
     if small_too and not keep_bytes and not dry_run:
         _remove_listings(store, repo)
+    if refused is not None:
+        raise refused
     return removed
 
 
 def _uses(store: CheckpointStore) -> dict[str, list[Use]]:
     """The revisions that each file is part of, by what was listed or else by its origin."""
     found: defaultdict[str, list[Use]] = defaultdict(list)
-    branches: dict[str, dict[str, str]] = {}
+    branches: dict[str, dict[str, int]] = {}  # those of steps
     for repo, commit, file in store.listings.every():
         if repo not in branches:
             known = store.listings.branches(repo) or {}
-            branches[repo] = {commit: name for name, commit in known.items()}
-        step = _STEP.fullmatch(branches[repo].get(commit, ""))
-        use = Use(repo, commit, file.path, int(step[1]) if step else None)
+            steps = ((commit, _STEP.fullmatch(name)) for name, commit in known.items())
+            branches[repo] = {commit: int(step[1]) for commit, step in steps if step}
+        use = Use(repo, commit, file.path, branches[repo].get(commit))
         for digest in (file.sha256, file.git_oid and f"git-{file.git_oid}"):
             if digest is not None:
                 found[digest].append(use)
@@ -134,10 +144,14 @@ def _users(digest: str, claims: Collection[Claims]) -> tuple[str, ...]:
 
 
 def _remove_leftovers(store: CheckpointStore) -> None:
-    """Records and small files in the making that kills have left, where nobody is at work."""
-    for path in store.places.root.glob("**/.*.partial*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    """Records and small files in the making that kills have left."""
+    root = store.places.root
+    for folder in {path.parent for path in root.glob("**/.*.partial")}:
+        remove_partials_in(folder)
+    for path in root.glob("**/.*.partial.*"):  # beside one that is gone
+        if not path.with_suffix("").exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _remove_listings(store: CheckpointStore, repo: str | None) -> None:

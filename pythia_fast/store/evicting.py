@@ -10,11 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pythia_fast.errors import WriteError
+from pythia_fast.errors import ReadError, WriteError
 from pythia_fast.publish import link, write_error
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.leases import Claims, Lease
-from pythia_fast.store.places import RECORD_SUFFIX, Places, evicted_name, evicted_parts, is_small
+from pythia_fast.store.places import (
+    RECORD_SUFFIX,
+    Places,
+    evicted_name,
+    evicted_parts,
+    is_small,
+    read_record,
+    write_record,
+)
 
 Kind = Literal["blob", "partial", "quarantine"]
 
@@ -36,11 +44,11 @@ def candidates(
     *,
     small_too: bool = False,
 ) -> list[Candidate]:
-    """What may go, in this order: used blobs, least recently used first, then what is unfinished.
+    """What may go: damaged files, then blobs, least recently used first, then unfinished files.
 
-    Nothing that a process uses or fetches, nothing of `keep`, no small file unless `small_too`, and
-    no blob that has no origin: somebody has put it there. The order is by file times, which at
-    worst mislead it.
+    No blob or unfinished file that a process uses or fetches, or of `keep`; no small file unless
+    `small_too`, and no blob that has no origin: somebody has put it there. The order is by file
+    times, which at worst mislead it.
     """
     taken = {digest for each in claims for digest in (*each.using, *each.fetching)} | set(keep)
     ages = {
@@ -51,16 +59,14 @@ def candidates(
         and (used_at := last_used(places, digest)) is not None
     }
     order = sorted(ages, key=lambda digest: ages[digest])
-    found = [Candidate("blob", digest, contents.blobs[digest]) for digest in order]
-    unfinished: tuple[tuple[Kind, dict[str, int]], ...] = (
-        ("quarantine", dict(contents.quarantined)),
-        ("partial", dict(contents.partials)),
-    )
-    return found + [
-        Candidate(kind, digest, nbytes)
-        for kind, sizes in unfinished
-        for digest, nbytes in sorted(sizes.items())
-        if digest not in taken
+    return [
+        *(Candidate("quarantine", *each) for each in sorted(contents.quarantined.items())),
+        *(Candidate("blob", digest, contents.blobs[digest]) for digest in order),
+        *(
+            Candidate("partial", digest, nbytes)
+            for digest, nbytes in sorted(contents.partials.items())
+            if digest not in taken
+        ),
     ]
 
 
@@ -73,7 +79,10 @@ def last_used(places: Places, digest: str) -> float | None:
 
 
 def evict(places: Places, lease: Lease, candidate: Candidate) -> int:
-    """Remove it unless somebody has taken it meanwhile: the bytes that this freed. WriteError."""
+    """Remove it unless somebody has taken it meanwhile: the bytes that this freed.
+
+    WriteError; ReadError if it cannot be seen who has taken what, and then it stays.
+    """
     path = {
         "blob": places.blob,
         "partial": places.partial,
@@ -92,18 +101,37 @@ def evict(places: Places, lease: Lease, candidate: Candidate) -> int:
         return 0  # somebody else was faster
     except OSError as error:
         raise write_error(path, error) from error
-    if _is_taken(candidate, lease):
-        give_back(evicted, path)
+    taken = True
+    try:
+        taken = _is_taken(candidate, lease)
+    finally:
+        if taken:
+            give_back(evicted, path)
+    if taken:
         return 0
     try:
         evicted.unlink()
-        if candidate.kind == "blob" and not path.exists():
-            places.origin(candidate.digest).unlink(missing_ok=True)
+        if candidate.kind == "blob":
+            _forget(places, candidate.digest)
     except FileNotFoundError:
         return 0  # given back, on a file system without links
     except OSError as error:
         raise write_error(evicted, error) from error
     return candidate.nbytes
+
+
+def _forget(places: Places, digest: str) -> None:
+    """Remove the origin of a blob that is gone, unless it is there again.
+
+    Who publishes it looks after its origin at the end; who removes that, after the blob.
+    """
+    blob, origin = places.blob(digest), places.origin(digest)
+    content = read_record(origin)
+    if blob.exists():
+        return
+    origin.unlink(missing_ok=True)
+    if blob.exists() and not origin.exists():  # without it, it would never go
+        write_record(origin, content or {})
 
 
 def _is_taken(candidate: Candidate, lease: Lease) -> bool:
@@ -128,7 +156,7 @@ def give_back(evicted: Path, path: Path) -> None:
 def restore(places: Places, digest: str) -> bool:
     """Give a blob that somebody is about to evict its name back; whether there was one.
 
-    To be called with the blob in our lease.
+    To be called with the blob in our lease. ReadError, WriteError.
     """
     found = False
     for name in _names(places.blobs):
@@ -166,5 +194,7 @@ def recover(places: Places, lease: Lease) -> None:
 def _names(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir()]
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot list {folder}: {error.strerror}") from error

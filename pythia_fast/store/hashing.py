@@ -41,14 +41,13 @@ def digest_is(digest: str, file: File, *, seen: Callable[[int], None] | None = N
     """
     if not digest.startswith(_GIT):
         return sha256(file, seen=seen) == digest
-    found = hashlib.sha1(_git_head(file.size))
+    found = hashlib.sha1(b"blob %d\0" % file.size)
     for offset in range(0, file.size, _CHUNK_BYTES):
-        found.update(file.read(offset, min(_CHUNK_BYTES, file.size - offset)))
+        nbytes = min(_CHUNK_BYTES, file.size - offset)
+        found.update(file.read(offset, nbytes))
+        if seen is not None:
+            seen(nbytes)
     return found.hexdigest() == digest.removeprefix(_GIT)
-
-
-def _git_head(size: int) -> bytes:
-    return b"blob %d\0" % size
 
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:

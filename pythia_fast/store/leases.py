@@ -4,9 +4,15 @@ A process writes what it uses into a file of its own, before it opens anything; 
 files reads those of all others. A process of this machine that has ended is known by its number
 and start; one of another machine has ended if its file, which it rewrites every HEARTBEAT_S, has
 not changed for SILENT_S of our own clock.
+
+This needs a file to be seen as soon as it is written. A client of NFS may see what another one has
+written up to a minute later ("acdirmax"): a blob that is taken there in that time may be removed
+here, and the next read of it fails with a ReadError. Machines that share a store over NFS should
+mount it with "lookupcache=none,actimeo=0", or have a store each.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -20,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pythia_fast.errors import WriteError
+from pythia_fast.errors import ReadError, WriteError
 from pythia_fast.store.identity import Identity
 from pythia_fast.store.places import DIGEST, write_record
 
@@ -61,9 +67,9 @@ class Lease:
         self.holder = f"{self.identity.pid}-{secrets.token_hex(6)}"
         self._using: Counter[str] = Counter()
         self._fetching: dict[str, int] = {}
-        self._waiting_bytes = 0
+        self._waiting: dict[object, int] = {}
         self._beats = 0
-        self._stop_beating: threading.Event | None = None
+        self._beating = False
         self._dropped: deque[tuple[str, ...]] = deque()
         path = self._folder / f"{self.holder}.json"
         self._remove = weakref.finalize(self, _remove, path, os.getpid())
@@ -75,7 +81,7 @@ class Lease:
             self._take_back()
             return Claims(
                 *(self.holder, self.identity, frozenset(self._using), dict(self._fetching)),
-                waiting_bytes=self._waiting_bytes,
+                waiting_bytes=sum(self._waiting.values()),
             )
 
     def use(self, *digests: str) -> None:
@@ -117,24 +123,28 @@ class Lease:
                 self._fetching.pop(digest, None)
             self._write_later()
 
-    def wait_for(self, nbytes: int) -> None:
-        """Say that so many bytes are waited for; 0 for none."""
+    def wait_for(self, nbytes: int, waiter: object) -> None:
+        """Say that so many bytes are waited for by one of several waiters; 0 for none."""
         with self.lock:
-            if nbytes != self._waiting_bytes:
-                self._waiting_bytes = nbytes
+            if nbytes != self._waiting.get(waiter, 0):
+                self._waiting[waiter] = nbytes
+                if not nbytes:
+                    del self._waiting[waiter]
                 self._write_later()
 
     def others(self) -> list[Claims]:
-        """What all other processes that run have said last. The files of those that ended go."""
+        """What all other processes that run have said last. The files of those that ended go.
+
+        ReadError if one cannot be read: it is not known then what may be removed.
+        """
         found = []
         names = set()
         for path in _files(self._folder):
             if path.stem == self.holder:
                 continue
-            try:
-                raw = path.read_bytes()
-            except OSError:
-                continue  # given back meanwhile
+            raw = _content(path)
+            if raw is None:
+                continue
             names.add(path.name)
             claims = _parse(path.stem, raw)
             runs = claims.identity.runs() if claims is not None else None
@@ -148,14 +158,6 @@ class Lease:
         with self.lock:
             self._seen = {name: seen for name, seen in self._seen.items() if name in names}
         return found
-
-    def close(self) -> None:
-        """Give back everything."""
-        with self.lock:
-            self._using.clear()
-            self._fetching.clear()
-            self._waiting_bytes = 0
-            self._write_later()
 
     def _moves(self, name: str, raw: bytes) -> bool:
         """Whether a file that we cannot judge otherwise has changed lately."""
@@ -179,15 +181,15 @@ class Lease:
     def _write(self) -> None:
         self._take_back()
         path = self._folder / f"{self.holder}.json"
-        if not self._using and not self._fetching and not self._waiting_bytes:
+        if not self._using and not self._fetching and not self._waiting:
             with contextlib.suppress(OSError):
                 path.unlink()
             return
-        if self._stop_beating is None:
-            self._stop_beating = threading.Event()
+        if not self._beating:
+            self._beating = True
             threading.Thread(
                 target=_beat,
-                args=(weakref.ref(self), self._stop_beating, HEARTBEAT_S),
+                args=(weakref.ref(self), HEARTBEAT_S),
                 name="pythia-fast-lease",
                 daemon=True,
             ).start()
@@ -199,7 +201,7 @@ class Lease:
                 "beats": self._beats,
                 "using": sorted(self._using),
                 "fetching": self._fetching,
-                "waiting_bytes": self._waiting_bytes,
+                "waiting_bytes": sum(self._waiting.values()),
             },
         )
 
@@ -207,14 +209,15 @@ class Lease:
         """Show that we run; False once there is nothing to show it for."""
         with self.lock:
             self._write_later()
-            if self._using or self._fetching or self._waiting_bytes:
+            if self._using or self._fetching or self._waiting:
                 return True
-            self._stop_beating = None
+            self._beating = False
             return False
 
 
-def _beat(of: Callable[[], Lease | None], stop: threading.Event, every_s: float) -> None:
-    while not stop.wait(every_s):
+def _beat(of: Callable[[], Lease | None], every_s: float) -> None:
+    while True:
+        time.sleep(every_s)
         lease = of()
         if lease is None or not lease._beat():
             return
@@ -237,8 +240,33 @@ def _forked(of: Callable[[], Lease | None]) -> None:
 def _files(folder: Path) -> list[Path]:
     try:
         return [path for path in folder.iterdir() if path.suffix == ".json"]
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        raise _unknown(folder, error) from error
+
+
+def _content(path: Path) -> bytes | None:
+    """What a lease says; None if it was given back meanwhile."""
+    try:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            return path.read_bytes()  # written anew, or given back, by another machine
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unknown(path, error) from error
+
+
+def _unknown(path: Path, error: OSError) -> ReadError:
+    return ReadError(
+        error.errno,
+        f"cannot read {path}: {error.strerror}; what the processes at work use is not known, so "
+        "nothing may be removed: try again, or see to it that this user may read it",
+    )
 
 
 def _parse(holder: str, raw: bytes) -> Claims | None:

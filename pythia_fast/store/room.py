@@ -59,14 +59,27 @@ class Room:
             )
 
     def make(self, nbytes: int, keep: Collection[str] = ()) -> int:
-        """Evict until so many bytes are freed, or nothing is left to evict; how many were."""
+        """Evict until so many bytes are freed, or nothing is left to evict; how many were.
+
+        What the system refuses to remove is left; WriteError if that is all there is.
+        """
         freed = 0
+        refused: WriteError | None = None
         contents = Contents.of(self.places)
         for candidate in candidates(self.places, contents, self._claims(), keep):
             if freed >= nbytes:
                 break
-            freed += evict(self.places, self.lease, candidate)
+            try:
+                freed += evict(self.places, self.lease, candidate)
+            except WriteError as error:
+                refused = error
+        if refused is not None and not freed:
+            raise refused
         return freed
+
+    def has_spare(self) -> bool:
+        """Whether all is within the budget and on the disk, with all that is still to come."""
+        return self.excess({}, Waiting()) <= 0
 
     def find(
         self,
@@ -85,7 +98,7 @@ class Room:
             self.make(excess, wanted)
             return self.excess(missing, waiting) <= 0
         if waiting.urgent():
-            self.lease.wait_for(sum(missing.values()))
+            self.lease.wait_for(sum(missing.values()), waiting)
             if not waiting.shed():
                 self._require_hope(excess, wanted, waiting)
         return False
@@ -95,7 +108,7 @@ class Room:
         others = self.lease.others()
         claims = [*others, self.lease.claims]
         contents = Contents.of(self.places)
-        first = 0 if waiting.urgent() else sum(each.waiting_bytes for each in others)
+        first = 0 if waiting.urgent() else sum(each.waiting_bytes for each in claims)
         # what is there of our own missing files is counted in full, with them
         used = contents.used_bytes(claims) - sum(
             contents.partials.get(digest, 0) for digest in missing

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pythia_fast.cache import expanded
 from pythia_fast.core import File
-from pythia_fast.errors import WriteError
+from pythia_fast.errors import ChecksumError, WriteError
 from pythia_fast.hub.files import HubFile
 from pythia_fast.publish import partial_of, write_error
 from pythia_fast.store.claims import Claim, Hold, Stopped, Waiting
@@ -67,20 +67,6 @@ class CheckpointStore:
         except OSError:
             return False
 
-    def hold(self, *digests: str) -> Hold | None:
-        """Take blobs, so that they stay; None if one of them is not here."""
-        self.lease.use(*digests)
-        hold = Hold(self.lease, digests)
-        try:
-            if all(self._is_here(digest) for digest in digests):
-                self._touch(digests)
-                return hold
-        except BaseException:
-            hold.close()
-            raise
-        hold.close()
-        return None
-
     def claim(self, files: Collection[HubFile], waiting: Waiting) -> Claim:
         """Wait until the files may be had: hold those that are here, have room for the others.
 
@@ -112,7 +98,7 @@ class CheckpointStore:
                 _pause(waiting.stopped)
         finally:
             if waited:
-                self.lease.wait_for(0)
+                self.lease.wait_for(0, waiting)
 
     def publish(self, repo: str, commit: str, file: HubFile) -> None:
         """Let a file that was claimed, and is complete and verified in `partial`, be a blob."""
@@ -126,7 +112,7 @@ class CheckpointStore:
             self.places.blobs.mkdir(parents=True, exist_ok=True)
             partial.replace(self.places.blob(digest))
             if last_used(self.places, digest) is None:
-                write_record(self.places.origin(digest), origin)
+                self._write(lambda: write_record(self.places.origin(digest), origin))
         except WriteError:
             raise
         except OSError as error:
@@ -171,20 +157,35 @@ class CheckpointStore:
             self._verified.add(digest, status)
         return True
 
-    def quarantine(self, digest: str) -> None:
-        """Put a blob that is not what its name says out of the way, if it is there."""
-        target = self.places.quarantine(digest)
+    def quarantine(self, digest: str, damaged: File) -> None:
+        """Put a blob out of the way that is open, and not what its name says.
+
+        Not one that has come in its place since. ChecksumError if somebody has put it there: that
+        is not ours to take away.
+        """
+        blob, target = self.places.blob(digest), self.places.quarantine(digest)
         try:
+            if not os.path.samestat(os.fstat(damaged.fileno()), blob.stat()):
+                return
+            if last_used(self.places, digest) is None:
+                raise ChecksumError(
+                    f"{blob} was put there by somebody, and its bytes do not have the hash that is "
+                    "its name: remove it, and it is downloaded"
+                )
             self.places.partials.mkdir(parents=True, exist_ok=True)
-            self.places.blob(digest).replace(target)
+            blob.replace(target)
         except FileNotFoundError:
             pass  # another process has done it
+        except ChecksumError:
+            raise
         except OSError as error:
             raise write_error(target, error) from error
 
     def _try(self, wanted: Mapping[str, int], waiting: Waiting) -> Claim | None:
         """The claim, or None if it has to wait; then nothing is held."""
         self._make_folders()
+        if not self._has_room(wanted, waiting):
+            return None
         digests = tuple(wanted)
         self._write(lambda: self.lease.use(*digests))
         hold = Hold(self.lease, digests)
@@ -200,6 +201,20 @@ class CheckpointStore:
                 hold.close()
         return claim
 
+    def _has_room(self, wanted: Mapping[str, int], waiting: Waiting) -> bool:
+        """A first look, without a lease, which would be written anew as often as we look."""
+        missing = {
+            digest: size for digest, size in wanted.items() if not self.places.blob(digest).exists()
+        }
+        if not missing:
+            return True
+        return not self._are_fetched(missing) and self.room.find(missing, wanted, waiting)
+
+    def _are_fetched(self, missing: Collection[str]) -> bool:
+        """Whether some of the files are on their way already."""
+        claims = [*self.lease.others(), self.lease.claims]
+        return any(digest in each.fetching for each in claims for digest in missing)
+
     def _reserve(
         self,
         missing: Mapping[str, int],
@@ -207,13 +222,7 @@ class CheckpointStore:
         waiting: Waiting,
     ) -> bool:
         """Say that we fetch these files, if nobody else does and there is room for them."""
-        others = self.lease.others()
-        own = self.lease.claims
-        if any(digest in own.fetching for digest in missing) or any(
-            digest in each.fetching for each in others for digest in missing
-        ):
-            return False
-        if not self.room.find(missing, wanted, waiting):
+        if self._are_fetched(missing) or not self.room.find(missing, wanted, waiting):
             return False
         self._write(lambda: self.lease.fetch(missing))
         with contextlib.ExitStack() as undo:
@@ -226,7 +235,7 @@ class CheckpointStore:
             if self.room.excess({}, waiting) > 0:
                 return False
             undo.pop_all()
-        self.lease.wait_for(0)
+        self.lease.wait_for(0, waiting)
         return True
 
     def _write(self, write: Callable[[], None]) -> None:

@@ -21,6 +21,9 @@ STATUS = (429, 500, 502, 503, 504)
 class Disturbance:
     """Spoils `rate` of all answers, by a kind of `kinds` that can befall the answer.
 
+    An answer that no kind can befall is left alone. One without a body of its own, to HEAD or with
+    a redirect, can only fail or hang.
+
     A hang or a stall lasts `hang_s`, then the connection is closed.
     """
 
@@ -40,19 +43,25 @@ class Disturbance:
                 f"no fault by lot: {', '.join(sorted(unknown))}; {', '.join(KINDS)}"
             )
 
-    def draw(self, method: str, *, file: bool) -> Fault | None:
-        """The fault of the next request, for a file's bytes or a listing; None for most."""
+    def draw(self, method: str, *, file: bool, redirect: bool = False) -> Fault | None:
+        """The fault of the next request, for a file's bytes or a listing; None for most.
+
+        `redirect` means that the answer only says where the bytes are.
+        """
         with self._lock:
             number = self._number
             self._number += 1
-        return self.fault_of(number, method, file=file)
+        return self.fault_of(number, method, file=file, redirect=redirect)
 
-    def fault_of(self, number: int, method: str, *, file: bool) -> Fault | None:
+    def fault_of(
+        self, number: int, method: str, *, file: bool, redirect: bool = False
+    ) -> Fault | None:
         """What befalls the request with this number, counted from 0, if it is of this sort."""
         lot = random.Random(f"{self.seed} {number}")
         if lot.random() >= self.rate:
             return None
-        possible = HEAD_KINDS if method == "HEAD" else FILE_KINDS if file else LISTING_KINDS
+        bare = method == "HEAD" or redirect
+        possible = HEAD_KINDS if bare else FILE_KINDS if file else LISTING_KINDS
         drawn = [kind for kind in possible if kind in self.kinds]
         if not drawn:
             return None

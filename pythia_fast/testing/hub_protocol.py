@@ -17,12 +17,14 @@ from pythia_fast.testing.fault import Fault
 from pythia_fast.testing.hub_state import HubState, Request, Sort
 from pythia_fast.testing.repository import Commit, Repository, RepositoryFile
 
-_API = re.compile(
-    r"/api/(models|(?P<datasets>datasets))/(?P<repo>[^/]+/[^/]+)"
-    r"(/(?P<what>refs|tree|paths-info|revision)(/(?P<revision>[^/]+)(/(?P<below>.*))?)?)?"
+_WHAT = "refs|tree|paths-info|revision"
+_API = re.compile(  # old repositories have no owner
+    r"/api/(models|(?P<datasets>datasets))/"
+    rf"(?P<repo>[^/]+(/(?!({_WHAT})(/|$))[^/]+)?)"
+    rf"(/(?P<what>{_WHAT})(/(?P<revision>[^/]+)(/(?P<below>.*))?)?)?"
 )
 _RESOLVE = re.compile(
-    r"/(?P<repo>(datasets/)?[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
+    r"/(?P<repo>(datasets/)?[^/]+(/[^/]+)?)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
 )
 _CDN = re.compile(r"/cdn/(?P<sha256>[0-9a-f]{64})")
 _RANGE = re.compile(r"bytes=(?!-$)(\d*)-(\d*)")
@@ -90,11 +92,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = unquote(urlsplit(self.path).path)
+        raw = urlsplit(self.path).path
+        path = unquote(raw)
         sort = _sort_of(path)
         disturbance = state.disturbance
         self._chance = (
-            disturbance.draw(self.command, file=sort in ("resolvers", "stored"))
+            disturbance.draw(
+                self.command,
+                file=sort in ("resolvers", "stored"),
+                redirect=sort == "resolvers" and self._is_redirected(raw),
+            )
             if disturbance is not None
             else None
         )
@@ -109,15 +116,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(429, "", "too many requests", {"Content-Type": "application/json"})
         elif match := _CDN.fullmatch(path):
             self._send_stored(match["sha256"])
-        elif match := _API.fullmatch(path):
-            self._answer_api(match, body)
-        elif match := _RESOLVE.fullmatch(path):
-            self._resolve(match["repo"], match["revision"], match["path"])
+        elif match := _API.fullmatch(raw):
+            self._answer_api(_unquoted(match), body)
+        elif match := _RESOLVE.fullmatch(raw):
+            found = _unquoted(match)
+            self._resolve(str(found["repo"]), str(found["revision"]), str(found["path"]))
         else:
             self._error(404, "", f"no such address: {path}")
 
     def _take(self, path: str, *kinds: str) -> Fault | None:
         return self.server.state.take_fault(path, *kinds, chance=self._chance)
+
+    def _is_redirected(self, raw: str) -> bool:
+        """Whether the answer only says where the file is, or that it is not there."""
+        match = _RESOLVE.fullmatch(raw)
+        if match is None:
+            return True
+        found = _unquoted(match)
+        repository = self.server.state.repositories.get(str(found["repo"]))
+        commit = repository and repository.find(str(found["revision"]))
+        file = commit.files.get(str(found["path"])) if commit else None
+        return file is None or (self.server.state.redirect and file.large)
 
     def _is_too_much(self, sort: Sort) -> bool:
         limit = self.server.state.limits.get(sort)
@@ -126,9 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         allowed, self._limit_headers = limit.take()
         return not allowed
 
-    def _answer_api(self, match: re.Match[str], body: bytes) -> None:
+    def _answer_api(self, match: Mapping[str, str | None], body: bytes) -> None:
         prefix = "datasets/" if match["datasets"] else ""
-        repository = self._repository(prefix + match["repo"])
+        repository = self._repository(f"{prefix}{match['repo']}")
         if repository is None:
             return
         what = match["what"]
@@ -272,10 +291,23 @@ class _Handler(BaseHTTPRequestHandler):
             authorized="Authorization" in self.headers,
         )
         self.server.state.log(request)
-        self.send_response(status, HTTPStatus(status).phrase)
+        self.send_response(status, _phrase(status))
         for name, value in {**self._limit_headers, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
+
+
+def _unquoted(match: re.Match[str]) -> Mapping[str, str | None]:
+    """The parts of an address. Quoted, a "/" within a revision is none between the parts."""
+    return {name: part and unquote(part) for name, part in match.groupdict().items()}
+
+
+def _phrase(status: int) -> str:
+    """Its words, also where the status is one of Cloudflare's and in no standard."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
 
 
 def _sort_of(path: str) -> Sort:

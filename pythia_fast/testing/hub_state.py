@@ -68,9 +68,9 @@ class HubState:
 
     def publish(self, repo: str, branch: str, folder: Path, sha256: Mapping[str, str]) -> str:
         """Let a branch point to the files of `folder`; answers see all of it or nothing."""
-        repository = self.repositories.get(repo) or Repository()
-        commit = repository.commit_of(branch, folder, sha256)
+        commit = Repository.commit_of(branch, folder, sha256)  # takes long: all files are read
         with self._lock:
+            repository = self.repositories.get(repo) or Repository()
             repository.move(branch, commit)
             self.stored = {**self.stored, **{file.sha256: file for file in commit.files.values()}}
             self.repositories = {**self.repositories, repo: repository}

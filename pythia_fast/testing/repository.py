@@ -103,7 +103,8 @@ class Repository:
         self.branches: Mapping[str, Commit] = {}
         self.commits: Mapping[str, Commit] = {}
 
-    def commit_of(self, branch: str, folder: Path, sha256: Mapping[str, str]) -> Commit:
+    @staticmethod
+    def commit_of(branch: str, folder: Path, sha256: Mapping[str, str]) -> Commit:
         """All files of `folder`, at any depth, as they are now; those in `sha256` go unread."""
         files = {}
         for source in sorted(path for path in folder.rglob("*") if path.is_file()):

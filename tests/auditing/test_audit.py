@@ -49,7 +49,7 @@ def test_a_folder_of_gpt_neox(layout: str, ranks: int, tmp_path: Path) -> None:
         report = audit(suite, deep=deep, progress=False)
         same = [each.steps for each in report.findings if each.kind == "same weights"]
         assert sorted(same) == [(0, 1), (4, 2000)]
-        assert ("out of place" in {each.kind for each in report.findings}) == deep
+        assert "out of place" not in {each.kind for each in report.findings}, "1000 is a good one"
     assert audit(suite, "0,1,2,4", deep=True, progress=False).ok
 
 

@@ -162,6 +162,16 @@ def test_what_stands_still_or_is_not_finite_is_passed_over() -> None:
     assert walk([start, start, broken, start, start, start, start]) == []
 
 
+def test_a_good_step_between_two_copies_is_not_accused() -> None:
+    random = np.random.default_rng(0)
+    start, direction = random.normal(size=(2, 5000))
+    points = [start + 0.05 * n * direction for n in range(12)]
+    points[4] = points[6]
+    assert walk(points) == []
+    rounded = [*points[:4], points[6] * (1 + 2.0**-12), *points[5:]]
+    assert walk(rounded) == []
+
+
 def test_a_series_that_goes_on_from_another_one() -> None:
     random = np.random.default_rng(0)
     first, second = random.normal(size=(2, 5000))

@@ -25,7 +25,8 @@ def listed(
 
 def audited(*steps: Listed, tiny: Architecture, model: str | None = None) -> list[Finding]:
     found = list(file_findings(steps, tiny, LAST))
-    return explained(found, anomalies(model) if model else ())
+    audited = [each.step for each in steps if each.step is not None]
+    return explained(found, anomalies(model) if model else (), audited)
 
 
 def test_nothing_is_found_where_nothing_is(tiny: Architecture) -> None:
@@ -144,8 +145,41 @@ def test_a_file_without_a_checksum(tiny: Architecture) -> None:
 
 
 def test_what_files_cannot_show_is_said_all_the_same(tiny: Architecture) -> None:
-    [found] = audited(listed(5, {"x.bin": "5"}), tiny=tiny, model="160m-weight-seed1")
+    steps = [listed(step, {"x.bin": str(step)}) for step in (0, 4, 1000)]
+    [found] = audited(*steps, tiny=tiny, model="160m-weight-seed1")
     assert (found.severity, found.kind, found.issue) == ("warning", "reported", spec_issue(203))
+    assert found.steps == (4, 1000), "of those that were looked at"
+
+
+@pytest.mark.parametrize("steps", [(0,), (4,), (1, 4, 1000)])
+def test_a_seam_that_no_audited_steps_lie_across_is_not_reported(
+    steps: tuple[int, ...], tiny: Architecture
+) -> None:
+    listings = [listed(step, {"x.bin": str(step)}) for step in steps]
+    assert audited(*listings, tiny=tiny, model="160m-weight-seed1") == []
+
+
+def test_the_last_norm_of_gpt_neox_says_nothing(tiny: Architecture) -> None:
+    """A file of its own, the same for all ranks, and for all steps until it begins to move."""
+
+    def files(step: int, norm: str = "constant") -> dict[str, str]:
+        layers = (0, 2, 3, tiny.layers + 4)
+        found = {name(layer, rank): f"{step} {layer} {rank}" for layer in layers for rank in (0, 1)}
+        return found | {name(tiny.layers + 3, rank): norm for rank in (0, 1)}
+
+    def name(layer: int, rank: int) -> str:
+        return f"layer_{layer:02}-model_{rank:02}-model_states.pt"
+
+    assert audited(*(listed(step, files(step)) for step in (0, 1, 2)), tiny=tiny) == []
+    copied = [listed(0, files(0)), listed(1, files(0)), listed(2, files(2))]
+    [found] = audited(*copied, tiny=tiny)
+    assert (found.kind, found.steps, found.severity) == ("same weights", (0, 1), "expected")
+    moved = [listed(0, files(0)), listed(1, files(0, norm="moved")), listed(2, files(2))]
+    [found] = audited(*moved, tiny=tiny)
+    assert (found.kind, found.steps) == ("shared file", (0, 1))
+    one = files(5) | {name(3, 1): "5 3 0"}
+    [found] = audited(listed(5, one), tiny=tiny)
+    assert (found.kind, found.files) == ("repeated file", (name(3, 0), name(3, 1)))
 
 
 def spec_issue(number: int) -> str:

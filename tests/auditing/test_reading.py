@@ -1,6 +1,7 @@
 """What is kept of a tensor, beside torch's and hashlib's word on the same bytes."""
 
 import hashlib
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,6 +75,18 @@ def test_pieces_and_spacing_do_not_matter(
     assert np.array_equal(found.sample, tensor.flatten()[::spacing].numpy())
     assert found.infinite == 1
     assert found.sha256 == hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+
+
+def test_a_large_tensor_is_not_kept(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "one.safetensors", {"x": torch.ones(2**24)})
+    tensor = read_safetensors(File(tmp_path / "one.safetensors"))["x"]
+    tracemalloc.start()
+    try:
+        read_tensor(tensor)
+        most_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 8 * 2**20 < tensor.nbytes
 
 
 @pytest.mark.parametrize("layout", ["safetensors", "torch"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.series.hub import HubSeries
+from pythia_fast.store import Waiting
 from pythia_fast.suite import spec
 from pythia_fast.testing import HubServer
 
@@ -26,7 +27,7 @@ def filled(tiny_series: Path, tmp_path: Path) -> HubSeries:
 
 
 def test_ls(run, filled: HubSeries, tmp_path: Path):
-    held = filled._store.hold(str(filled.survey([1])[1].files[0].sha256))
+    held = filled._store.claim(filled.survey([1])[1].files, Waiting()).hold
     lines = run("cache", "ls", "--cache-dir", tmp_path / "cache").stdout.splitlines()
     rows = [line.split() for line in lines[1:-1]]
     weights = [row for row in rows if row[2] != "config.json" and "model" in row[2]]
@@ -41,7 +42,7 @@ def test_ls(run, filled: HubSeries, tmp_path: Path):
     assert answer["bytes"] == sum(each["bytes"] for each in answer["files"])
     assert [each["revisions"][0]["step"] for each in answer["files"]] == [0, 0, 1, 2]
     assert [len(each["in_use_by"]) for each in answer["files"]] == [0, 0, 1, 0]
-    assert held is not None
+    held.close()
     none = json.loads(
         run("cache", "ls", "--model", "70m", "--cache-dir", tmp_path / "cache", "--json").stdout
     )
@@ -49,7 +50,7 @@ def test_ls(run, filled: HubSeries, tmp_path: Path):
 
 
 def test_prune(run, filled: HubSeries, tmp_path: Path):
-    held = filled._store.hold(str(filled.survey([1])[1].files[0].sha256))
+    held = filled._store.claim(filled.survey([1])[1].files, Waiting()).hold
     store = ("--cache-dir", tmp_path / "cache")
     assert "2 files would be removed" in run("cache", "prune", "--dry-run", *store).stdout
     assert "0 files removed" in run("cache", "prune", "--keep", "1GB", *store).stdout
@@ -59,7 +60,6 @@ def test_prune(run, filled: HubSeries, tmp_path: Path):
     assert answer["bytes"] > 400_000
     left = json.loads(run("cache", "ls", "--json", *store).stdout)["files"]
     assert {each["revisions"][0]["file"] for each in left} == {"config.json", "pytorch_model.bin"}
-    assert held is not None
     held.close()
     run("cache", "prune", "--all", *store)
     assert json.loads(run("cache", "ls", "--json", *store).stdout)["files"] == []

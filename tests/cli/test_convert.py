@@ -1,5 +1,6 @@
 import json
 
+from pythia_fast.series import local_series
 from pythia_fast.testing import make_gpt_neox_series, tiny
 
 
@@ -25,3 +26,17 @@ def test_what_is_wrong_ends_with_3(run, tmp_path):
     result = run("convert", source, tmp_path / "out", "--format", "torch", exit_code=3)
     assert "another format" in result.stderr
     assert run("convert", source, exit_code=2).stdout == ""
+
+
+def test_downloads_go_where_they_are_told_to(run, suite, tmp_path, monkeypatch):
+    asked = []
+
+    def open_series(model, *, cache_dir, disk_budget):
+        asked.append((cache_dir, disk_budget))
+        return local_series(model)
+
+    monkeypatch.setattr("pythia_fast.series.convert.open_series", open_series)
+    folder = tmp_path / "downloads"
+    arguments = ["--steps", "0", "--cache-dir", folder, "--disk-budget", "1GB"]
+    run("convert", suite, tmp_path / "out", *arguments)
+    assert asked == [(folder, "1GB")]

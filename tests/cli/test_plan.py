@@ -1,7 +1,9 @@
 """`pythia-fast plan`, on a folder and on what it is told of the Hub."""
 
+import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +70,28 @@ def test_what_is_missing_ends_with_4(run, hub):
     assert "3 of 4 steps are there, 1 of them with the weights of another" in result.stdout
     assert not hub.count("pytorch_model.bin", method="GET")
     assert not hub.count("model.safetensors", method="GET")
+
+
+def test_json_lists_each_file_with_its_digest(run, hub, tiny_series):
+    found = json.loads(run("plan", "14m", "--steps", "2", "--network", "1GB/s", "--json").stdout)
+    ((name, digest),) = found["steps"][0]["sha256"].items()
+    assert digest == hashlib.sha256((tiny_series / "step2" / name).read_bytes()).hexdigest()
+    assert found["steps"][0]["files"][name] == (tiny_series / "step2" / name).stat().st_size
+
+
+@pytest.mark.parametrize("share", [1, 10], ids=["for one", "for none"])
+def test_a_disk_that_is_too_small_is_told(run, hub, tiny_series, monkeypatch, share):
+    sizes = [
+        path.stat().st_size
+        for step in (0, 2)
+        for path in (tiny_series / f"step{step}").glob("*model*")
+    ]
+    full = SimpleNamespace(free=max(sizes) // share)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: full)
+    arguments = ["plan", "14m", "--steps", "0,2", "--network", "1GB/s"]
+    told = run(*arguments, exit_code=0 if share == 1 else 4).stderr
+    assert ("used checkpoints will be removed" in told) == (share == 1)
+    assert ("not even one checkpoint" in told) == (share == 10)
 
 
 def test_a_budget_is_a_size(run, hub):

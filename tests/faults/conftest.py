@@ -4,6 +4,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def every_call(request: pytest.FixtureRequest) -> bool:
+def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether the long form is wanted."""
     return bool(request.config.getoption("--long"))

@@ -1,11 +1,12 @@
 // Preloaded into a process: the n-th call of a kind fails, as it would on a full disk or a torn
 // connection. Only calls on files below a folder count, and of sockets all.
 //
-//   write    write, writev, pwrite, pwrite64, ftruncate, fallocate     ENOSPC
-//   fsync    fsync, fdatasync                                          EIO
-//   rename   rename, renameat, renameat2, link, linkat                 EIO
-//   network  connect, send, sendmsg, recv, recvfrom, recvmsg           ECONNRESET
+//   write    write, writev, pwrite, pwritev, ftruncate, fallocate, posix_fallocate   ENOSPC
+//   fsync    fsync, fdatasync                                                        EIO
+//   rename   rename, renameat, renameat2, link, linkat                               EIO
+//   network  connect, send, sendmsg, recv, recvfrom, recvmsg                         ECONNRESET
 //
+// A connection that has failed once stays broken. Calls with a 64 in their name count likewise.
 // fail_at(kind, n, folder) begins to count anew, from 1; n = 0 lets all pass. calls_seen() is how
 // many calls of the kind there have been.
 #define _GNU_SOURCE
@@ -108,6 +109,32 @@ ON_FILE("write", ENOSPC, ssize_t, pwrite64, (int fd, const void *data, size_t si
 ON_FILE("write", ENOSPC, int, ftruncate, (int fd, off_t size), fd, TYPES(int, off_t), fd, size)
 ON_FILE("write", ENOSPC, int, ftruncate64, (int fd, off64_t size), fd, TYPES(int, off64_t), fd,
         size)
+ON_FILE("write", ENOSPC, ssize_t, pwritev,
+        (int fd, const struct iovec *parts, int count, off_t at), fd,
+        TYPES(int, const struct iovec *, int, off_t), fd, parts, count, at)
+ON_FILE("write", ENOSPC, ssize_t, pwritev64,
+        (int fd, const struct iovec *parts, int count, off64_t at), fd,
+        TYPES(int, const struct iovec *, int, off64_t), fd, parts, count, at)
+ON_FILE("write", ENOSPC, ssize_t, pwritev2,
+        (int fd, const struct iovec *parts, int count, off_t at, int flags), fd,
+        TYPES(int, const struct iovec *, int, off_t, int), fd, parts, count, at, flags)
+ON_FILE("write", ENOSPC, ssize_t, pwritev64v2,
+        (int fd, const struct iovec *parts, int count, off64_t at, int flags), fd,
+        TYPES(int, const struct iovec *, int, off64_t, int), fd, parts, count, at, flags)
+ON_FILE("write", ENOSPC, int, fallocate, (int fd, int mode, off_t at, off_t size), fd,
+        TYPES(int, int, off_t, off_t), fd, mode, at, size)
+ON_FILE("write", ENOSPC, int, fallocate64, (int fd, int mode, off64_t at, off64_t size), fd,
+        TYPES(int, int, off64_t, off64_t), fd, mode, at, size)
+
+#define ALLOCATING(name, offset)                                                              \
+  int name(int fd, offset at, offset size) { /* returns its error */                          \
+    REAL(int, #name, int, offset, offset);                                                    \
+    return strcmp(kind_, "write") == 0 && file_below(fd) && fails("write") ? ENOSPC           \
+                                                                           : real(fd, at, size); \
+  }
+ALLOCATING(posix_fallocate, off_t)
+ALLOCATING(posix_fallocate64, off64_t)
+
 ON_FILE("fsync", EIO, int, fsync, (int fd), fd, TYPES(int), fd)
 ON_FILE("fsync", EIO, int, fdatasync, (int fd), fd, TYPES(int), fd)
 
@@ -126,6 +153,10 @@ ON_NAMES(rename, (const char *from, const char *to), name_below(AT_FDCWD, to),
 ON_NAMES(renameat, (int from_fd, const char *from, int to_fd, const char *to),
          name_below(to_fd, to), TYPES(int, const char *, int, const char *), from_fd, from, to_fd,
          to)
+ON_NAMES(renameat2,
+         (int from_fd, const char *from, int to_fd, const char *to, unsigned flags),
+         name_below(to_fd, to), TYPES(int, const char *, int, const char *, unsigned), from_fd,
+         from, to_fd, to, flags)
 ON_NAMES(link, (const char *from, const char *to), name_below(AT_FDCWD, to),
          TYPES(const char *, const char *), from, to)
 ON_NAMES(linkat, (int from_fd, const char *from, int to_fd, const char *to, int flags),
@@ -136,6 +167,7 @@ ON_NAMES(linkat, (int from_fd, const char *from, int to_fd, const char *to, int 
   result name arguments {                                  \
     REAL(result, #name, types);                            \
     if (strcmp(kind_, "network") == 0 && on_internet(fd) && fails("network")) { \
+      shutdown(fd, SHUT_RDWR);                             \
       errno = ECONNRESET;                                  \
       return -1;                                           \
     }                                                      \
@@ -150,6 +182,8 @@ ON_SOCKET(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags), f
           TYPES(int, const struct msghdr *, int), fd, message, flags)
 ON_SOCKET(ssize_t, recv, (int fd, void *data, size_t size, int flags), fd,
           TYPES(int, void *, size_t, int), fd, data, size, flags)
+ON_SOCKET(ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), fd,
+          TYPES(int, struct msghdr *, int), fd, message, flags)
 ON_SOCKET(ssize_t, recvfrom,
           (int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *length),
           fd, TYPES(int, void *, size_t, int, struct sockaddr *, socklen_t *), fd, data, size,

@@ -1,5 +1,7 @@
 """A whole series over a network that fails, onto a disk that is too small: how it ends."""
 
+import contextlib
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +15,16 @@ from pythia_fast.testing import HubServer
 
 ROOM = 3
 """Checkpoints that the disk budget is for."""
-SMALL_BYTES = 2**16
-"""Of each checkpoint what is no weights: config, listing, record; and the leases."""
+SLACK_BYTES = 8 * 4096
+"""A few blocks of the file system: files that are begun may end in the middle of one."""
 HANG_S = 1.0
+
+_WEIGHTS = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """How a soak went; `most_bytes` is what the store took at its largest."""
+    """How a soak went; `most_bytes` is what weights took of the disk at most."""
 
     rows: Sequence[Mapping[str, Any]]
     expected: Sequence[Mapping[str, Any]]
@@ -71,11 +75,16 @@ def soak(folder: Path, steps: Sequence[int], work: Path, *, rate: float, seed: i
 
 
 class Watch:
-    """While entered, how much a folder takes at most, looked at twenty times a second."""
+    """While entered, how much a store's weights take at most, looked at a hundred times a second.
 
-    def __init__(self, folder: Path) -> None:
+    What is looked at is a lower bound of what was there at one moment, so that a file which takes
+    the place of another between two looks is not counted beside it.
+    """
+
+    def __init__(self, cache: Path) -> None:
         self.most_bytes = 0
-        self._folder = folder
+        self.looks = 0
+        self._cache = cache
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look)
 
@@ -88,19 +97,28 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._end.wait(0.05):
-            self.most_bytes = max(self.most_bytes, allocated_bytes(self._folder))
+        before = taken(self._cache)
+        while not self._end.wait(0.01):
+            after = taken(self._cache)
+            there = sum(min(before[file], after[file]) for file in before.keys() & after.keys())
+            self.most_bytes = max(self.most_bytes, there)
+            self.looks += bool(there)
+            before = after
 
 
-def allocated_bytes(folder: Path) -> int:
-    """What the files below a folder take on the disk, while others may remove them."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += 512 * path.lstat().st_blocks if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
+def taken(cache: Path) -> dict[tuple[str, int], int]:
+    """What weights in a store take on the disk, whole or begun, by digest and inode.
+
+    Configs, listings, records and leases are no weights: they are small, and in no budget.
+    """
+    found = {}
+    for folder in ("blobs", "partial"):
+        for path in cache.rglob(f"{folder}/*"):
+            if _WEIGHTS.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # others may remove it
+                    status = path.lstat()
+                    found[path.name, status.st_ino] = 512 * status.st_blocks
+    return found
 
 
 def weights_bytes(folder: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from driver import REPO, SHAPE, sweep, values
-from soak import SMALL_BYTES, weights_bytes
+from soak import SLACK_BYTES, weights_bytes
 
 from pythia_fast.testing import HubServer, make_series
 
@@ -34,7 +34,7 @@ def hub(folder: Path) -> Iterator[HubServer]:
 
 @pytest.mark.timeout(1800)
 def test_killed_again_and_again(
-    hub: HubServer, folder: Path, tmp_path: Path, every_call: bool
+    hub: HubServer, folder: Path, tmp_path: Path, long_form: bool
 ) -> None:
     undisturbed = sweep(
         endpoint=hub.url, cache=tmp_path / "cache", out=tmp_path / "out", steps=STEPS
@@ -44,7 +44,7 @@ def test_killed_again_and_again(
     root = tmp_path / "killed"
     root.mkdir()
     request = {
-        "kills": 200 if every_call else 12,
+        "kills": 200 if long_form else 15,
         "seed": 0,
         "root": str(root),
         "endpoint": hub.url,
@@ -59,11 +59,15 @@ def test_killed_again_and_again(
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    print(f"{report['killed']} kills: {report['states']}; {report['most_bytes']:,} bytes at most")
-    assert report["killed"] == request["kills"]
-    assert {"downloading", "no part published", "some parts published"} <= report["states"].keys()
+    kills = sum(report["moments"].values())
+    print(f"{kills} kills: {report['moments']}; {report['states']}; {report['most_bytes']:,} bytes")
+    assert kills == request["kills"]
+    moments = {"at random", "downloading", "verifying", "computing", "publishing"}
+    assert report["moments"].keys() == moments
+    assert report["states"].keys() == {"no part published", "some parts published"}
     for ended in report["finished"]:
         assert "error" not in ended, ended
         assert ended["rows"] == expected
         assert ended["leftovers"] == []
-    assert report["most_bytes"] <= request["disk_budget"] + SMALL_BYTES * len(STEPS)
+    assert report["looks"] > 0
+    assert report["most_bytes"] <= request["disk_budget"] + SLACK_BYTES

@@ -380,7 +380,7 @@ def bounded() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
@@ -405,8 +405,7 @@ def test_changed_files(
     with bounded():
         while executions < EXECUTIONS if fuzz_seconds is None else time.monotonic() < end_s:
             seed = first + executions
-            if executions % 100 == 0:
-                signal.alarm(HANG_S)
+            signal.setitimer(signal.ITIMER_REAL, HANG_S)
             try:
                 accepted += try_one(parser, corpus, seed)
             except BaseException as error:

@@ -1,6 +1,8 @@
 """Files that arrive whole, through whatever the server does, and across processes."""
 
+import errno
 import hashlib
+import itertools
 import os
 import subprocess
 import sys
@@ -341,6 +343,41 @@ def test_a_cancelled_file_stops_and_the_next_comes(hub: HubServer, partials: Pat
         assert first.cancel()
         second.result(RESULT_S)
     assert (partials / "b").read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("ended_by", ["cancel", "error"])
+def test_nobody_writes_any_more_once_it_has_ended(
+    hub: HubServer, partials: Path, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    """The file may be another process's by then."""
+    reader, files = listed(hub)
+    inside, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    write, numbers, late = PartialFile.write, itertools.count(), []
+
+    def slow(partial: PartialFile, offset: int, data: memoryview) -> None:
+        middle = len(CONTENT) // 3 < offset < len(CONTENT) // 2  # others come beside it
+        slowest = middle and next(numbers) == 0
+        if slowest:
+            inside.set()
+            go_on.wait(RESULT_S)
+        elif inside.is_set() and ended_by == "error":
+            raise WriteError(errno.EIO, "a disk that fails")
+        write(partial, offset, data)
+        if slowest:
+            late.append(ended.is_set())
+
+    monkeypatch.setattr(PartialFile, "write", slow)
+    with Downloader(connections=4) as downloader:
+        future = downloader.submit(reader, files["a.bin"], partials / "x")
+        future.add_done_callback(lambda _: ended.set())
+        assert inside.wait(RESULT_S)
+        thread = threading.Thread(target=future.cancel if ended_by == "cancel" else lambda: None)
+        thread.start()
+        assert wait([future], 0.3).not_done
+        go_on.set()
+        assert wait([future], RESULT_S).done
+        thread.join()
+    assert late == [False]
 
 
 def test_another_process_goes_on_after_a_kill(hub: HubServer, partials: Path) -> None:

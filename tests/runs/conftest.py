@@ -40,6 +40,7 @@ class Receiving:
 
     received_bytes: int = 0
     waits_for_room: bool = False
+    failed: Exception | None = None
 
 
 class Lease:
@@ -70,13 +71,14 @@ class Remote(LocalSeries):
         )
         self.room = None if room is None else threading.Semaphore(room)
         self.broken: dict[int, PythiaFastError] = {}
+        self.gone: dict[int, PythiaFastError] = {}
         self.failing: dict[int, Exception] = {}
         self.hanging: set[int] = set()
         self.commits: dict[int, str] = {}
         self.opened: list[int] = []
         self.leases: list[Lease] = []
         self.ahead_of: list[tuple[int, ...]] = []
-        self.left = threading.Event()
+        self.hangs, self.left = threading.Event(), threading.Event()
 
     def digest(self, step: int) -> str:
         (file,) = [path for path in (self.folder / f"step{step}").iterdir() if "model" in path.name]
@@ -95,8 +97,11 @@ class Remote(LocalSeries):
     def survey(self, steps: Sequence[int]) -> dict[int, Revision]:
         found = {}
         for step in steps:
-            if step in self.broken:
-                found[step] = Revision(step, error=self.broken[step])
+            error = self.broken.get(step)
+            if error is None and step in self.commits:
+                error = self.gone.get(step)
+            if error is not None:
+                found[step] = Revision(step, error=error)
                 continue
             local = super().survey([step])[step]
             commit, digest = self.identity(step), self.digest(step)
@@ -114,6 +119,7 @@ class Remote(LocalSeries):
 
     def open(self, step: int) -> Checkpoint:
         if step in self.hanging:
+            self.hangs.set()
             assert self.left.wait(PATIENCE_S), "nobody stopped the download"
             raise HubError("stopped")
         if step in self.failing:

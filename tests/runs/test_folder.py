@@ -17,14 +17,8 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
 from pythia_fast.metrics import Perplexity
-from pythia_fast.runs.folder import (
-    Failure,
-    RunFolder,
-    numbered,
-    read_failures,
-    read_part,
-    read_run,
-)
+from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.parts import Failure, numbered, read_failures, read_part, read_run
 from pythia_fast.runs.plan import Unit
 
 Sweep = Callable[..., pythia_fast.SweepResult]

@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 
 import pythia_fast
-from pythia_fast.errors import ArgumentError, RunMismatchError, SweepError, SweepInterruptedError
-from pythia_fast.runs import rates
+from pythia_fast.errors import (
+    ArgumentError,
+    HubError,
+    RunMismatchError,
+    SweepError,
+    SweepInterruptedError,
+)
+from pythia_fast.hub import download
+from pythia_fast.runs import rates, sweeping
 from pythia_fast.series import LocalSeries
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import HubServer, make_series
 
 Sweep = Callable[..., pythia_fast.SweepResult]
-Interrupted = Callable[[float], AbstractContextManager[None]]
+Interrupted = Callable[[Callable[[], bool]], AbstractContextManager[None]]
 REPO = "EleutherAI/pythia-14m"
 STEPS = (0, 1, 2, 4, 8)
 
@@ -159,7 +166,10 @@ def test_a_download_that_never_ends_does_not_hold_up_an_interrupt(
     hub_sweep: Sweep, hub: HubServer, interrupted: Interrupted
 ) -> None:
     hub.hang("/resolve/", times=1000)
-    with interrupted(1.0), pytest.raises(SweepInterruptedError, match="0 of 5 steps"):
+    with (
+        interrupted(lambda: hub.spoiled.get("hang", 0) > 0),
+        pytest.raises(SweepInterruptedError, match="0 of 5 steps"),
+    ):
         hub_sweep()
 
 
@@ -175,3 +185,25 @@ def test_what_the_plan_has_fetched_is_used(
     assert again.download_bytes < forecast.download_bytes
     received = sum(row["received_bytes"] for row in hub_sweep().times.to_pylist())
     assert received <= again.download_bytes
+
+
+def test_why_the_network_cannot_be_measured_is_told(
+    hub_sweep: Sweep, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(rates, "IDLE_S", 0.3)
+    hub.fail("model", status=403, times=10_000)
+    with pytest.raises(HubError, match="403"):
+        pythia_fast.plan("14m", list(STEPS), sequences=4)
+
+
+def test_a_transfer_that_ends_before_all_is_there_is_measured_to_its_end(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look-ahead fetches no more than its depth; the server bounds the rate from above."""
+    monkeypatch.setattr(rates, "IDLE_S", 0.5)
+    monkeypatch.setattr(rates, "NETWORK_S", 60.0)
+    hub.slow("model", bytes_per_s=2e6, times=1000)
+    series = sweeping.open_series("14m")  # type: ignore[attr-defined]
+    rate = rates.network_bytes_per_s(series, [0], 10**12)
+    assert 0 < rate <= download.CONNECTIONS * 2e6

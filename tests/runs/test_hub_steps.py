@@ -1,6 +1,7 @@
 """What a sweep does with a series whose commits, files and hashes are known beforehand."""
 
 import json
+import re
 import shutil
 import threading
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import (
     ChecksumError,
+    FormatError,
     MissingCheckpointError,
     RunMismatchError,
     SweepError,
@@ -21,9 +23,11 @@ from pythia_fast.errors import (
     WriteError,
 )
 from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.parts import read_provenance
+from pythia_fast.runs.progress import Progress
 
 Sweep = Callable[..., pythia_fast.SweepResult]
-Interrupted = Callable[[float], AbstractContextManager[None]]
+Interrupted = Callable[[Callable[[], bool]], AbstractContextManager[None]]
 STEPS = [0, 1, 2, 4, 8, 16]
 
 
@@ -31,6 +35,14 @@ def same_weights(remote: Any, step: int, first: int) -> None:
     """Let a step have the files of another."""
     shutil.rmtree(remote.folder / f"step{step}")
     shutil.copytree(remote.folder / f"step{first}", remote.folder / f"step{step}")
+
+
+def damage(part: Path) -> None:
+    """Let the rows of a part be wrong, but not what it says of itself."""
+    data = bytearray(part.read_bytes())
+    for offset in range(4, 80):
+        data[offset] ^= 0xFF
+    part.write_bytes(data)
 
 
 class Counting(pythia_fast.Perplexity):
@@ -103,9 +115,6 @@ class TestCommits:
             record = json.loads((result.path / f"commits/step={row['step']}.json").read_text())
             assert row["commit"] == record["commit"] == remote.branch(row["step"])
             assert record["weights_sha256"] == row["weights_sha256"] == remote.digest(row["step"])
-            ((name, file),) = record["files"].items()
-            path = remote.folder / f"step{row['step']}" / name
-            assert file == {"size": path.stat().st_size, "sha256": None}
 
     @pytest.mark.parametrize("done", [True, False], ids=["done", "to do"])
     def test_other_weights_are_refused_until_they_are_accepted(
@@ -144,6 +153,38 @@ class TestCommits:
         assert [row["commit"] for row in rows if row["step"] == 4] == [then]
         assert f"going on with commit {then[:12]}" in capsys.readouterr().err
 
+    def test_also_of_a_step_that_takes_another_s_results(
+        self, small_sweep: Sweep, remote: Any
+    ) -> None:
+        same_weights(remote, 1, 0)
+        then = remote.branch(1)
+        result = small_sweep(steps=[0, 1])
+        shutil.rmtree(result.path / "parts/step=1")
+        (remote.folder / "step1/README.md").write_text("new")
+        assert remote.branch(1) != then
+        rows = small_sweep(steps=[0, 1]).table.to_pylist()
+        assert [(row["commit"], row["duplicate_of"]) for row in rows] == [
+            (remote.branch(0), None),
+            (then, 0),
+        ]
+        part = result.path / "parts/step=1/perplexity-00000.parquet"
+        assert read_provenance(part)["identity"] == then
+
+    def test_a_commit_that_is_gone_says_how_to_go_on(
+        self, small_sweep: Sweep, remote: Any, tmp_path: Path
+    ) -> None:
+        small_sweep(steps=[4])
+        shutil.rmtree(tmp_path / "run/parts")
+        (remote.folder / "step4/README.md").write_text("new")
+        remote.gone = {4: MissingCheckpointError("no such commit")}
+        pinned = tmp_path / "run/commits/step=4.json"
+        with pytest.raises(SweepError, match=f"no such commit; .* remove {pinned}"):
+            small_sweep(steps=[4])
+        remote.gone, remote.commits = {}, {}
+        pinned.unlink()
+        (row,) = small_sweep(steps=[4]).table.to_pylist()
+        assert row["commit"] == remote.branch(4)
+
 
 class TestSameWeights:
     def test_they_are_fetched_and_computed_once(self, small_sweep: Sweep, remote: Any) -> None:
@@ -169,6 +210,48 @@ class TestSameWeights:
         rows = small_sweep(steps=[0, 1]).table.to_pylist()
         assert remote.opened == []
         assert [row["duplicate_of"] for row in rows] == [None, 0]
+
+    def test_a_copy_is_no_first(self, small_sweep: Sweep, remote: Any) -> None:
+        same_weights(remote, 1, 0)
+        result = small_sweep(steps=[0, 1])
+        before = result.table
+        shutil.rmtree(result.path / "parts/step=0")
+        remote.opened.clear()
+        assert small_sweep(steps=[0, 1]).table.equals(before)
+        assert remote.opened == [0]
+
+    def test_results_that_are_damaged_are_not_taken(
+        self, small_sweep: Sweep, remote: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nor are they computed twice: the others take those of the step that is."""
+        same_weights(remote, 1, 0)
+        same_weights(remote, 2, 0)
+        whole = small_sweep(steps=[0, 1, 2], out=tmp_path / "whole").table
+        result = small_sweep(steps=[0])
+        damage(result.path / "parts/step=0/perplexity-00000.parquet")
+        remote.opened.clear()
+        result = small_sweep(steps=[0, 1, 2], progress=True)
+        assert "step 1 is computed although step 0 has" in capsys.readouterr().err
+        assert remote.opened == [1]
+        assert result.failures == ()
+        rows = pythia_fast.SweepResult(result.path, steps=[1, 2]).table
+        assert rows["value"].to_pylist() == whole["value"].to_pylist()[1:]
+        assert rows["duplicate_of"].to_pylist() == [None, 1]
+        with pytest.raises(FormatError):
+            _ = result.table
+
+    def test_also_where_their_weights_are_known_when_they_are_loaded(
+        self, small_sweep: Sweep, tiny_series: Path, tmp_path: Path
+    ) -> None:
+        folder = Path(shutil.copytree(tiny_series, tmp_path / "tiny"))
+        shutil.rmtree(folder / "step1")
+        shutil.copytree(folder / "step0", folder / "step1")
+        result = small_sweep(model=folder, steps=[0])
+        damage(result.path / "parts/step=0/perplexity-00000.parquet")
+        result = small_sweep(model=folder, steps=[0, 1])
+        assert result.failures == ()
+        (row,) = pythia_fast.SweepResult(result.path, steps=[1]).table.to_pylist()
+        assert row["duplicate_of"] is None
 
     def test_the_next_is_tried_where_the_first_cannot_be_had(
         self, small_sweep: Sweep, remote: Any
@@ -290,7 +373,10 @@ class TestPipeline:
         self, small_sweep: Sweep, remote: Any, interrupted: Interrupted
     ) -> None:
         remote.hanging = {0}
-        with interrupted(0.2), pytest.raises(SweepInterruptedError, match="0 of 6 steps"):
+        with (
+            interrupted(remote.hangs.is_set),
+            pytest.raises(SweepInterruptedError, match="0 of 6 steps"),
+        ):
             small_sweep()
         assert remote.left.is_set()
 
@@ -303,6 +389,58 @@ class TestPipeline:
         monkeypatch.setattr(remote, "survey", interrupted)
         with pytest.raises(SweepInterruptedError, match="0 of 6 steps"):
             small_sweep()
+
+    @pytest.mark.parametrize("place", ["LocalEngine", "Progress", "SweepResult"])
+    def test_an_interrupt_before_and_after_the_work(
+        self, small_sweep: Sweep, remote: Any, monkeypatch: pytest.MonkeyPatch, place: str
+    ) -> None:
+        def interrupted(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(f"pythia_fast.runs.sweeping.{place}", interrupted)
+        with pytest.raises(SweepInterruptedError, match="the same call goes on"):
+            small_sweep()
+
+    def test_what_is_to_be_done_is_said_before_it_begins(
+        self, small_sweep: Sweep, remote: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        same_weights(remote, 1, 0)
+        small_sweep(progress=True, steps=[0, 1, 2], disk_budget="300kB")
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if "steps to load" in each]
+        assert re.fullmatch(
+            r"2 steps to load, [\d.]+ kB to download, 300 kB of disk needed, [\d.e+]+ "
+            "floating-point operations; 1 more have the same weights as others",
+            line,
+        )
+
+    def test_the_type_of_another_s_error_is_told(self, small_sweep: Sweep, remote: Any) -> None:
+        remote.failing[0] = KeyError("a bug of ours")
+        with pytest.raises(SweepError, match="step 0 failed: KeyError: 'a bug of ours'"):
+            small_sweep()
+        remote.failing[0] = ChecksumError("flipped")
+        with pytest.raises(SweepError, match="step 0 failed: flipped"):
+            small_sweep()
+
+    def test_the_bar_is_full_at_the_end_whatever_failed(
+        self, small_sweep: Sweep, remote: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        remote.broken[1] = MissingCheckpointError("no branch step1")
+        remote.failing[2] = ChecksumError("flipped")
+        metric = Counting()
+        metric.fails_at[4] = RuntimeError("no")
+        lines = []
+        leave = Progress.__exit__
+
+        def left(self: Progress, *error: Any) -> None:
+            lines.append(self.line())
+            leave(self, *error)
+
+        monkeypatch.setattr(Progress, "__exit__", left)
+        for _ in range(2):
+            small_sweep(metrics=[metric], on_error="skip")
+        for line in lines:
+            done, whole = re.search(r"([\d,]+)/([\d,]+) tokens", line).groups()  # type: ignore[union-attr]
+            assert done == whole
 
     def test_the_disk_budget_is_the_series(
         self, small_sweep: Sweep, remote: Any, monkeypatch: pytest.MonkeyPatch

@@ -176,7 +176,7 @@ def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
 
     words = "no such thing; results of step 2 were not written: .*the disk is full"
     if on_error == "raise":
-        with pytest.raises(SweepError, match=f"step 2 failed: {words}"):
+        with pytest.raises(SweepError, match=f"step 2 failed: RuntimeError: {words}"):
             small_sweep(metrics=["perplexity", Failing()])
     else:
         (failure,) = small_sweep(metrics=["perplexity", Failing()], on_error="skip").failures
@@ -184,9 +184,10 @@ def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
         assert re.match(words, failure.message)
 
 
-def test_a_failure_that_cannot_be_forgotten_is_its_own_steps(
-    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+def test_a_failure_that_cannot_be_forgotten_is_told_of_its_own_step(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """All its results are there, so that it is none of the sweep's failures."""
     forget = RunFolder.forget_failure
 
     def failing(self: RunFolder, step: int) -> None:
@@ -195,5 +196,7 @@ def test_a_failure_that_cannot_be_forgotten_is_its_own_steps(
         forget(self, step)
 
     monkeypatch.setattr(RunFolder, "forget_failure", failing)
-    (failure,) = small_sweep(on_error="skip").failures
-    assert (failure.step, failure.error) == (2, "PermissionError")
+    result = small_sweep(on_error="skip", progress=True)
+    assert "step 2 failed and is left out: PermissionError" in capsys.readouterr().err
+    assert result.failures == ()
+    assert result.table["step"].to_pylist() == [0, 1, 2, 4, 8, 16]

@@ -20,7 +20,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(checkpoints=3, tokens=1000, shown=True) as progress:
-        progress.advance(500)
+        progress.advance(500, 0)
         progress.checkpoint_done()
         progress.say("a line")
     assert "1/3 checkpoints" in screen.getvalue()
@@ -33,9 +33,9 @@ def test_a_line_now_and_then_elsewhere(
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress(checkpoints=2, tokens=100, shown=True) as progress:
-        progress.advance(10)
+        progress.advance(10, 0)
         now[0] += progress_module.LINE_EVERY_S
-        progress.advance(40)
+        progress.advance(40, 0)
         progress.checkpoint_done()
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["0/2 checkpoints, 50/100 tokens, 2 tokens/s, 00:30 left"]
@@ -45,23 +45,23 @@ def test_what_was_done_before_does_not_count_for_the_speed(monkeypatch: pytest.M
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Progress(checkpoints=10, tokens=1000, shown=False) as progress:
-        progress.skip(900)
+        progress.skip(900, 0)
         now[0] += 10
-        progress.advance(50)
+        progress.advance(50, 0)
         assert progress.line() == "0/10 checkpoints, 950/1,000 tokens, 5 tokens/s, 00:10 left"
 
 
 def test_nor_does_it_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress(checkpoints=10, tokens=1000, shown=True) as progress:
-        progress.skip(900)
+        progress.skip(900, 0)
         assert progress._bar is not None
         assert progress._bar.format_dict["n"] == progress._bar.format_dict["initial"] == 900
 
 
 def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(checkpoints=1, tokens=1, shown=False) as progress:
-        progress.advance(1)
+        progress.advance(1, 0)
         progress.say("hidden")
     assert capsys.readouterr().err == ""
 
@@ -103,3 +103,40 @@ def test_line_and_bar_say_which_stage_is_the_bottleneck(monkeypatch: pytest.Monk
         progress.waiting(2, Ahead())
     assert "bound by download" in screen.getvalue()
     assert "waiting for step 2" in screen.getvalue()
+
+
+def test_another_look_ahead_begins_to_count_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a step that failed, of which another has the weights."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    first, second = Ahead(), Ahead()
+    with Progress(checkpoints=2, tokens=100, shown=True) as progress:
+        for ahead, received_bytes in (
+            *((first, 60_000_000), (first, 90_000_000)),
+            *((second, 3_000_000), (second, 6_000_000)),
+        ):
+            now[0] += progress_module.LINE_EVERY_S
+            ahead.received_bytes = received_bytes
+            progress.waiting(7, ahead)
+    assert [line.split("; ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        *("waiting for step 7", "waiting for step 7, 1.0 MB/s"),
+        *("waiting for step 7", "waiting for step 7, 0.1 MB/s"),
+    ]
+
+
+def test_what_is_left_of_a_step_that_failed_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(checkpoints=3, tokens=300, shown=False) as progress:
+        now[0] += 10
+        progress.advance(40, 1)
+        progress.leave_out(1, 100)
+        progress.leave_out(2, 100)
+        assert progress.line() == "0/3 checkpoints, 200/300 tokens, 4 tokens/s, 00:25 left"
+
+
+def test_of_time_nothing_is_said_before_it_is_known() -> None:
+    with Progress(checkpoints=3, tokens=300, shown=False) as progress:
+        assert progress.line() == "0/3 checkpoints, 0/300 tokens, 0 tokens/s"

@@ -64,9 +64,11 @@ def test_only_the_steps_asked_for(small_sweep: Sweep) -> None:
 def test_a_step_that_has_seen_nothing_has_no_numbers(
     small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "pythia_fast.runs.plan.chosen_rows", lambda sequences, step, spec, rows: range(step)
-    )
+    for module in ("plan", "work"):
+        monkeypatch.setattr(
+            f"pythia_fast.runs.{module}.chosen_rows",
+            lambda sequences, step, spec, rows: range(step),
+        )
     result = small_sweep(sequences="seen", steps=[0, 4], metrics=["perplexity", "memorization"])
     rows = [row for row in result.table.to_pylist() if row["step"] == 0]
     assert {(row["sequences"], row["value"], row["status"]) for row in rows} == {(0, None, "ok")}
@@ -212,3 +214,16 @@ def test_symbolic_links_in_the_folder_are_not_followed(
     (run / place).symlink_to(tmp_path / "elsewhere")
     expected = [] if place == "parts" else [0]
     assert pythia_fast.SweepResult(run).table["step"].to_pylist() == expected
+
+
+def test_a_step_that_was_finished_after_all_has_not_failed(small_sweep: Sweep) -> None:
+    """Of two processes one may keep its failure after the other has finished the step."""
+    metrics = ["perplexity", "memorization"]
+    run = small_sweep(steps=[0, 1], metrics=metrics).path
+    for step in (0, 1, 2):
+        path = run / f"failures/step={step}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('{"error": "HubError", "message": "cut"}')
+    (run / "parts/step=1/memorization-00000.parquet").unlink()
+    assert [each.step for each in pythia_fast.SweepResult(run).failures] == [1, 2]
+    assert [each.step for each in pythia_fast.SweepResult(run, steps=[0, 2]).failures] == [2]

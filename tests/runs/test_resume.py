@@ -243,7 +243,7 @@ def test_memory_that_is_never_enough_is_an_error(small_sweep: Sweep) -> None:
         def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
             raise torch.OutOfMemoryError("too much")
 
-    with pytest.raises(SweepError, match="step 0 failed: too much"):
+    with pytest.raises(SweepError, match="step 0 failed: OutOfMemoryError: too much"):
         small_sweep(metrics=[Insatiable()])
 
 

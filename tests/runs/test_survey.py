@@ -72,6 +72,22 @@ def test_what_is_known_is_said_with_the_steps_and_the_address() -> None:
     assert len(found.remarks(2)) == 1
 
 
+def test_only_the_steps_of_which_it_is_true() -> None:
+    files = {512: SAFE, 1_000: BIN, 2_000: SAFE}
+    found = survey(Known("2.8b", files), list(files))  # type: ignore[arg-type]
+    (line,) = found.known()
+    assert line.startswith("known of step 512, 2000: wrong weights")
+    assert [len(found.remarks(step)) for step in files] == [1, 0, 1]
+
+
+def test_what_is_there_is_not_missing() -> None:
+    files = {4_000: SHARDS, 32_000: []}
+    found = survey(Known("12b", files), list(files))  # type: ignore[arg-type]
+    (line,) = found.known()
+    assert line.startswith("known of step 32000: missing")
+    assert [len(found.remarks(step)) for step in files] == [0, 1]
+
+
 def revision(step: int, sha256: str | None, size: int = 10, here: int = 0) -> Revision:
     return Revision(step, "c", (HubFile("f", size, sha256),), sha256, here)
 

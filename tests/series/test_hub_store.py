@@ -17,12 +17,14 @@ import pytest
 import stamina
 from huggingface_hub import constants
 
+from pythia_fast.core import File
 from pythia_fast.errors import (
     ArgumentError,
     ChecksumError,
     HubError,
     MissingCheckpointError,
     OfflineError,
+    ReadError,
     WriteError,
 )
 from pythia_fast.hub.download import Downloader
@@ -33,7 +35,8 @@ from pythia_fast.store import store
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import HubServer, make_series
 
-Interrupted = Callable[[float], AbstractContextManager[None]]
+Interrupted = Callable[[Callable[[], bool]], AbstractContextManager[None]]
+Until = Callable[[Callable[[], bool]], None]
 REPO = "EleutherAI/pythia-14m"
 STEPS = (0, 1, 2, 4, 8, 16)
 
@@ -287,6 +290,18 @@ def test_what_is_opened_out_of_turn(hub: HubServer, tmp_path: Path, size: int) -
     assert found._store.lease.claims.using == frozenset()
 
 
+def test_one_step_out_of_turn_does_not_empty_the_look_ahead(
+    hub: HubServer, tmp_path: Path, size: int, until: Until
+) -> None:
+    found = series(hub, tmp_path, budget=2 * size)
+    with found.ahead([0, 2, 4, 8]) as ahead:
+        first = found.open(0)
+        until(lambda: any(entry.begun for entry in ahead._entries.values()))
+        found.open(16).close()  # step 2 made room for it
+        assert list(ahead._entries) == [4, 8]
+        first.close()
+
+
 def test_a_step_that_cannot_be_fetched_fails_when_it_is_opened(
     hub: HubServer, tmp_path: Path
 ) -> None:
@@ -298,7 +313,7 @@ def test_a_step_that_cannot_be_fetched_fails_when_it_is_opened(
         assert found.open(4).step == 4
 
 
-def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int) -> None:
+def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int, until: Until) -> None:
     """Nor does an `open` in another thread that waits for room which never comes."""
     found = series(hub, tmp_path, budget=size)
     caught: list[BaseException] = []
@@ -313,8 +328,7 @@ def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int) -> 
         held = found.open(0)
         thread = threading.Thread(target=wait)
         thread.start()
-        while not found._store.lease.claims.waiting_bytes:
-            pass
+        until(lambda: found._store.lease.claims.waiting_bytes > 0)
         assert ahead.waits_for_room
     thread.join()
     assert "look-ahead was left" in str(caught[0])
@@ -333,7 +347,7 @@ def test_a_server_that_hangs_does_not_hold_up_who_leaves(
         with found.ahead(STEPS):
             found.open(0)
 
-    with interrupted(0.5), pytest.raises(KeyboardInterrupt):
+    with interrupted(lambda: hub.spoiled.get("hang", 0) > 0), pytest.raises(KeyboardInterrupt):
         work()
     assert found._store.lease.claims.using == frozenset()
     assert found._store.lease.claims.fetching == {}
@@ -387,6 +401,30 @@ def test_a_full_disk_is_made_room_on_and_tried_again(
     assert found._store.lease.claims.fetching == {}
 
 
+def test_a_disk_that_is_full_for_a_name_does_not_cost_the_bytes(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    found = series(hub, tmp_path)
+    publish = found._store.publish
+    left = [3]
+
+    def full(*arguments: object) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise WriteError(errno.ENOSPC, "no space left")
+        publish(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(found._store, "publish", full)
+    fetch = found.open(0).fetch
+    assert fetch is not None
+    assert fetch.received_bytes == size
+    assert len(downloads(hub)) == 3
+    left[0] = 100
+    with pytest.raises(WriteError, match="no space left"):
+        found.open(2)
+    assert found._store.lease.claims.fetching == {}
+
+
 def refuse_to_write(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Let the next files find the disk full."""
     left = [times]
@@ -411,6 +449,115 @@ def test_damaged_blobs_are_fetched_anew(hub: HubServer, folder: Path, tmp_path: 
     assert series(hub, tmp_path).open(0).weights_sha256 == first.weights_sha256
     assert len(downloads(hub)) == 3 + 2
     assert (tmp_path / "checkpoints/partial" / f"{paths[0].name}.wrong").read_bytes() == b"torn"
+
+
+def test_a_blob_that_the_system_does_not_open_is_not_damaged(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = series(hub, tmp_path)
+    first = found.open(0)
+    before = {path: path.stat().st_ino for path in (tmp_path / "checkpoints/blobs").iterdir()}
+    fetched = len(hub.requests)
+
+    for refused in (found.file(0, "config.json").name, first.files[0].path.name):
+
+        def opened(path: Path, refused: str = refused) -> File:
+            if path.name == refused:
+                raise ReadError(errno.EMFILE, f"cannot open {path}: Too many open files")
+            return File(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fetching, "File", opened)
+            with pytest.raises(ReadError, match="Too many open files"):
+                found.open(0)
+    assert found.open(0).step == 0
+    assert {path: path.stat().st_ino for path in before} == before
+    assert len(hub.requests) == fetched
+
+
+def test_a_good_file_that_the_user_put_there_is_read_where_the_hubs_copy_is_damaged(
+    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    huggingface_hub.snapshot_download(REPO, revision="step0", cache_dir=tmp_path, endpoint=hub.url)
+    found = series(hub, tmp_path)
+    file = found.survey([0])[0].files[0]
+    copy = tmp_path / "models--EleutherAI--pythia-14m/blobs" / str(file.sha256)
+    rotten = bytearray(copy.read_bytes())
+    rotten[-1] ^= 1
+    copy.write_bytes(rotten)
+    blob = found._store.places.blob(str(file.sha256))
+    blob.parent.mkdir(parents=True)
+    shutil.copy(folder / "step0" / file.path, blob)
+    before = blob.stat()
+    fetched = len(downloads(hub))
+    assert found.open(0).files[0].path == blob
+    assert os.path.samestat(blob.stat(), before)
+    assert len(downloads(hub)) == fetched
+    blob.write_bytes(rotten)
+    with pytest.raises(ChecksumError, match=r"put there by somebody.*remove it, and it is"):
+        series(hub, tmp_path).open(0)
+    assert blob.read_bytes() == rotten
+    assert found._store.lease.claims.using <= {str(file.sha256)}
+    blob.unlink()
+    assert series(hub, tmp_path).open(0).step == 0
+
+
+def test_a_blob_that_another_process_has_mended_stays(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = series(hub, tmp_path).open(0).files[0].path
+    rotten = bytearray(path.read_bytes())
+    rotten[-1] ^= 1
+    path.write_bytes(rotten)
+    first, second = series(hub, tmp_path), series(hub, tmp_path)
+    quarantine = first._store.quarantine
+    mended: list[os.stat_result] = []
+
+    def slower(digest: str, damaged: File) -> None:
+        second.open(0).close()
+        mended.append(path.stat())
+        quarantine(digest, damaged)
+
+    monkeypatch.setattr(first._store, "quarantine", slower)
+    fetched = len(downloads(hub))
+    assert first.open(0).step == 0
+    assert os.path.samestat(path.stat(), mended[0])
+    assert len(downloads(hub)) == fetched + 1
+
+
+@pytest.mark.parametrize("checkpoints", [1, 2])
+def test_a_damaged_blob_is_fetched_anew_within_the_budget(
+    hub: HubServer, folder: Path, tmp_path: Path, size: int, checkpoints: int
+) -> None:
+    first = series(hub, tmp_path, checkpoints * size).open(0)
+    path = first.files[0].path
+    first.close()
+    rotten = bytearray(path.read_bytes())
+    rotten[-1] ^= 1
+    path.write_bytes(rotten)
+    again = series(hub, tmp_path, checkpoints * size).open(0)
+    assert again.weights_sha256 == first.weights_sha256
+    assert stored(tmp_path) <= checkpoints * size
+    wrong = tmp_path / "checkpoints/partial" / f"{path.name}.wrong"
+    assert wrong.exists() == (checkpoints == 2)
+
+
+@pytest.mark.parametrize("checkpoints", [1, 3])
+def test_wrong_bytes_are_kept_where_there_is_room(
+    hub: HubServer, tmp_path: Path, size: int, checkpoints: int
+) -> None:
+    hub.corrupt("00001-of")
+    found = series(hub, tmp_path, checkpoints * size)
+    checkpoint = found.open(0)
+    assert stored(tmp_path) <= checkpoints * size
+    assert len(list(tmp_path.rglob("*.wrong"))) == (checkpoints == 3)
+    checkpoint.close()
+    hub.corrupt("00002-of", times=2)
+    with pytest.raises(ChecksumError) as caught:
+        found.open(2)
+    assert ("no room to keep them" in str(caught.value)) == (checkpoints == 1)
+    assert stored(tmp_path) <= checkpoints * size
 
 
 def test_a_small_file_that_is_wrong(hub: HubServer, tmp_path: Path) -> None:

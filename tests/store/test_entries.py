@@ -1,12 +1,14 @@
 """What a store holds, told and removed: see also tests/cli/test_cache.py."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from pythia_fast.errors import WriteError
 from pythia_fast.hub.files import HubFile
-from pythia_fast.store import CheckpointStore
+from pythia_fast.store import CheckpointStore, Hold, Waiting
 from pythia_fast.store.entries import Use, entries, prune
 
 REPO, OTHER = "owner/name", "owner/other"
@@ -22,7 +24,8 @@ def of(tmp_path: Path) -> CheckpointStore:
     files = (HubFile("model.bin", 10, SHARED, "a" * 40), HubFile("config.json", 3, None, CONFIG))
     of.listings.keep_files(REPO, COMMIT, files)
     of.listings.keep_files(REPO, LATER, files)
-    of.listings.keep_branches(REPO, {"step8": LATER, "main": COMMIT}, endpoint="http://x")
+    branches = {"main": LATER, "step8": LATER, "step9-old": LATER, "other": COMMIT}
+    of.listings.keep_branches(REPO, branches, endpoint="http://x")
     of.put(REPO, COMMIT, files[0], b"0" * 10)
     of.put(REPO, COMMIT, files[1], b"{} ")
     of.put(OTHER, COMMIT, HubFile("model.bin", 20, OWN), b"1" * 20)
@@ -49,11 +52,16 @@ def test_entries(of: CheckpointStore) -> None:
         HALF: "partial",
         WRONG: "quarantine",
     }
-    hold = CheckpointStore(of.places.root).hold(OWN)
+    hold = taken(of)
     users = {each.digest: each.in_use_by for each in entries(of) if each.in_use_by}
     assert list(users) == [OWN]
     assert users[OWN][0].startswith(f"{os.getpid()} at ")
-    assert hold is not None
+    hold.close()
+
+
+def taken(of: CheckpointStore) -> Hold:
+    """Another store of the same folder uses a file."""
+    return CheckpointStore(of.places.root).claim([HubFile("x", 20, OWN)], Waiting()).hold
 
 
 def left(of: CheckpointStore) -> set[str]:
@@ -62,8 +70,7 @@ def left(of: CheckpointStore) -> set[str]:
 
 def test_prune(of: CheckpointStore, tmp_path: Path) -> None:
     everything = left(of)
-    hold = CheckpointStore(of.places.root).hold(OWN)
-    assert hold is not None
+    hold = taken(of)
     planned = prune(of, dry_run=True)
     assert {each.digest for each in planned} == {SHARED, HALF, WRONG}
     assert left(of) == everything
@@ -82,15 +89,45 @@ def test_prune(of: CheckpointStore, tmp_path: Path) -> None:
     assert not list(of.places.origins.iterdir())
 
 
+def test_prune_leaves_what_a_living_process_writes(of: CheckpointStore) -> None:
+    living = of.scratch(f"git-{CONFIG}")  # small files are in no lease
+    dead = living.with_name(living.name.replace(f".{os.getpid()}-", ".4194305-"))
+    for path in (living, dead):
+        path.touch()
+        path.with_name(f"{path.name}.done").touch()
+    prune(of)
+    left = {path.name for path in of.places.partials.iterdir()}
+    assert left == {living.name, f"{living.name}.done"}
+
+
+def test_prune_goes_on_where_one_cannot_be_removed(
+    of: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name == SHARED:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(WriteError, match=f"{SHARED}: Operation not permitted"):
+        prune(of)
+    assert left(of) == {SHARED, THEIRS, f"git-{CONFIG}"}
+
+
 def test_prune_one_model(of: CheckpointStore) -> None:
     assert [each.digest for each in prune(of, repo=OTHER)] == [OWN]
     assert SHARED in left(of)
 
 
 def test_prune_until_little_enough_is_left(of: CheckpointStore) -> None:
-    used = sum(each.nbytes for each in entries(of) if each.digest != f"git-{CONFIG}")
-    assert [each.digest for each in prune(of, keep_bytes=used - 1)] == [SHARED]
+    sizes = {each.digest: each.nbytes for each in entries(of) if each.digest != f"git-{CONFIG}"}
+    used = sum(sizes.values())
     assert prune(of, keep_bytes=used) == []
+    removed = prune(of, keep_bytes=used - sizes[WRONG] - 1)
+    assert [each.digest for each in removed] == [WRONG, SHARED]
+    assert prune(of, keep_bytes=used - sizes[WRONG] - sizes[SHARED]) == []
 
 
 def test_listings_that_are_torn_or_not_ours(of: CheckpointStore) -> None:

@@ -1,19 +1,22 @@
 """Who uses what: what processes tell each other, and when one has ended."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pythia_fast.errors import ReadError
 from pythia_fast.store import leases
 from pythia_fast.store.identity import Identity
 from pythia_fast.store.leases import Lease
 
+Until = Callable[[Callable[[], bool]], None]
 BLOB = "a" * 64
 OTHER = "b" * 64
 
@@ -56,7 +59,10 @@ def test_others_see_what_is_used_and_fetched(tmp_path: Path) -> None:
     theirs.use(BLOB)
     theirs.use(BLOB)
     theirs.fetch({OTHER: 7})
-    theirs.wait_for(9)
+    theirs.wait_for(9, "one")
+    theirs.wait_for(4, "another")
+    assert ours.others()[0].waiting_bytes == 13
+    theirs.wait_for(0, "another")
     (claims,) = ours.others()
     assert (claims.using, claims.fetching, claims.waiting_bytes) == ({BLOB}, {OTHER: 7}, 9)
     assert claims.identity == Identity.of_this_process()
@@ -64,7 +70,7 @@ def test_others_see_what_is_used_and_fetched(tmp_path: Path) -> None:
     assert ours.others()[0].using == {BLOB}  # it was in use twice
     theirs.drop(BLOB)
     theirs.fetched(OTHER)
-    theirs.wait_for(0)
+    theirs.wait_for(0, "one")
     assert ours.others() == []
     assert list(tmp_path.iterdir()) == []  # who uses nothing leaves nothing
 
@@ -117,7 +123,7 @@ def test_one_of_another_machine_has_ended_after_long_silence(
 
 
 def test_it_shows_itself_as_long_as_it_holds_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
     lease = Lease(tmp_path)
@@ -125,12 +131,10 @@ def test_it_shows_itself_as_long_as_it_holds_anything(
     (record,) = tmp_path.iterdir()
     first = json.loads(record.read_bytes())["beats"]
     record.unlink()  # somebody took it for ended: it is not
-    while not record.exists():
-        pass
+    until(record.exists)
     assert json.loads(record.read_bytes())["beats"] > first
     lease.drop_later((BLOB,), lease.holder)  # as a garbage collector may, anywhere
-    while record.exists():
-        pass
+    until(lambda: not record.exists())
 
 
 def test_what_is_no_lease_counts_for_nothing(tmp_path: Path) -> None:
@@ -147,18 +151,53 @@ def test_what_is_no_lease_counts_for_nothing(tmp_path: Path) -> None:
         assert ours.others() == []
 
 
+def test_one_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = Lease(tmp_path), Lease(tmp_path)
+    theirs.use(BLOB)
+    (record,) = tmp_path.iterdir()
+    content = record.read_bytes()
+    record.unlink()
+    record.mkdir()  # even root cannot read this
+    with pytest.raises(ReadError, match=r"cannot read .*json: Is a directory; .* nothing may be"):
+        ours.others()
+    record.rmdir()
+    record.write_bytes(content)
+    assert ours.others()[0].using == {BLOB}
+    answers = iter([OSError(errno.ESTALE, "Stale file handle"), content])
+
+    def stale(_: Path) -> bytes:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", stale)
+        assert ours.others()[0].using == {BLOB}
+    (tmp_path / "file").touch()
+    with pytest.raises(ReadError, match="Not a directory"):
+        Lease(tmp_path / "file").others()
+
+
+FORK = """
+import os, sys, pathlib, threading
+from pythia_fast.store import leases
+lease = leases.Lease(pathlib.Path(sys.argv[1]))
+leases.threading.Thread.start = lambda self: None  # Python warns of forks beside threads
+lease.use("a" * 64)
+before = lease.holder
+child = os.fork()
+if child == 0:
+    print(not lease.claims.using and lease.holder != before, flush=True)
+    sys.exit()  # with all that a process does at its end
+print(os.waitpid(child, 0)[1], len(list(pathlib.Path(sys.argv[1]).iterdir())))
+"""
+
+
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
-    lease = Lease(tmp_path)
-    lease.use(BLOB)
-    before = lease.holder
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:  # nothing of pytest may run here
-        empty = not lease.claims.using and lease.holder != before
-        os.write(writer, b"1" if empty else b"0")
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as answer:
-        assert answer.read() == b"1"
-    assert Lease(tmp_path).others()[0].using == {BLOB}
+    command = [sys.executable, "-W", "error", "-c", FORK, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (found.stdout, found.stderr) == ("True\n0 1\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -14,12 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.core import File
-from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.errors import ArgumentError, ReadError, WriteError
 from pythia_fast.hub.files import HubFile
-from pythia_fast.store import CheckpointStore, Hold, Stopped, Waiting, evicting, room, store
+from pythia_fast.store import (
+    CheckpointStore,
+    Claim,
+    Hold,
+    Stopped,
+    Waiting,
+    evicting,
+    leases,
+    room,
+    store,
+)
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.leases import Lease
 
+Until = Callable[[Callable[[], bool]], None]
 SIZE = 1000
 REPO, COMMIT = "owner/name", "c" * 40
 
@@ -102,14 +113,13 @@ def test_what_is_held_stays_until_it_is_closed_or_forgotten(tmp_path: Path) -> N
 
 def test_one_that_is_held_twice(tmp_path: Path) -> None:
     of = CheckpointStore(tmp_path, budget_bytes=SIZE)
-    first, second = fetch(of, file_of(1)), of.hold(str(file_of(1).sha256))
-    assert second is not None
+    first, second = fetch(of, file_of(1)), fetch(of, file_of(1))
     first.close()
     with pytest.raises(ArgumentError, match="no room"):
         fetch(of, file_of(2))
     second.close()
     fetch(of, file_of(2))
-    assert of.hold(str(file_of(1).sha256)) is None
+    assert not of.has(file_of(1))
 
 
 def test_what_somebody_put_there_is_never_evicted(tmp_path: Path) -> None:
@@ -181,13 +191,22 @@ def test_who_waits_long_says_so(
     hold = fetch(first, file_of(1))
     asked: list[None] = []
     waiting = Waiting(stopped=lambda: len(asked) > 9 or asked.append(None) is not None)
+    written: list[Path] = []
+    write = leases.write_record
+
+    def count(path: Path, content: object) -> None:
+        written.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(leases, "write_record", count)
     with pytest.raises(Stopped):
         second.claim([file_of(2)], waiting)
     assert caplog.text.count("waits for room") == 1
+    assert len(written) == 1, "a lease is not written at every look"
     hold.close()
 
 
-def test_files_of_a_checkpoint_come_together_or_wait_together(tmp_path: Path) -> None:
+def test_files_of_a_checkpoint_come_together_or_wait_together(tmp_path: Path, until: Until) -> None:
     """Two that each held half of what they need would wait for each other for ever."""
     first, second = (CheckpointStore(tmp_path, budget_bytes=2 * SIZE) for _ in range(2))
     one = first.claim([file_of(1), file_of(2)], Waiting())
@@ -203,8 +222,7 @@ def test_files_of_a_checkpoint_come_together_or_wait_together(tmp_path: Path) ->
 
     thread = threading.Thread(target=claim)
     thread.start()
-    while not any(each.waiting_bytes == 2 * SIZE for each in first.lease.others()):
-        pass
+    until(lambda: any(each.waiting_bytes == 2 * SIZE for each in first.lease.others()))
     assert not any(each.fetching for each in first.lease.others())
     stop.set()
     thread.join()
@@ -215,29 +233,38 @@ def test_files_of_a_checkpoint_come_together_or_wait_together(tmp_path: Path) ->
 
 def test_who_waits_for_nothing_urgent_lets_others_first(tmp_path: Path) -> None:
     first, second = (CheckpointStore(tmp_path, budget_bytes=2 * SIZE) for _ in range(2))
-    second.lease.wait_for(2 * SIZE)
-    asked: list[None] = []
+    for of in (first, second):  # another process, or another thread
+        asked: list[None] = []
 
-    def stopped() -> bool:
-        asked.append(None)
-        return len(asked) > 20
+        def stopped(asked: list[None] = asked) -> bool:
+            asked.append(None)
+            return len(asked) > 20
 
-    with pytest.raises(Stopped):
-        first.claim([file_of(1)], Waiting(stopped=stopped, urgent=lambda: False))
-    assert first.claim([file_of(1)], Waiting()).missing
+        of.lease.wait_for(2 * SIZE, "somebody")
+        with pytest.raises(Stopped):
+            first.claim([file_of(1)], Waiting(stopped=stopped, urgent=lambda: False))
+        claim = first.claim([file_of(1)], Waiting())
+        first.give_up(claim.missing)
+        claim.hold.close()
+        of.lease.wait_for(0, "somebody")
+    assert first.claim([file_of(1)], Waiting(urgent=lambda: False)).missing
 
 
-def test_another_that_fetches_the_same_is_waited_for(tmp_path: Path) -> None:
+def test_another_that_fetches_the_same_is_waited_for(tmp_path: Path, until: Until) -> None:
     first, second = CheckpointStore(tmp_path), CheckpointStore(tmp_path)
     first.claim([file_of(1)], Waiting())
-    found: list[store.Claim] = []
+    found: list[Claim] = []
+    looks: list[None] = []
+    waiting = Waiting(stopped=lambda: looks.append(None) is not None)
     thread = threading.Thread(
-        target=lambda: found.append(second.claim([file_of(1)], Waiting())), daemon=True
+        target=lambda: found.append(second.claim([file_of(1)], waiting)), daemon=True
     )
     thread.start()
+    until(lambda: len(looks) > 5)
+    assert not found
     first.places.partial(str(file_of(1).sha256)).write_bytes(content(1))
     first.publish(REPO, COMMIT, file_of(1))
-    thread.join()
+    thread.join(60)
     assert set(found[0].here) == digests(1)
     assert not found[0].missing
 
@@ -284,17 +311,47 @@ def test_what_is_taken_while_it_is_evicted_is_given_back(
     assert blobs(first) == {digest}
     second.lease.drop(digest)
     for after in (False, True):
-        holds: list[Hold | None] = []
-        take = partial(lambda to: to.append(second.hold(digest)), holds)
+        found: list[Claim] = []
+        take = partial(lambda to: to.append(second.claim([file_of(1)], Waiting())), found)
         around_the_leases(monkeypatch, take, after=after)
         evicting.evict(first.places, first.lease, candidate)
-        assert holds[0] is not None
+        assert found[0].here == (digest,)
         assert names(first.places.blobs) == {digest}
         assert first.places.origin(digest).exists()
-        holds[0].close()
+        found[0].hold.close()
     assert evicting.evict(first.places, first.lease, candidate) == SIZE
     assert evicting.evict(first.places, first.lease, candidate) == 0
     assert names(first.places.blobs) == set()
+
+
+def test_nothing_is_evicted_where_it_cannot_be_seen_who_uses_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = CheckpointStore(tmp_path, budget_bytes=SIZE)
+    fetch(of, file_of(1)).close()
+    candidate = evicting.Candidate("blob", str(file_of(1).sha256), SIZE)
+    unreadable = of.places.leases / "1-ab.json"
+
+    def hide() -> None:
+        unreadable.mkdir()
+
+    around_the_leases(monkeypatch, hide)
+    with pytest.raises(ReadError, match=r"1-ab\.json"):
+        evicting.evict(of.places, of.lease, candidate)
+    assert names(of.places.blobs) == digests(1)
+    with pytest.raises(ReadError, match="nothing may be removed"):
+        of.claim([file_of(2)], Waiting())
+    assert names(of.places.blobs) == digests(1)
+    assert of.lease.claims.using == frozenset()
+    unreadable.rmdir()
+
+    def refused(path: Path) -> list[Path]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refused)
+        with pytest.raises(ReadError, match=r"cannot list .*blobs: Too many open files"):
+            evicting.restore(of.places, str(file_of(3).sha256))
 
 
 def test_a_partial_file_that_is_taken_while_it_is_evicted(
@@ -327,6 +384,70 @@ def test_a_blob_whose_eviction_was_killed_has_its_name_again(tmp_path: Path) -> 
     assert not evicted.exists()
 
 
+def test_what_cannot_be_removed_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = CheckpointStore(tmp_path, budget_bytes=3 * SIZE)
+    for number in (1, 2, 3):
+        fetch(of, file_of(number)).close()
+        os.utime(of.places.origin(str(file_of(number).sha256)), (number, number))
+    kept = digests(1)
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name in kept:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    fetch(of, file_of(4)).close()
+    assert blobs(of) == digests(1, 3, 4)
+    kept |= digests(3, 4)
+    with pytest.raises(WriteError, match="Operation not permitted"):
+        of.claim([file_of(5)], Waiting())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_blob_published_while_its_origin_goes_is_still_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    first, second = CheckpointStore(tmp_path), CheckpointStore(tmp_path)
+    fetch(first, file_of(1)).close()
+    digest = str(file_of(1).sha256)
+    unlink = Path.unlink
+
+    def publishing(path: Path, missing_ok: bool = False) -> None:
+        if when == "after":
+            unlink(path, missing_ok)
+        if path == first.places.origin(digest):
+            monkeypatch.setattr(Path, "unlink", unlink)
+            fetch(second, file_of(1)).close()
+        if when == "before":
+            unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", publishing)
+    evicting.evict(first.places, first.lease, evicting.Candidate("blob", digest, SIZE))
+    assert blobs(first) == {digest}
+    origin = json.loads(first.places.origin(digest).read_bytes())
+    assert origin["path"] == file_of(1).path
+
+
+def test_damaged_files_go_first_and_even_where_the_right_ones_are_used(tmp_path: Path) -> None:
+    of = CheckpointStore(tmp_path, budget_bytes=4 * 4096)
+    for number in (1, 2):
+        hold = fetch(of, file_of(number, 4096))
+        of.places.quarantine(hold.digests[0]).write_bytes(bytes(4096))
+        if number == 1:
+            hold.close()
+    fetch(of, file_of(3, 4096))
+    assert names(of.places.blobs) == {file_of(number, 4096).sha256 for number in (1, 2, 3)}
+    assert len(names(of.places.partials)) == 1
+    assert of.room.has_spare()
+    claim = of.claim([file_of(4, 4096)], Waiting())
+    assert names(of.places.partials) == set()
+    of.places.quarantine(claim.missing[0]).write_bytes(bytes(4096))
+    assert not of.room.has_spare()
+    assert of.room.make(1) == 4096
+
+
 def test_partial_files_of_nobody_go_after_blobs_and_those_of_somebody_stay(tmp_path: Path) -> None:
     of, other = CheckpointStore(tmp_path, budget_bytes=20_000), CheckpointStore(tmp_path)
     fetch(of, file_of(1)).close()
@@ -353,8 +474,9 @@ def test_a_file_that_is_changed_is_hashed_again(tmp_path: Path) -> None:
     assert not of.verify(digest, File(path))
     with pytest.raises(Stopped):
         of.verify(digest, File(path), stopped=lambda: True)
-    of.quarantine(digest)
-    of.quarantine(digest)
+    damaged = File(path)
+    of.quarantine(digest, damaged)
+    of.quarantine(digest, damaged)
     assert of.places.quarantine(digest).read_bytes() == b"x" * SIZE
     small = HubFile("config.json", 3, None, "d800886d9c86731ae5c4a62b0b77c437015e00d2")
     path = of.put(REPO, COMMIT, small, b"123")

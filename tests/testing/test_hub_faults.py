@@ -1,5 +1,6 @@
 """Limits and spoiled answers of the test's Hub, seen by plain clients and by huggingface_hub."""
 
+import contextlib
 import http.client
 import json
 import threading
@@ -194,13 +195,15 @@ def test_lots_are_the_same_for_the_same_seed_and_number() -> None:
         ("GET", True, {*KINDS} - {"truncate"}),
         ("GET", False, {"fail", "hang", "truncate"}),
         ("HEAD", True, {"fail", "hang"}),
+        ("redirect", True, {"fail", "hang"}),
     ],
 )
 def test_lots_are_kinds_that_can_befall_the_answer(
     method: str, file: bool, kinds: set[str]
 ) -> None:
     disturbance = Disturbance(0.1, 3)
-    drawn = [disturbance.draw(method, file=file) for _ in range(5000)]
+    redirect = method == "redirect"
+    drawn = [disturbance.draw(method, file=file, redirect=redirect) for _ in range(5000)]
     faults = [fault for fault in drawn if fault is not None]
     assert {fault.kind for fault in faults} == kinds
     assert 400 < len(faults) < 600
@@ -225,6 +228,25 @@ def test_disturbed_answers(hub: HubServer) -> None:
     for wrong in ({"rate": 1.5}, {"rate": 0.5, "kinds": ("nonsense",)}):
         with pytest.raises(ArgumentError):
             hub.disturb(**wrong)
+
+
+@pytest.mark.parametrize("redirect", [False, True])
+def test_as_many_answers_are_spoiled_as_was_asked_for(folder: Path, redirect: bool) -> None:
+    with HubServer({"me/tiny": {"main": folder}}, redirect=redirect) as hub:
+        hub.disturb(0.25, seed=1, hang_s=0.001, slow_bytes_per_s=1e9)
+        for _ in range(400):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                read(weights(hub))
+        asked = len(hub.requests) + hub.spoiled["hang"]  # which are not answered
+        assert 0.2 < sum(hub.spoiled.values()) / asked < 0.3
+        assert hub.spoiled.keys() == {*KINDS} - {"truncate", "ignore_range"}
+
+
+@pytest.mark.parametrize("status", [520, 599])
+def test_a_status_that_is_in_no_standard(hub: HubServer, status: int) -> None:
+    hub.fail("refs", status=status)
+    assert refused(f"{hub.url}/api/models/me/tiny/refs")[0] == status
+    assert read(weights(hub)) == CONTENT
 
 
 def test_huggingface_hub_tells_of_a_failure(hub: HubServer) -> None:

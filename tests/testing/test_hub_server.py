@@ -84,6 +84,28 @@ def test_what_is_not_there(api: HfApi, tmp_path: Path) -> None:
     assert not api.file_exists("me/tiny", "nothing")
 
 
+@pytest.mark.parametrize("branch", ["dev/x", "refs/pr/1", "a b%2F"])
+@pytest.mark.parametrize("repo", ["me/tiny", "gpt2", "datasets/me/tiny", "datasets/squad"])
+def test_names_with_slashes_and_without_an_owner(
+    folder: Path, tmp_path: Path, repo: str, branch: str
+) -> None:
+    kind, name = (
+        ("dataset", repo.removeprefix("datasets/")) if "datasets/" in repo else ("model", repo)
+    )
+    with HubServer({repo: {branch: folder}}) as hub:
+        api = HfApi(endpoint=hub.url)
+        assert [each.name for each in api.list_repo_refs(name, repo_type=kind).branches] == [branch]
+        tree = api.list_repo_tree(name, "deep", revision=branch, repo_type=kind, recursive=True)
+        assert "deep/er/x.txt" in [entry.path for entry in tree]
+        paths = api.get_paths_info(name, ["model.safetensors"], revision=branch, repo_type=kind)
+        assert [entry.path for entry in paths] == ["model.safetensors"]
+        assert api.repo_info(name, revision=branch, repo_type=kind).sha is not None
+        found = api.hf_hub_download(
+            name, "deep/er/x.txt", revision=branch, repo_type=kind, cache_dir=tmp_path / "cache"
+        )
+        assert Path(found).read_text() == "x"
+
+
 def test_an_old_commit_stays_when_its_branch_moves(
     hub: HubServer, api: HfApi, folder: Path, tmp_path: Path
 ) -> None:

@@ -86,3 +86,8 @@ def _require(folder: Path, shards: Shards, names: Collection[str]) -> None:
             f"{folder} lacks {len(missing)} of the {len(wanted)} files of its {shards.ranks} "
             f"model-parallel ranks: {', '.join(missing[:_NAMED_AT_MOST])}{more}"
         )
+
+
+def final_norm_name(layers: int) -> re.Pattern[str]:
+    """The files of nothing but the last LayerNorm, of a model of `layers`."""
+    return re.compile(rf"layer_{layers + 3:02}-model_\d{{2,5}}-model_states\.pt", re.ASCII)
