@@ -250,7 +250,7 @@ def test_the_model_is_busy(
     times = result.times.to_pandas()
     first, later = times.iloc[0], times.iloc[1:]
     comparison.note(
-        f"a sweep of {len(SOME_STEPS)} checkpoints, {SEQUENCES} x {TOKENS - 1} tokens each, float32",
+        f"{len(SOME_STEPS)} checkpoints, {SEQUENCES} x {TOKENS - 1} tokens each, float32",
         {
             "compute_s": times["compute_s"].sum(),
             "wait_for_the_first_s": first["wait_s"],

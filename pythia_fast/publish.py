@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import IO
 
 from pythia_fast.errors import PythiaFastError, WriteError
+from pythia_fast.identity import is_dead, mark
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+_RANDOM_BYTES = 4  # in the name of a partial
+
+
+class TakenError(Exception):
+    """Somebody else was first. Not an error of the package: it never leaves it."""
 
 
 @contextlib.contextmanager
@@ -43,9 +49,9 @@ def published(path: Path) -> Iterator[IO[bytes]]:
 def published_folder(path: Path) -> Iterator[Path]:
     """A new folder to be filled, which gets the name `path` at the end, unless something fails.
 
-    If somebody was first and there is a folder with something in it, that one stays and the new one
-    goes. What kills have left of earlier ones goes too. WriteError where the system refuses; what
-    is written inside is to be flushed by whoever writes it.
+    TakenError if somebody was first and there is a folder with something in it: that one stays and
+    the new one goes. What kills have left of earlier ones goes too. WriteError where the system
+    refuses; what is written inside is to be flushed by whoever writes it.
     """
     remove_partials(path)
     partial = partial_of(path)
@@ -58,6 +64,7 @@ def published_folder(path: Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            raise TakenError(str(path)) from error
         sync_folder(path.parent)
     except PythiaFastError:
         raise
@@ -68,8 +75,18 @@ def published_folder(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """A new name for what is to become `path`; it says which process writes it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    """A new name for what is to become `path`; it says which process, of where, writes it."""
+    writer = f"{os.getpid()}-{mark()}{secrets.token_hex(_RANDOM_BYTES)}"
+    return path.with_name(f".{path.name}.{writer}.partial")
+
+
+def left_by_the_dead(partial: Path) -> bool:
+    """Whether whoever wrote a `partial_of` something is known to have ended.
+
+    A process of another machine, or of another container on this one, is not.
+    """
+    writer = re.search(r"\.(\d+)-([0-9a-f]+)\.partial$", partial.name)
+    return writer is None or is_dead(int(writer[1]), writer[2][: -2 * _RANDOM_BYTES])
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
@@ -82,7 +99,7 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         raise WriteError(
             errno.ENOSPC,
             f"{folder} has {free_bytes / 1e6:,.0f} MB free, but {needed_bytes / 1e6:,.0f} MB are "
-            "to be written: free some room, take fewer rows, or write elsewhere",
+            "to be written: free some room, take less of it, or write elsewhere",
         )
 
 
@@ -137,18 +154,13 @@ def remove_partials(path: Path) -> None:
 
 
 def remove_partials_in(folder: Path) -> None:
-    """The same for all files of a folder, but not of those below it.
-
-    A process of another machine looks like a killed one: where it may write here too, it must be
-    ready to write again.
-    """
+    """The same for all files of a folder, but not of those below it."""
     _remove_dead(folder.glob(".*.partial"))
 
 
 def _remove_dead(partials: Iterable[Path]) -> None:
     for partial in partials:
-        writer = re.search(r"\.(\d+)-[0-9a-f]+\.partial$", partial.name)
-        if writer is None or not Path("/proc", writer[1]).exists():
+        if left_by_the_dead(partial):
             if partial.is_dir() and not partial.is_symlink():
                 shutil.rmtree(partial, ignore_errors=True)
             else:

@@ -20,6 +20,8 @@ SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cpp", ".h
 ROOMS = (
     "errors",
     "quantities",
+    "futures",
+    "identity",
     "publish",
     "_core",
     "core",

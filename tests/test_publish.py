@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pythia_fast import identity
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.publish import partial_of, published_folder, remove_partials
+from pythia_fast.publish import TakenError, partial_of, published_folder, remove_partials
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -32,10 +33,14 @@ def test_it_does_not_if_something_fails(tmp_path: Path, kind: type[BaseException
 
 
 def test_whoever_was_first_stays(tmp_path: Path) -> None:
-    with published_folder(tmp_path / "x") as folder:
-        (folder / "late").touch()
-        (tmp_path / "x").mkdir()
-        (tmp_path / "x" / "early").touch()
+    def fill() -> None:
+        with published_folder(tmp_path / "x") as folder:
+            (folder / "late").touch()
+            (tmp_path / "x").mkdir()
+            (tmp_path / "x" / "early").touch()
+
+    with pytest.raises(TakenError):
+        fill()
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["early"]
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -55,25 +60,48 @@ def test_what_is_no_folder_is_not_replaced(tmp_path: Path, what: str) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+DEAD = 4_194_304  # Linux gives no number as high
+
+
 def test_leftovers_of_the_dead_go_and_of_the_living_stay(tmp_path: Path) -> None:
-    dead = 4_194_304  # Linux gives no number as high
-    assert not Path("/proc", str(dead)).exists()
-    for name in (
-        f".x.{dead}-00ff.partial",
-        f".x.{os.getpid()}-00ff.partial",
-        f".y.{dead}-0.partial",
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "half").touch()
-    (tmp_path / f".x.{dead}-01.partial").write_text("a file")
+    assert not Path("/proc", str(DEAD)).exists()
+    writer = f"{DEAD}-{identity.mark()}"
+    living = partial_of(tmp_path / "x")
+    for path in (living, tmp_path / f".x.{writer}00000000.partial"):
+        path.mkdir()
+        (path / "half").touch()
+    (tmp_path / f".y.{writer}00000000.partial").mkdir()
+    (tmp_path / f".x.{writer}00000001.partial").write_text("a file")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "content").touch()
-    (tmp_path / f".x.{dead}-02.partial").symlink_to(tmp_path / "kept")
+    (tmp_path / f".x.{writer}00000002.partial").symlink_to(tmp_path / "kept")
     remove_partials(tmp_path / "x")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f".x.{os.getpid()}-00ff.partial",
-        f".y.{dead}-0.partial",
-        "kept",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [living.name, f".y.{writer}00000000.partial", "kept"]
+    )
     assert (tmp_path / "kept" / "content").exists()
-    assert partial_of(tmp_path / "x").parent == tmp_path
+    assert living.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "dead"),
+    [
+        ({"_namespace": "pid:[1]"}, False),  # another container on this machine
+        ({"_machine": "0" * 8, "_boot": "another"}, False),  # another machine
+        ({"_machine": "0" * 8}, True),  # this one, under another name
+        ({"_boot": "another"}, True),  # this one, before it was started again
+        ({}, True),
+    ],
+)
+def test_only_what_is_known_to_be_dead_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: dict[str, str], dead: bool
+) -> None:
+    """The number of a process means nothing elsewhere."""
+    with monkeypatch.context() as patch:
+        for name, value in elsewhere.items():
+            patch.setattr(identity, name, lambda value=value: value)
+        patch.setattr(os, "getpid", lambda: DEAD)
+        partial = partial_of(tmp_path / "x")
+    partial.mkdir()
+    remove_partials(tmp_path / "x")
+    assert partial.exists() != dead

@@ -77,6 +77,7 @@ class Arrival:
         self.failures = 0
         self.failing_since_s: float | None = None
         self.not_before_s = 0.0
+        self.began_s = float("inf")
         self.received_bytes = 0
         self._partial: PartialFile | None = None
         self._keeps_wrong = keeps_wrong

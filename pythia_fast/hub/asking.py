@@ -9,6 +9,7 @@ import errno
 import logging
 import random
 import re
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -43,6 +44,9 @@ _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 )
+_NETWORK_ERRORS = frozenset(
+    {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+)  # those that are no ConnectionError; the client has its own for what it reads itself
 _USED_UP = re.compile(r"\br\s*=\s*0\s*;\s*t\s*=\s*(\d+)")  # in the Hub's own RateLimit header
 
 _log = logging.getLogger("pythia_fast")
@@ -103,7 +107,9 @@ def in_our_words(
             f"{repo} is not on the Hub, or only for those who may see it: log in with "
             "`hf auth login`"
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    if isinstance(error, ssl.SSLError):
+        pass  # its number is OpenSSL's, not the system's
+    elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return WriteError(f"{where} cannot be stored: {error}")
     reason = error.__cause__ or error
     kind = OfflineError if isinstance(error, OfflineModeIsEnabled) else HubError
@@ -174,8 +180,12 @@ def may_pass(error: Exception) -> bool:
     if isinstance(error, LocalEntryNotFoundError | ValueError) and error.__cause__ is not None:
         # hf_hub_download wraps what went wrong when it asked for the file's metadata
         return isinstance(error.__cause__, Exception) and may_pass(error.__cause__)
-    cut_short = type(error) is OSError and error.errno is None  # a body with too few bytes
-    return cut_short or isinstance(error, HTTPError | TimeoutError)
+    if isinstance(error, OfflineModeIsEnabled):  # a ConnectionError too
+        return False
+    if isinstance(error, HTTPError | TimeoutError | ConnectionError | ssl.SSLError):
+        return True
+    # None: a body with too few bytes
+    return type(error) is OSError and error.errno in (None, *_NETWORK_ERRORS)
 
 
 def _ask_again(error: Exception) -> bool | float:

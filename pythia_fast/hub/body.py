@@ -19,7 +19,7 @@ SLOWEST_BYTES_PER_S = 2**12
 BUFFER_BYTES = 2**20
 """What is received before it is handed on; each body under way takes this much memory."""
 OWN_HANDS_BYTES = 2**23
-"""Smaller bodies are left to httpx: a new connection would cost more than is saved."""
+"""Bodies up to this are left to httpx: a new connection would cost more than is saved."""
 _TICK_S = 0.25
 """How soon a stop is noticed."""
 
@@ -79,13 +79,14 @@ def receive(answer: Answer, nbytes: int, take: Take, *, stopped: Callable[[], bo
     """Give the body, which must have `nbytes`, to `take` in order, a full buffer at a time.
 
     What has come is handed on before an error: TooLongError for a body that is longer, OSError
-    without errno for a shorter one, TimeoutError for one that comes too slowly, the client's own,
-    and StoppedError soon after `stopped()`. What `take` is given is its own until it returns.
+    without errno for a shorter one, TimeoutError for one that comes too slowly, the client's or the
+    connection's own, and StoppedError after `stopped()`: soon where the socket is read, with the
+    next bytes or after STALL_S where httpx is. What `take` is given is its own until it returns.
     """
     buffer = memoryview(bytearray(min(BUFFER_BYTES, nbytes)))
     pace, held = _Pace(nbytes), 0
     chunks = answer.iter_raw()
-    direct = _socket(answer) if nbytes >= OWN_HANDS_BYTES else None
+    direct = _socket(answer) if nbytes > OWN_HANDS_BYTES else None
     try:
         for chunk in chunks:
             if pace.filled + len(chunk) > nbytes:
@@ -137,8 +138,8 @@ def _socket(answer: Answer) -> socket.socket | None:
     """The connection itself, if it carries this body as it is, and nothing but it."""
     if answer.extensions.get("http_version") != b"HTTP/1.1":
         return None
-    if "content-length" not in answer.headers:
-        return None
+    if "content-length" not in answer.headers or "transfer-encoding" in answer.headers:
+        return None  # in chunks, whatever length it claims too: their sizes are among the bytes
     stream = answer.extensions.get("network_stream")
     if stream is None:
         return None

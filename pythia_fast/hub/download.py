@@ -13,8 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
-    HTTPError,
+from huggingface_hub.errors import (
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -25,14 +24,13 @@ from pythia_fast.hub.arrival import Arrival, Arrived, Piece, rest_of
 from pythia_fast.hub.asking import asked_wait_s, in_our_words, may_pass
 from pythia_fast.hub.body import StoppedError
 from pythia_fast.hub.files import HubFile
-from pythia_fast.hub.partial import present_bytes, quarantine_of, record_of
 from pythia_fast.hub.ranges import RangeReader
-
-__all__ = ["Arrived", "Downloader", "present_bytes", "quarantine_of", "record_of"]
 
 CONNECTIONS = 16
 PATIENCE_S = 1800.0
-"""A file of which no byte has come for so long is given up."""
+"""A file of which nothing has come for so long that would not come again is given up."""
+PATIENCES, SLOWEST_FILE_BYTES_PER_S = 10, 2**15
+"""In all a file has so many times the patience, and what its size takes at this rate."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 """Between attempts that fail, where the server does not say how long; doubled each time."""
 SENSELESS_ATTEMPTS = 8
@@ -48,12 +46,20 @@ class Downloader:
 
     A file whose requests fail is asked for with one request at a time until something comes, so
     that it does not hold up the others. A server that asks to be left alone is, by all of them.
+    Until anything has come of any file, `first_patience_s` takes the place of `patience_s`.
     """
 
-    def __init__(self, *, connections: int = CONNECTIONS, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        *,
+        connections: int = CONNECTIONS,
+        patience_s: float = PATIENCE_S,
+        first_patience_s: float | None = None,
+    ) -> None:
         if connections < 1:
             raise ArgumentError(f"{connections} connections: one is the least")
-        self._connections, self._patience_s = connections, patience_s
+        self._connections, self._later_patience_s = connections, patience_s
+        self._first_patience_s = patience_s if first_patience_s is None else first_patience_s
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._queue: list[Arrival] = []
@@ -73,6 +79,10 @@ class Downloader:
         """What has come over the network so far, of all files."""
         return self._received_bytes
 
+    @property
+    def _patience_s(self) -> float:
+        return self._later_patience_s if self._received_bytes else self._first_patience_s
+
     def submit(
         self,
         reader: RangeReader,
@@ -87,7 +97,8 @@ class Downloader:
         Bytes that are not what the Hub lists are put aside (`quarantine_of`), and stay there if
         `keeps_wrong` has room for them; they are fetched afresh once. The future's errors:
         ChecksumError if that is wrong too, the reader's `missing` if the file is gone, HubError if
-        no byte has come for `patience_s`, or what comes makes no sense, OfflineError, WriteError
+        nothing has come for `patience_s`, or not all of it in PATIENCES such and what its size
+        takes at SLOWEST_FILE_BYTES_PER_S, or if what comes makes no sense; OfflineError, WriteError
         (ENOSPC where the disk is full); after `close`, CancelledError. To cancel the future stops
         the file; what has come of it stays.
         """
@@ -169,6 +180,7 @@ class Downloader:
     def _begin(self, arrival: Arrival) -> None:
         with arrival.writing():
             arrival.begin()
+        arrival.began_s = time.monotonic()
         threading.Thread(
             target=self._verify, args=(arrival,), name="pythia-fast-verify", daemon=True
         ).start()
@@ -187,8 +199,10 @@ class Downloader:
                 raise StoppedError
             with arrival.writing():
                 partial.write(at, view)
+            recorded = self._record(arrival, recorded, at + len(view), len(view))
             at += len(view)
-            recorded = self._record(arrival, recorded, at, len(view))
+            if self._is_late(arrival):
+                raise TimeoutError("too slow in all")
 
         try:
             arrival.reader.stream(
@@ -197,7 +211,10 @@ class Downloader:
         except StoppedError:
             return
         except Exception as error:
-            self._put_back(arrival, piece, recorded, error, began_s)
+            if at < piece.end:
+                self._put_back(arrival, piece, recorded, error, began_s)
+            else:  # all the same it is there
+                arrival.fetched()
         else:
             with arrival.writing():
                 arrival.fetched()
@@ -205,14 +222,16 @@ class Downloader:
             partial.release()
 
     def _record(self, arrival: Arrival, begin: int, end: int, nbytes: int) -> int:
-        recorded = arrival.record(begin, end)
-        with self._lock:
+        with self._lock:  # before it is recorded: with the last of it the file is complete
             self._received_bytes += nbytes
             arrival.received_bytes += nbytes
-            if arrival.failures:
-                arrival.failures = 0
-                self._work.notify_all()
-            arrival.failing_since_s, arrival.not_before_s = None, 0.0
+        recorded = arrival.record(begin, end)
+        with self._lock:
+            if recorded > begin:  # less than that comes again
+                if arrival.failures:
+                    arrival.failures = 0
+                    self._work.notify_all()
+                arrival.failing_since_s, arrival.not_before_s = None, 0.0
             arrival.came.notify_all()
         return recorded
 
@@ -225,20 +244,27 @@ class Downloader:
         ours = in_our_words(
             error, reader.repo, what, endpoint=reader.endpoint, missing=reader.missing
         )
-        network = may_pass(error) or (
-            isinstance(error, OSError) and not isinstance(error, PythiaFastError | HTTPError)
-        )
         final = isinstance(error, _GONE) or isinstance(ours, OfflineError)
         final |= isinstance(error, PythiaFastError) and not isinstance(error, HubError)
-        rest = rest_of(piece, begin, senseless=not network)
+        rest = rest_of(piece, begin, senseless=not may_pass(error))
         if final or rest.senseless >= SENSELESS_ATTEMPTS:
+            if ours is error:
+                raise ours
             raise ours from error
         with self._lock:
             waited_s = self._postpone(arrival, asked_wait_s(error), began_s)
             arrival.pieces.appendleft(rest)
         if waited_s >= self._patience_s:
             raise type(ours)(f"{ours}; no byte has come for {waited_s:.0f} s") from error
+        if self._is_late(arrival):
+            took_s = time.monotonic() - arrival.began_s
+            raise type(ours)(f"{ours}; the file has not come in {took_s:.0f} s") from error
         _log.debug("%s: %s is asked for again: %s", reader.repo, what, error)
+
+    def _is_late(self, arrival: Arrival) -> bool:
+        """Whether a file has taken longer than any may, whatever comes of it."""
+        longest_s = PATIENCES * self._patience_s + arrival.file.size / SLOWEST_FILE_BYTES_PER_S
+        return time.monotonic() - arrival.began_s > longest_s
 
     def _postpone(self, arrival: Arrival, asked_s: float | None, began_s: float) -> float:
         """When the file has its next turn; returns how long it will then have had nothing."""

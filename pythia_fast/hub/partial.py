@@ -80,11 +80,6 @@ class PartialFile:
         """How much is there."""
         return _present(self._blocks, self.size)
 
-    @property
-    def complete(self) -> bool:
-        """Whether all of it is there."""
-        return self._blocks.find(0) < 0
-
     def frontier(self, begin: int = 0) -> int:
         """Up to which byte everything is there, as it is up to `begin`."""
         block = self._blocks.find(0, begin // BLOCK_BYTES)

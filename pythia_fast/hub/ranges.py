@@ -92,8 +92,9 @@ class RangeReader:
         """Give the bytes [begin, end) of a file to `take`, in order, as they come; tried once.
 
         What has come is handed on before an error, so that the caller can go on behind it. Errors
-        are the client's own, HubError for an answer that is not what was asked for, and
-        `body.StoppedError` soon after `stopped()`. A view is good only until `take` returns.
+        are the client's or the connection's own, HubError for an answer that is not what was asked
+        for, and `body.StoppedError` after `stopped()`, but not before the server says something, or
+        has been silent for `body.STALL_S`. A view is good only until `take` returns.
         """
         require_online(f"{self.repo}: bytes {begin} to {end - 1} of {file.path}")
         location = self._locations.get(file.path)

@@ -23,6 +23,8 @@ from pythia_fast.hub.files import HubFile
 ANSWER_S = 20.0
 """A server that sends nothing for so long is given up, and asked again."""
 MOST_PAGES = 100
+ANSWER_LIMIT_BYTES = 2**24
+"""A page of the Hub's has a thousand files, and takes a few hundred kB."""
 
 _GIT_OID = COMMIT
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -128,9 +130,12 @@ def _pages(url: str, endpoint: str) -> Iterator[Any]:
     headers = build_hf_headers(library_name=LIBRARY)
     for _ in range(MOST_PAGES):
         # a redirect elsewhere loses the token: the client sees to that
-        answer = get_session().get(url, headers=headers, timeout=ANSWER_S, follow_redirects=True)
-        hf_raise_for_status(answer)
-        yield _json(answer.content)
+        with get_session().stream(
+            "GET", url, headers=headers, timeout=ANSWER_S, follow_redirects=True
+        ) as answer:
+            hf_raise_for_status(answer)
+            content = _content(answer.iter_bytes(), url)
+        yield _json(content)
         following = _next(answer.links)
         if following is None:
             return
@@ -138,6 +143,16 @@ def _pages(url: str, endpoint: str) -> Iterator[Any]:
         if origin(url) != origin(endpoint):
             raise HubError(f"{endpoint} answers that its next page is at {url}")
     raise HubError(f"{url}: more than {MOST_PAGES} pages")
+
+
+def _content(chunks: Iterator[bytes], url: str) -> bytes:
+    """All of an answer, if it is of a size that can be."""
+    content = bytearray()
+    for chunk in chunks:
+        content += chunk
+        if len(content) > ANSWER_LIMIT_BYTES:
+            raise HubError(f"{url} answers with more than {ANSWER_LIMIT_BYTES} bytes")
+    return bytes(content)
 
 
 def _json(body: bytes) -> Any:

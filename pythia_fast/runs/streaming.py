@@ -264,7 +264,7 @@ def _awaited(
     future: "Future[Loaded | NotLoaded]", tell: Callable[[], None] | None
 ) -> Loaded | NotLoaded:
     started = time.perf_counter()
-    while not wait((future,), None if tell is None else TELL_EVERY_S).done:
+    while not wait((future,), TELL_EVERY_S).done:  # also to look up: see `result_of`
         if tell is not None:
             tell()
     loaded = future.result()

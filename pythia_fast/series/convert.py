@@ -7,6 +7,7 @@ A step is written under another name, flushed to the disk and renamed when all o
 that a folder `stepN` is always whole, and the same call goes on after a kill.
 """
 
+import contextlib
 import hashlib
 import operator
 import stat
@@ -26,7 +27,7 @@ from pythia_fast.errors import (
     WorkInterruptedError,
     WriteError,
 )
-from pythia_fast.publish import published, published_folder, require_space
+from pythia_fast.publish import TakenError, published, published_folder, require_space
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES
@@ -94,13 +95,13 @@ def convert(
     if isinstance(series, LocalSeries) and target.out.resolve() == series.folder:
         raise ArgumentError(f"{target.out} is the source itself; give another folder for the copy")
     written: list[int] = []
-    written_bytes = 0
-    todo = [step for step in wanted if not target.has(series, step)]
-    done = len(wanted) - len(todo)
-    for revision in series.survey(todo).values():
-        if revision.error is not None:
-            raise revision.error
+    written_bytes = done = 0
     try:
+        todo = [step for step in wanted if not target.has(series, step)]
+        done = len(wanted) - len(todo)
+        for revision in series.survey(todo).values():
+            if revision.error is not None:
+                raise revision.error
         with series.ahead(todo):
             for step in todo:
                 if progress is not None:
@@ -116,8 +117,8 @@ def convert(
                     written_bytes += nbytes
     except KeyboardInterrupt as interrupt:
         raise WorkInterruptedError(
-            f"interrupted; {done} of {len(wanted)} steps are in {target.out}, and the same call "
-            "goes on with the others"
+            f"interrupted; at least {done} of {len(wanted)} steps are in {target.out}, and the "
+            "same call goes on with the others"
         ) from interrupt
     if progress is not None:
         progress(done, len(wanted))
@@ -141,16 +142,28 @@ class _Target:
         return record is not None and record.get("identity") == series.identity(step)
 
     def write(self, series: CheckpointSeries, checkpoint: Checkpoint) -> int:
-        """Write the step unless it is there already, and return how many bytes that took."""
+        """Write the step unless it is there already, and return how many bytes that took.
+
+        RunMismatchError if it is there of other weights, also if somebody wrote it meanwhile.
+        """
+        while not self._is_there(checkpoint):
+            with contextlib.suppress(TakenError):  # it may be the same
+                return self._publish(series, checkpoint)
+        return 0
+
+    def _is_there(self, checkpoint: Checkpoint) -> bool:
+        record = self._record(checkpoint.step)
+        if record is not None and record.get("weights_sha256") != checkpoint.weights_sha256:
+            raise RunMismatchError(
+                f"{self._folder(checkpoint.step)} was made from other weights than "
+                f"{checkpoint.source} has now; remove it to have it made anew, or choose another "
+                "folder"
+            )
+        return record is not None
+
+    def _publish(self, series: CheckpointSeries, checkpoint: Checkpoint) -> int:
+        """Write the step. TakenError if somebody else was faster."""
         step = checkpoint.step
-        record = self._record(step)
-        if record is not None:
-            if record.get("weights_sha256") != checkpoint.weights_sha256:
-                raise RunMismatchError(
-                    f"{self._folder(step)} was made from other weights than {checkpoint.source} "
-                    "has now; remove it to have it made anew, or choose another folder"
-                )
-            return 0
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,10 @@ from pythia_fast.errors import (
     ReadError,
     WriteError,
 )
-from pythia_fast.hub.download import (
-    Arrived,
-    Downloader,
-    present_bytes,
-    quarantine_of,
-    record_of,
-)
+from pythia_fast.hub.arrival import Arrived
+from pythia_fast.hub.download import Downloader
 from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.partial import present_bytes, quarantine_of, record_of
 from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.series.checkpoint import CheckpointFile, FetchReport
 from pythia_fast.series.layout import INDEX_LIMIT_BYTES
@@ -35,6 +31,8 @@ from pythia_fast.store.store import FULL
 FULL_PAUSE_S = 0.5
 """After the disk was found full; doubled each time that nothing has come since."""
 FULL_TRIES = 8
+STOP_S = 0.1
+"""How soon it is noticed that nobody waits any more."""
 
 _log = logging.getLogger("pythia_fast")
 
@@ -88,11 +86,17 @@ class Fetching:
         """Those of the files that need room in the store."""
         return [file for file in files if self._in_hub_cache(commit, file) is None]
 
-    def small(self, commit: str, file: HubFile, downloader: Downloader | None = None) -> Path:
+    def small(
+        self,
+        commit: str,
+        file: HubFile,
+        downloader: Downloader,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Path:
         """A config, an index or a tokenizer, verified by the hash that the Hub lists.
 
         ChecksumError if it is wrong even after a fresh download, MissingCheckpointError, HubError,
-        WriteError; Stopped if the downloader is closed meanwhile.
+        WriteError; Stopped if the downloader is closed meanwhile, or `stopped` says so.
         """
         if file.size > INDEX_LIMIT_BYTES:
             raise HubError(
@@ -108,10 +112,7 @@ class Fetching:
                 return path
             if path == blob:
                 self.store.quarantine(digest, found)
-        if downloader is not None:
-            return self._fetch_small(commit, file, downloader)
-        with Downloader(connections=1) as own:
-            return self._fetch_small(commit, file, own)
+        return self._fetch_small(commit, file, downloader, stopped)
 
     def begin(
         self, commit: str, files: Sequence[HubFile], waiting: Waiting, downloader: Downloader
@@ -119,7 +120,7 @@ class Fetching:
         """Claim the files, and let those that are missing come. To be followed by `finish`.
 
         Waits for room if need be, and for what other processes fetch: Stopped if `waiting` was.
-        WriteError, ReadError, ArgumentError.
+        WriteError or ArgumentError if there will never be room; ReadError.
         """
         claim = self.store.claim(self.from_store(commit, files), waiting)
         begun = Begun(commit, tuple(files), waiting, downloader, claim, {}, time.monotonic())
@@ -134,7 +135,7 @@ class Fetching:
         """Wait until they are here, open and verified.
 
         ChecksumError if a file is wrong even after a fresh download, MissingCheckpointError,
-        HubError, and the errors of `begin`.
+        HubError, Stopped if `waiting` was, and the errors of `begin`.
         """
         arrived: list[Arrived] = []
         wait_s = begun.claim.waited_s
@@ -180,7 +181,7 @@ class Fetching:
         failures = 0
         before = -1
         while True:
-            wait(begun.futures, return_when=FIRST_EXCEPTION)
+            _await(begun.futures, begun.waiting.stopped)
             full: WriteError | None = None
             error: BaseException | None = None
             left: dict[str, HubFile] = {}
@@ -310,12 +311,19 @@ class Fetching:
                 continue
         return None
 
-    def _fetch_small(self, commit: str, file: HubFile, downloader: Downloader) -> Path:
+    def _fetch_small(
+        self, commit: str, file: HubFile, downloader: Downloader, stopped: Callable[[], bool]
+    ) -> Path:
         """Fetch it under a name of its own: nobody claims small files."""
         for _ in range(FULL_TRIES):
             partial = self.store.scratch(digest_of(file))
             try:
-                downloader.submit(self._reader(commit), file, partial).result()
+                future = downloader.submit(self._reader(commit), file, partial)
+                try:
+                    _await([future], stopped)
+                    future.result()
+                finally:
+                    future.cancel()
                 return self.store.put(self._repo, commit, file, partial.read_bytes())
             except CancelledError:
                 raise Stopped from None
@@ -357,3 +365,13 @@ def _opened(path: Path, *, ours: bool) -> File | None:
         if error.errno == errno.ENOENT or (error.errno == errno.EACCES and not ours):
             return None
         raise
+
+
+def _await(futures: Collection[Future[Arrived]], stopped: Callable[[], bool]) -> None:
+    """Wait until all have come, one has failed or was cancelled; Stopped once `stopped` says so."""
+    while True:
+        done, left = wait(futures, timeout=STOP_S, return_when=FIRST_EXCEPTION)
+        if not left or any(each.cancelled() or each.exception() is not None for each in done):
+            return
+        if stopped():
+            raise Stopped

@@ -7,10 +7,11 @@ disk budget; what huggingface_hub's cache has already is read there, and left al
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import (
@@ -18,8 +19,9 @@ from pythia_fast.errors import (
     FormatError,
     HubError,
     MissingCheckpointError,
+    OfflineError,
 )
-from pythia_fast.hub.asking import COMMIT
+from pythia_fast.hub.asking import COMMIT, may_pass, require_online
 from pythia_fast.hub.download import Downloader
 from pythia_fast.hub.files import HubFile
 from pythia_fast.quantities import parse_bytes
@@ -41,6 +43,8 @@ from pythia_fast.store import CheckpointStore, Stopped, Waiting, default_root
 from pythia_fast.suite.model_spec import ModelSpec
 
 _LISTED_AT_A_TIME = 8
+
+_Small = Callable[[str, HubFile], Path]  # a small file of a commit, fetched if need be
 
 
 class HubSeries:
@@ -73,7 +77,7 @@ class HubSeries:
         self._fetching = Fetching(self._store, hub_cache, self.repo, self._endpoint)
         self._pinned: dict[int, str] = {}
         self._listed = Listed(self.repo, self._endpoint, self._store.listings)
-        self._aheads: list[LookAhead] = []
+        self._ahead: LookAhead | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -135,7 +139,8 @@ class HubSeries:
     def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
         """What the Hub lists of each step: one request for all branches, one for each new commit.
 
-        UnknownStepError, and HubError if the Hub does not answer. What a step lacks is its `error`.
+        UnknownStepError, and HubError if the Hub does not answer. What a step lacks is its `error`,
+        and so is it if the Hub refuses to list it, or answers nonsense.
         """
         for step in steps:
             self.spec.revision(step)
@@ -147,8 +152,9 @@ class HubSeries:
     def ahead(self, steps: Sequence[int]) -> Iterator[LookAhead]:
         """While entered, the files that `open` will need are fetched, in this order.
 
-        ArgumentError if the disk budget is less than the largest of the steps needs, WriteError if
-        the disk is; UnknownStepError and HubError as in `survey`.
+        ArgumentError if the disk budget is less than the largest of the steps needs, or if this
+        object has been entered so already; WriteError if the disk has not what they need;
+        UnknownStepError and HubError as in `survey`.
         """
         wanted = [
             self._fetching.from_store(revision.commit or "", revision.files)
@@ -162,16 +168,23 @@ class HubSeries:
             depth(self._store.room.budget_bytes, _total(largest)),
             self._begin,
             self._finish,
-            patience_s=self._listed.patience_s,
+            self._fetching.abandon,
+            first_patience_s=self._listed.first_patience_s,
         )
         with self._lock:
-            self._aheads.append(look_ahead)
+            if self._ahead is not None:  # `open` could not tell whose step it takes
+                raise ArgumentError(
+                    f"the steps of {self.name} are fetched ahead already: leave that first, or "
+                    "open another series"
+                )
+            self._ahead = look_ahead
         try:
+            look_ahead.start()
             yield look_ahead
         finally:
             look_ahead.close()
             with self._lock:
-                self._aheads.remove(look_ahead)
+                self._ahead = None
 
     def listing(self, branch: str) -> tuple[HubFile, ...]:
         """All files at the top of a branch, "main" too, at the commit that it was first seen at.
@@ -197,8 +210,8 @@ class HubSeries:
         fetched = self._fetch(step)
         try:
             listing = self._listed.files(commit)
-            architecture = read_architecture(self._fetching.small(commit, listing[CONFIG]))
-            weights = self._choose_weights(commit, listing, source)
+            architecture = read_architecture(self._small(commit, listing[CONFIG]))
+            weights = _choose_weights(commit, listing, source, self._small)
             names = [file.path for file in revision.files]
             if weights.index is not None and sorted(weights.names) != sorted(names):
                 raise FormatError(
@@ -231,21 +244,29 @@ class HubSeries:
             raise MissingCheckpointError(
                 f"{self.repo}: {name} of commit {commit} is not on the Hub"
             )
-        return self._fetching.small(commit, file)
+        return self._small(commit, file)
 
-    def _survey(self, step: int) -> Revision:
+    def _survey(self, step: int, small: _Small | None = None) -> Revision:
         """The step's files by the Hub's listing; a look into an index where that leaves a doubt."""
         try:
             commit = self.commit(step)
             listing = self._listed.files(commit)
         except MissingCheckpointError as error:
             return Revision(step, error=error)
+        except HubError as error:
+            if not _is_of_one(error):
+                raise
+            return Revision(step, error=error)
         source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
         try:
             names = weights_by_name(listing)
             if names is None:
-                names = self._choose_weights(commit, listing, source).names
+                names = _choose_weights(commit, listing, source, small or self._small).names
         except (MissingCheckpointError, FormatError) as error:
+            return Revision(step, commit, error=error)
+        except HubError as error:
+            if not _is_of_one(error):
+                raise
             return Revision(step, commit, error=error)
         files = tuple(listing[name] for name in names)
         if CONFIG not in listing:
@@ -258,50 +279,67 @@ class HubSeries:
                     "its bytes cannot be verified"
                 )
                 return Revision(step, commit, files, error=unknown)
+        here_bytes = self._fetching.here_bytes(commit, files)
+        if here_bytes < _total(files):
+            try:
+                require_online(f"step {step} of {self.name}, which is not all on this machine,")
+            except OfflineError as error:
+                return Revision(step, commit, files, error=error)
         return Revision(
             step,
             commit,
             files,
             weights_sha256=weights_digest({file.path: file.sha256 or "" for file in files}),
-            here_bytes=self._fetching.here_bytes(commit, files),
+            here_bytes=here_bytes,
             elsewhere_bytes=_total(files) - _total(self._fetching.from_store(commit, files)),
             made_bytes=made_bytes(_total(files), self.spec.architecture),
         )
 
-    def _require(self, step: int) -> Revision:
-        revision = self._survey(step)
+    def _require(self, step: int, small: _Small | None = None) -> Revision:
+        revision = self._survey(step, small)
         if revision.error is not None:
             raise revision.error
         return revision
 
-    def _choose_weights(
-        self, commit: str, listing: Mapping[str, HubFile], source: str
-    ) -> WeightFiles:
-        return choose_weights(
-            listing.keys(), lambda name: self._fetching.small(commit, listing[name]), source
-        )
+    def _small(self, commit: str, file: HubFile) -> Path:
+        with self._downloader() as downloader:
+            return self._fetching.small(commit, file, downloader)
 
     def _fetch(self, step: int) -> Fetched:
         """The step's weights, from a look-ahead or now."""
         with self._lock:
-            aheads = tuple(self._aheads)
-        for look_ahead in aheads:
-            fetched = look_ahead.take(step)
-            if fetched is not None:
-                return fetched
+            ahead = self._ahead
+        fetched = None if ahead is None else ahead.take(step)
+        if ahead is not None and ahead.received_bytes:
+            self._listed.reached()
+        if fetched is not None:
+            return fetched
         waiting = Waiting(
-            stopped=lambda: any(each.stopped for each in aheads),
-            shed=lambda: any(each.shed() for each in aheads),
-            closes=bool(aheads),
+            stopped=lambda: ahead is not None and ahead.stopped,
+            shed=lambda: ahead is not None and ahead.shed(),
+            closes=ahead is not None,
         )
         try:
-            with Downloader(patience_s=self._listed.patience_s) as downloader:
+            with self._downloader() as downloader:
                 return self._finish(self._begin(step, waiting, downloader))
         except Stopped as error:
             raise HubError(f"step {step} of {self.name} is not fetched any more") from error
 
+    @contextlib.contextmanager
+    def _downloader(self) -> Iterator[Downloader]:
+        """One for a single call; what comes through it shows that the Hub is reached."""
+        with Downloader(first_patience_s=self._listed.first_patience_s) as downloader:
+            try:
+                yield downloader
+            finally:
+                if downloader.received_bytes:
+                    self._listed.reached()
+
     def _begin(self, step: int, waiting: Waiting, downloader: Downloader) -> Begun:
-        revision = self._require(step)
+        revision = self._require(
+            step,
+            lambda commit, file: self._fetching.small(commit, file, downloader, waiting.stopped),
+        )
         commit = str(revision.commit)
         self._store.room.require(self._fetching.from_store(commit, revision.files))
         return self._fetching.begin(commit, revision.files, waiting, downloader)
@@ -313,7 +351,9 @@ class HubSeries:
             shards = [file.path for file in begun.files if file.path not in SINGLE_FILES]
             indexes = {name + INDEX_SUFFIX for name in SINGLE_FILES if shards}
             for name in sorted({CONFIG, *indexes} & listing.keys()):
-                self._fetching.small(begun.commit, listing[name], begun.downloader)
+                self._fetching.small(
+                    begun.commit, listing[name], begun.downloader, begun.waiting.stopped
+                )
         except BaseException:
             self._fetching.abandon(begun)
             raise
@@ -322,3 +362,17 @@ class HubSeries:
 
 def _total(files: Sequence[HubFile]) -> int:
     return sum(file.size for file in files)
+
+
+def _choose_weights(
+    commit: str, listing: Mapping[str, HubFile], source: str, small: _Small
+) -> WeightFiles:
+    return choose_weights(listing.keys(), lambda name: small(commit, listing[name]), source)
+
+
+def _is_of_one(error: HubError) -> bool:
+    """Whether the Hub answered, for good: what it refuses of one step says nothing of others."""
+    cause = error.__cause__
+    if isinstance(error, OfflineError):
+        return False
+    return cause is None or (isinstance(cause, HfHubHTTPError) and not may_pass(cause))

@@ -15,7 +15,7 @@ from pythia_fast.hub.revisions import list_branches, list_files
 from pythia_fast.store.listings import Listings
 
 UNREACHED_S = 20.0
-"""How long files are tried for where the Hub could not even be asked for its branches."""
+"""How long files are tried for where the Hub could not even be asked, until something comes."""
 
 _NO_ANSWER = (HTTPError, TimeoutError)
 
@@ -26,7 +26,7 @@ class Listed:
     """The branches of a repository, and the files of its commits. Threads may share it."""
 
     def __init__(self, repo: str, endpoint: str, kept: Listings) -> None:
-        self.patience_s = PATIENCE_S
+        self.first_patience_s = PATIENCE_S
         self._repo, self._endpoint, self._kept = repo, endpoint, kept
         self._branches: dict[str, str] | None = None
         self._files: dict[str, dict[str, HubFile]] = {}
@@ -50,9 +50,14 @@ class Listed:
             files = self._kept.files(self._repo, commit)
             if files is None:
                 files = list_files(self._repo, commit, endpoint=self._endpoint)
+                self.reached()
                 self._kept.keep_files(self._repo, commit, files)
             known = self._files[commit] = {file.path: file for file in files}
         return known
+
+    def reached(self) -> None:
+        """The Hub has given something: if it could not be reached before, that is over."""
+        self.first_patience_s = PATIENCE_S
 
     def _ask(self) -> dict[str, str]:
         try:
@@ -66,7 +71,7 @@ class Listed:
             if last is None:
                 raise
             if not isinstance(error, OfflineError):
-                self.patience_s = UNREACHED_S
+                self.first_patience_s = UNREACHED_S
                 _log.warning("%s; its branches are taken to be where they were last seen", error)
             return last
         self._kept.keep_branches(self._repo, branches, endpoint=self._endpoint)

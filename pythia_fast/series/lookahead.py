@@ -1,12 +1,14 @@
 """Checkpoints fetched before they are asked for, in the order in which they will be."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pythia_fast.errors import HubError
+from pythia_fast.futures import result_of
 from pythia_fast.hub.download import PATIENCE_S, Downloader
 from pythia_fast.series.fetching import Begun, Fetched
 from pythia_fast.store import Stopped, Waiting
@@ -19,6 +21,7 @@ Result = TypeVar("Result")
 
 Begin = Callable[[int, Waiting, Downloader], Begun]
 Finish = Callable[[Begun], Fetched]
+Abandon = Callable[[Begun], None]
 
 
 def depth(budget_bytes: int | None, largest_bytes: int) -> int:
@@ -42,7 +45,8 @@ class LookAhead:
     """Fetches `steps` in turn, at most `depth` at a time that have not been taken.
 
     `begin` claims a step's files and lets them come, one step after the other; `finish` waits for
-    them, in a thread of its own.
+    them, in a thread of its own; `abandon` undoes `begin` where there can be no such thread.
+    Nothing happens before `start`, and `close` ends it.
     """
 
     def __init__(
@@ -51,13 +55,14 @@ class LookAhead:
         depth: int,
         begin: Begin,
         finish: Finish,
+        abandon: Abandon,
         *,
-        patience_s: float = PATIENCE_S,
+        first_patience_s: float = PATIENCE_S,
     ) -> None:
-        self.downloader = Downloader(patience_s=patience_s)
+        self.downloader = Downloader(first_patience_s=first_patience_s)
         self._entries = {step: _Entry() for step in steps}  # those not taken, in order
         self._depth = depth
-        self._begin, self._finish = begin, finish
+        self._begin, self._finish, self._abandon = begin, finish, abandon
         self._changed = threading.Condition()
         self._stopped = False
         self._claims = False
@@ -65,6 +70,9 @@ class LookAhead:
         self._shed: Future[Fetched] | None = None
         self._pool = ThreadPoolExecutor(depth + DEEPEST, "pythia-fast-ahead")
         self._thread = threading.Thread(target=self._go, name="pythia-fast-ahead", daemon=True)
+
+    def start(self) -> None:
+        """Begin to fetch."""
         self._thread.start()
 
     @property
@@ -74,7 +82,11 @@ class LookAhead:
 
     @property
     def waits_for_room(self) -> bool:
-        """Whether the next checkpoint waits for the disk, not for the network."""
+        """Whether nothing more is asked of the network now: the next checkpoint is being claimed.
+
+        It waits for room on the disk or for another process that fetches it, or, for a moment only,
+        for the Hub's listing of it.
+        """
         return self._claims
 
     @property
@@ -103,12 +115,15 @@ class LookAhead:
             entry.awaited = True
             self._changed.notify_all()
         try:
-            fetched = entry.future.result()
+            return result_of(entry.future)
+        except BaseException:  # the step's own error, or an interrupt
+            entry.dropped = True
+            entry.future.add_done_callback(_give_back)
+            raise
         finally:
             with self._changed:
                 self._entries.pop(step, None)
                 self._changed.notify_all()
-        return fetched
 
     def shed(self) -> bool:
         """Give up the step that would be needed last of those that have room; False if none has."""
@@ -131,7 +146,8 @@ class LookAhead:
                     self._drop(step)
             self._changed.notify_all()
         self.downloader.close()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._pool.shutdown(wait=True)
 
     def _drop(self, step: int) -> None:
@@ -144,25 +160,30 @@ class LookAhead:
 
     def _go(self) -> None:
         while (following := self._next()) is not None:
-            step, entry = following
-            waiting = Waiting(
-                stopped=lambda entry=entry: self._stopped or entry.dropped,  # type: ignore[misc]
-                urgent=lambda entry=entry: entry.awaited,  # type: ignore[misc]
-                closes=True,
-            )
-            try:
-                self._claims = True
-                begun = self._begin(step, waiting, self.downloader)
-            except BaseException as error:
-                entry.future.set_exception(self._told(error))
-            else:
-                self._pool.submit(self._complete, entry, begun)
-            finally:
-                self._claims = False
+            self._start(*following)
+            del following  # it leads to open files, which would keep their place on the disk
         with self._changed:
             for entry in self._entries.values():
                 if not entry.begun:
                     entry.future.set_exception(self._told(Stopped()))
+
+    def _start(self, step: int, entry: _Entry) -> None:
+        waiting = Waiting(
+            stopped=lambda: self._stopped or entry.dropped,
+            urgent=lambda: entry.awaited,
+            closes=True,
+        )
+        begun = None
+        try:
+            self._claims = True
+            begun = self._begin(step, waiting, self.downloader)
+            self._pool.submit(self._complete, entry, begun)
+        except BaseException as error:
+            if begun is not None:  # there is no thread for it
+                self._abandon(begun)
+            self._fail(entry, error)
+        finally:
+            self._claims = False
 
     def _next(self) -> tuple[int, _Entry] | None:
         """The next step once there is a place for it; None if there is none, or it is over."""
@@ -181,9 +202,13 @@ class LookAhead:
         try:
             fetched = self._finish(begun)
         except BaseException as error:
-            entry.future.set_exception(self._told(error))
+            self._fail(entry, error)
         else:
             entry.future.set_result(fetched)
+
+    def _fail(self, entry: _Entry, error: BaseException) -> None:
+        with contextlib.suppress(InvalidStateError):  # a thread was found for it after all
+            entry.future.set_exception(self._told(error))
 
     def _told(self, error: BaseException) -> BaseException:
         if self._stopped or isinstance(error, Stopped):
@@ -224,6 +249,6 @@ def in_daemons(work: Callable[[Item], Result], items: Sequence[Item], count: int
     for _ in range(min(count, len(items))):
         threading.Thread(target=go, name="pythia-fast-survey", daemon=True).start()
     try:
-        return [future.result() for future in futures]
+        return [result_of(future) for future in futures]
     finally:
         over.set()

@@ -26,7 +26,7 @@ class Ahead(Protocol):
 
     @property
     def waits_for_room(self) -> bool:
-        """Whether the next checkpoint waits for the disk, not for the network."""
+        """Whether the next checkpoint waits for the disk or for others, not for the network."""
 
     @property
     def failed(self) -> Exception | None:
@@ -78,7 +78,8 @@ class CheckpointSeries(Protocol):
         Steps are to be opened in this order too: those before one that is opened are forgotten. A
         step that cannot be fetched fails when it is opened. Leaving it stops all that is under way,
         within about a second; an `open` that waits for it then raises HubError. ArgumentError if
-        the disk budget is less than the largest of the steps needs.
+        the disk budget is less than the largest of the steps needs, or a series of the Hub has been
+        entered so already.
         """
 
     def open(self, step: int) -> Checkpoint:

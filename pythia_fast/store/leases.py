@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.errors import ReadError, WriteError
-from pythia_fast.store.identity import Identity
+from pythia_fast.identity import Identity
 from pythia_fast.store.places import DIGEST, write_record
 
 HEARTBEAT_S = 10.0

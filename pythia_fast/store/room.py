@@ -91,16 +91,13 @@ class Room:
         excess = self.excess(missing, waiting)
         if excess <= 0:
             return True
-        contents = Contents.of(self.places)
-        found = candidates(self.places, contents, self._claims(), wanted)
-        evictable = sum(candidate.nbytes for candidate in found)
-        if evictable >= excess:
+        if self._evictable_bytes(wanted) >= excess:
             self.make(excess, wanted)
             return self.excess(missing, waiting) <= 0
         if waiting.urgent():
             self.lease.wait_for(sum(missing.values()), waiting)
             if not waiting.shed():
-                self._require_hope(excess, wanted, waiting)
+                self._require_hope(missing, wanted, waiting)
         return False
 
     def excess(self, missing: Mapping[str, int], waiting: Waiting) -> int:
@@ -122,7 +119,13 @@ class Room:
             return disk
         return max(disk, used + needed - self.budget_bytes)
 
-    def _require_hope(self, excess: int, wanted: Mapping[str, int], waiting: Waiting) -> None:
+    def _evictable_bytes(self, keep: Collection[str]) -> int:
+        found = candidates(self.places, Contents.of(self.places), self._claims(), keep)
+        return sum(candidate.nbytes for candidate in found)
+
+    def _require_hope(
+        self, missing: Mapping[str, int], wanted: Mapping[str, int], waiting: Waiting
+    ) -> None:
         """ArgumentError or WriteError if nobody will make the room that is missing."""
         if any(_large(each.using) or each.fetching for each in self.lease.others()):
             return
@@ -130,6 +133,9 @@ class Room:
         in_use = _large(own.using) - set(wanted)
         if own.fetching or (in_use and waiting.closes):
             return
+        excess = self.excess(missing, waiting)
+        if excess <= self._evictable_bytes(wanted):
+            return  # somebody has let go since it was counted
         if in_use and self.budget_bytes is not None:
             held = sum(Contents.of(self.places).blobs.get(digest, 0) for digest in in_use)
             raise ArgumentError(

@@ -4,12 +4,14 @@ python memory_child.py '{"endpoint": …, "cache": …, "out": …, "steps": [�
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pandas  # noqa: F401  # pyarrow imports it when it makes a table
+import torch
 
 from pythia_fast.runs import sweeping
 from pythia_fast.series.hub import HubSeries
@@ -24,6 +26,8 @@ def status_bytes(name: str) -> int:
 
 def main() -> None:
     call = json.loads(sys.argv[1])
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # alike on every machine
+    torch.set_num_threads(2)
     ids = np.random.default_rng(0).integers(0, 50_000, (2, 33), dtype=np.uint16)
     series = HubSeries(
         spec("14m"), call["cache"], endpoint=call["endpoint"], disk_budget=call["disk_budget"]

@@ -114,6 +114,7 @@ def change_text(text: str, rng: random.Random) -> str:
     ]
     pieces += [str(2**53), str(2**64), "9" * 30, '"../x"', '"/etc/passwd"', "- ", "\n", "&a ", "*a"]
     pieces += ['"a/b.bin"', '"pytorch_model-00001-of-00002.bin"', '"gpt_neox"', "<<: ", "!!set "]
+    pieces += ["!!timestamp ", "!!int ", "!!float ", "!!bool ", "!!binary ", "!!omap ", "1:1"]
     for _ in range(rng.choice((1, 1, 2, 3))):
         at = rng.randrange(len(text) + 1)
         end = min(len(text), at + rng.choice((0, 0, 1, 2, 5, 20)))

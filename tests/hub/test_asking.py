@@ -2,13 +2,21 @@
 
 import errno
 import logging
+import ssl
 from collections.abc import Iterator
 
 import pytest
 import stamina
 from huggingface_hub import get_session, hf_raise_for_status
+from huggingface_hub.errors import OfflineModeIsEnabled
 
-from pythia_fast.errors import ChecksumError, HubError, MissingTokensError, WriteError
+from pythia_fast.errors import (
+    ChecksumError,
+    HubError,
+    MissingTokensError,
+    OfflineError,
+    WriteError,
+)
 from pythia_fast.hub import asking as module
 from pythia_fast.hub.asking import ask, wait_s
 from pythia_fast.testing import HubServer
@@ -47,6 +55,25 @@ def test_what_may_pass_is_tried_again() -> None:
         call(Request(*(TimeoutError(f"slow {n}") for n in range(1, 6))))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        ssl.SSLError(1, "decryption failed or bad record mac"),  # 1 is no EPERM here
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.ENETDOWN, "Network is down"),
+    ],
+    ids=repr,
+)
+def test_a_broken_connection_is_tried_again(error: Exception) -> None:
+    request = Request(error)
+    assert call(request) == 7
+    assert request.count == 2
+    with pytest.raises(HubError, match="could not be had"):
+        call(Request(*[error] * 4))
+
+
 def test_a_retry_is_in_our_own_log_only(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert call(Request(TimeoutError("slow"))) == 7
@@ -63,7 +90,7 @@ def test_a_retry_is_in_our_own_log_only(caplog: pytest.LogCaptureFixture) -> Non
     ("error", "expected"),
     [
         (ValueError("nonsense"), HubError),
-        (ConnectionError("offline"), HubError),
+        (OfflineModeIsEnabled("offline"), OfflineError),
         (OSError(errno.ENOSPC, "no space left"), WriteError),
         (OSError(errno.EROFS, "read-only"), WriteError),
         (ChecksumError("ours"), ChecksumError),

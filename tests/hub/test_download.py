@@ -31,15 +31,16 @@ from pythia_fast.errors import (
 )
 from pythia_fast.hub import arrival, body
 from pythia_fast.hub import download as module
-from pythia_fast.hub.download import (
-    Arrived,
-    Downloader,
+from pythia_fast.hub.arrival import Arrived
+from pythia_fast.hub.download import Downloader
+from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.partial import (
+    BLOCK_BYTES,
+    PartialFile,
     present_bytes,
     quarantine_of,
     record_of,
 )
-from pythia_fast.hub.files import HubFile
-from pythia_fast.hub.partial import BLOCK_BYTES, PartialFile
 from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.hub.revisions import list_branches, list_files
 from pythia_fast.testing import HubServer
@@ -159,6 +160,7 @@ def test_busy_cut_and_nonsense(hub: HubServer, partials: Path) -> None:
         arrived = downloader.submit(reader, files["a.bin"], partials / "x").result(RESULT_S)
     assert (partials / "x").read_bytes() == CONTENT
     assert arrived.received_bytes < len(CONTENT) + 8 * BLOCK_BYTES, "what came is kept"
+    assert sum(hub.spoiled.values()) == 3 + 2 + 3 + 1 + 1, "every fault was met"
 
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
@@ -178,13 +180,25 @@ def test_all_connections_leave_a_server_alone(
 ) -> None:
     reader, files = listed(hub)
     hub.fail("a.bin", status=429, headers={"RateLimit": '"api";r=0;t=1'})
-    with Downloader(connections=1) as downloader:
+    began: list[tuple[float, str]] = []
+    stream = RangeReader.stream
+
+    def noted(self: RangeReader, file: HubFile, *arguments: Any, **settings: Any) -> None:
+        began.append((time.monotonic(), file.path))
+        stream(self, file, *arguments, **settings)
+
+    monkeypatch.setattr(RangeReader, "stream", noted)
+    with Downloader(connections=4) as downloader:
         first = downloader.submit(reader, files["a.bin"], partials / "a")
+        deadline_s = time.monotonic() + RESULT_S
+        while not downloader._paused_until_s and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        (until_s,) = downloader._paused_until_s.values()
         second = downloader.submit(reader, files["b.bin"], partials / "b")
-        start_s = time.monotonic()
-        wait([first, second], RESULT_S)
-        assert time.monotonic() - start_s >= 1
+        assert not wait([first, second], RESULT_S).not_done
     assert (partials / "b").read_bytes() == CONTENT[::-1]
+    second_s = [at_s for at_s, path in began if path == "b.bin"]
+    assert min(second_s) >= until_s, "the other three connections knew"
 
 
 def test_a_server_that_asks_for_more_than_there_is_time(hub: HubServer, partials: Path) -> None:
@@ -195,6 +209,70 @@ def test_a_server_that_asks_for_more_than_there_is_time(hub: HubServer, partials
         with pytest.raises(HubError, match=r"(?s)503.*asks to wait 3600 s\).*no byte has come"):
             future.result(RESULT_S)
         downloader.submit(reader, files["b.bin"], partials / "b").result(RESULT_S)
+
+
+def test_what_comes_again_and_again_is_no_progress(hub: HubServer, partials: Path) -> None:
+    """Less than a block comes with each answer, so that each begins where the last one did."""
+    asked: list[int] = []
+
+    class Cut(RangeReader):
+        def stream(self, file: HubFile, begin: int, end: int, take: Any, **_: Any) -> None:
+            asked.append(begin)
+            take(memoryview(CONTENT)[begin : begin + 1000])
+            raise OSError("the answer ends early")
+
+    reader, files = listed(hub)
+    reader.__class__ = Cut
+    with (
+        Downloader(connections=2, patience_s=0.3) as downloader,
+        pytest.raises(HubError, match=r"ends early; no byte has come for"),
+    ):
+        downloader.submit(reader, files["a.bin"], partials / "x").result(RESULT_S)
+    assert len(asked) > len(set(asked))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_that_never_ends_is_given_up(
+    hub: HubServer, partials: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A block comes now and then, with or without failures between; the time for all is up."""
+    monkeypatch.setattr(module, "PATIENCES", 0)
+    monkeypatch.setattr(module, "SLOWEST_FILE_BYTES_PER_S", len(CONTENT) / 0.25)
+    end_s = time.monotonic() + RESULT_S
+
+    class Slow(RangeReader):
+        def stream(self, file: HubFile, begin: int, end: int, take: Any, **_: Any) -> None:
+            while time.monotonic() < end_s:
+                time.sleep(0.1)
+                take(memoryview(CONTENT)[begin : begin + BLOCK_BYTES])  # for ever the same
+                if fails:
+                    raise OSError("the answer ends early")
+
+    reader, files = listed(hub)
+    reader.__class__ = Slow
+    with (
+        Downloader(connections=1) as downloader,
+        pytest.raises(HubError, match=r"a\.bin could not be had.*; the file has not come in 0 s"),
+    ):
+        downloader.submit(reader, files["a.bin"], partials / "x").result(RESULT_S)
+
+
+def test_an_error_behind_the_last_byte_is_none(hub: HubServer, partials: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Late(RangeReader):
+        def stream(self, file: HubFile, begin: int, end: int, take: Any, **_: Any) -> None:
+            asked.append((begin, end))
+            take(memoryview(CONTENT)[begin:end])
+            raise OSError("the connection broke")
+
+    reader, files = listed(hub)
+    reader.__class__ = Late
+    with Downloader(connections=2) as downloader:
+        downloader.submit(reader, files["a.bin"], partials / "x").result(RESULT_S)
+    assert (partials / "x").read_bytes() == CONTENT
+    assert all(begin < end for begin, end in asked)
+    assert len(asked) == len(set(asked))
 
 
 def test_patience_ends_and_other_files_go_on(hub: HubServer, partials: Path) -> None:
@@ -208,6 +286,17 @@ def test_patience_ends_and_other_files_go_on(hub: HubServer, partials: Path) -> 
             HubError, match=r"(?s)a\.bin could not be had.*503.*no byte has come for"
         ):
             first.result(RESULT_S)
+
+
+def test_the_first_patience_holds_until_something_comes(hub: HubServer, partials: Path) -> None:
+    reader, files = listed(hub)
+    hub.fail("a.bin", status=503, times=10_000)
+    with Downloader(connections=2, patience_s=60, first_patience_s=0.1) as downloader:
+        with pytest.raises(HubError, match="no byte has come for"):
+            downloader.submit(reader, files["a.bin"], partials / "a").result(RESULT_S)
+        downloader.submit(reader, files["b.bin"], partials / "b").result(RESULT_S)
+        with pytest.raises(TimeoutError):
+            downloader.submit(reader, files["a.bin"], partials / "a").result(1)
 
 
 @pytest.mark.parametrize("status", [403, 400])

@@ -35,7 +35,6 @@ def test_the_record_against_a_set(
     absent = [b for b in range(blocks) if b not in there]
     for _ in range(2):  # and again by somebody who only has the files
         assert partial.present_bytes == present_bytes(path, size) == nbytes
-        assert partial.complete == (not absent)
         assert partial.frontier() == (absent[0] * BLOCK_BYTES if absent else size)
         missing = [
             b
@@ -70,7 +69,7 @@ def test_a_record_that_makes_no_sense_is_not_believed(path: Path, spoil) -> None
     record_of(path).write_bytes(spoil(record_of(path).read_bytes()))
     assert present_bytes(path, size) == 0
     partial = PartialFile(path, size)
-    assert not partial.complete
+    assert list(partial.missing())
     assert partial.present_bytes == 0
     partial.release()
 

@@ -1,10 +1,14 @@
 """Ranges of files from a Hub on this machine: what was asked for, or an error that says why."""
 
+import contextlib
 import http.server
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,6 +247,96 @@ def test_bodies_of_another_length(nbytes: int, reason: str) -> None:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def raw_server(answer: Callable[[socket.socket, int], None]) -> Iterator[RangeReader]:
+    """A server that takes connections and requests, and leaves the rest to `answer`, counted."""
+    server = socket.create_server(("127.0.0.1", 0))
+    count = 0
+
+    def serve() -> None:
+        nonlocal count
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(2**16)
+                count += 1
+                answer(connection, count)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+    try:
+        yield RangeReader(REPO, "0" * 40, endpoint=endpoint, **DATASET)
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+def head(begin: int, end: int, *more: str) -> bytes:
+    lines = ["HTTP/1.1 206 Partial Content", f"Content-Range: bytes {begin}-{end - 1}/{end}"]
+    return "\r\n".join([*lines, f"Content-Length: {end - begin}", *more, "", ""]).encode()
+
+
+def test_a_reset_while_the_socket_is_read_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "OWN_HANDS_BYTES", 2**12)
+    monkeypatch.setattr(module, "BUFFER_BYTES", 2**12)
+    asked, came = threading.Event(), threading.Event()
+    receive_into = module._receive_into
+
+    def noticed(*arguments: Any) -> int:
+        asked.set()
+        count = receive_into(*arguments)
+        came.set()
+        return count
+
+    monkeypatch.setattr(module, "_receive_into", noticed)
+
+    def answer(connection: socket.socket, count: int) -> None:
+        if count == 1:
+            connection.sendall(head(0, len(CONTENT)) + CONTENT[:1000])
+            assert asked.wait(10)
+            connection.sendall(CONTENT[1000:50_000])
+            assert came.wait(10)
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        else:
+            connection.sendall(head(begins[0], len(CONTENT)) + CONTENT[begins[0] :])
+
+    begins: list[int] = []
+    stream = RangeReader.stream
+
+    def followed(self: RangeReader, file: HubFile, begin: int, *more: Any, **rest: Any) -> None:
+        begins[:] = [begin]
+        stream(self, file, begin, *more, **rest)
+
+    monkeypatch.setattr(RangeReader, "stream", followed)
+    with raw_server(answer) as reader:
+        data = reader.read(HubFile("x", len(CONTENT), None), 0, len(CONTENT))
+    assert data == CONTENT
+    assert begins[0] > 0, "what came before the reset is kept"
+
+
+def test_chunks_are_never_read_from_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever length the answer claims: the chunks' own sizes are among its bytes."""
+    monkeypatch.setattr(module, "OWN_HANDS_BYTES", 2**12)
+
+    def answer(connection: socket.socket, count: int) -> None:
+        connection.sendall(head(0, len(CONTENT), "Transfer-Encoding: chunked"))
+        for at in range(0, len(CONTENT), 2**14):
+            part = CONTENT[at : at + 2**14]
+            connection.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+        connection.sendall(b"0\r\n\r\n")
+
+    with raw_server(answer) as reader:
+        assert reader.read(HubFile("x", len(CONTENT), None), 0, len(CONTENT)) == CONTENT
 
 
 def test_no_server_at_all(file: HubFile) -> None:

@@ -139,9 +139,13 @@ def test_no_commit(commit: str) -> None:
     ],
 )
 def test_branches_that_make_no_sense(answers: Answers, answer: Any) -> None:
-    answers.give(answer)
-    with pytest.raises(HubError, match=REPO):
+    attempts = 4 if isinstance(answer, bytes) else 1  # no JSON may be half of one
+    for _ in range(attempts):
+        answers.give(answer)
+    with pytest.raises(HubError, match=REPO) as caught:
         list_branches(REPO, endpoint=answers.url)
+    assert len(answers.requests) == attempts
+    assert ("JSONDecodeError" in str(caught.value)) == isinstance(answer, bytes)
 
 
 @pytest.mark.parametrize(
@@ -212,3 +216,16 @@ def test_a_listing_that_always_ends_too_early_is_an_error(answers: Answers) -> N
         answers.give(b'[{"path": "x.bin"')
     with pytest.raises(HubError, match="JSONDecodeError"):
         list_files(REPO, COMMIT, endpoint=answers.url)
+
+
+def test_an_answer_of_any_size_is_not_taken(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = json.dumps([FILE]).encode()
+    monkeypatch.setattr(module, "ANSWER_LIMIT_BYTES", len(whole))
+    answers.give(whole)
+    assert len(list_files(REPO, COMMIT, endpoint=answers.url)) == 1
+    answers.give(b" " + whole)
+    with pytest.raises(HubError, match=f"{COMMIT} answers with more than {len(whole)} bytes"):
+        list_files(REPO, COMMIT, endpoint=answers.url)
+    assert len(answers.requests) == 2, "it is not tried again"

@@ -16,18 +16,22 @@ from safetensors.torch import load_file
 from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
+from pythia_fast import identity
 from pythia_fast.errors import (
     ArgumentError,
     MissingCheckpointError,
+    ReadError,
     RunMismatchError,
     UnknownStepError,
     WorkInterruptedError,
     WriteError,
 )
+from pythia_fast.publish import partial_of
 from pythia_fast.series import convert as module
 from pythia_fast.series import open_series
 from pythia_fast.series.convert import RECORD, convert
 from pythia_fast.series.hub import HubSeries
+from pythia_fast.series.local import LocalSeries
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import (
     HubServer,
@@ -229,7 +233,7 @@ def test_links_in_the_folder_are_not_followed(tmp_path: Path, tiny: Architecture
 
 
 @pytest.mark.parametrize("format", ["safetensors", "torch"])
-@pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
+@pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir"])
 def test_whatever_call_fails_no_half_step_is_left(
     tmp_path: Path, tiny: Architecture, monkeypatch, call: str, format: Any
 ) -> None:
@@ -279,10 +283,10 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path, tiny: Architecture, mon
 
 def test_what_a_kill_leaves_goes_with_the_next_call(tmp_path: Path, tiny: Architecture) -> None:
     source, out = make_series(tmp_path / "source", tiny, (0,)), tmp_path / "out"
-    dead = out / ".step0.4194304-0123abcd.partial"
+    dead = out / f".step0.4194304-{identity.mark()}0123abcd.partial"
     dead.mkdir(parents=True)
     (dead / "model.safetensors").write_bytes(b"half")
-    living = out / f".step0.{os.getpid()}-0123abcd.partial"
+    living = partial_of(out / "step0")
     living.mkdir()
     convert(source, out)
     assert not dead.exists()
@@ -347,6 +351,70 @@ def test_another_writer_was_first(tmp_path: Path, tiny: Architecture, monkeypatc
     assert same(loaded(out / "step0"), random_state_dict(tiny))
 
 
+@pytest.mark.parametrize("same_weights", [True, False])
+def test_who_comes_second_looks_at_what_is_there(
+    tmp_path: Path, tiny: Architecture, monkeypatch, same_weights: bool
+) -> None:
+    source, out = make_series(tmp_path / "source", tiny, (0,)), tmp_path / "out"
+    other = make_series(tmp_path / "other", tiny, (0,), dtype=torch.float32)
+    real = module._Target._write_files
+
+    def overtaken(self: Any, folder: Path, checkpoint: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(module._Target, "_write_files", real)
+            convert(source if same_weights else other, out)
+        return real(self, folder, checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Target, "_write_files", overtaken)
+        if same_weights:
+            done = convert(source, out)
+            assert (done.steps, done.written, done.written_bytes) == ((0,), (), 0)
+        else:
+            with pytest.raises(RunMismatchError, match="step0 was made from other weights"):
+                convert(source, out)
+    assert [path.name for path in out.iterdir()] == ["step0"]
+    expected = random_state_dict(tiny, dtype=torch.float16 if same_weights else torch.float32)
+    assert same(loaded(out / "step0"), expected)
+
+
+def test_what_another_machine_writes_stays(tmp_path: Path, tiny: Architecture, monkeypatch) -> None:
+    """Both write the same step, and each takes the other for dead by its process's number."""
+    source, out = make_series(tmp_path / "source", tiny, (0,)), tmp_path / "out"
+    real = module._Target._write_files
+
+    def overtaken(self: Any, folder: Path, checkpoint: Any) -> Any:
+        files = real(self, folder, checkpoint)
+        with monkeypatch.context() as patch:
+            patch.setattr(module._Target, "_write_files", real)
+            patch.setattr(identity, "_boot", lambda: "another")
+            patch.setattr(identity, "_machine", lambda: "0" * 8)
+            assert convert(source, out).written == (0,)
+        return files
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Target, "_write_files", overtaken)
+        patch.setattr(os, "getpid", lambda: 4_194_304)
+        assert convert(source, out).written == ()
+    assert [path.name for path in out.iterdir()] == ["step0"]
+
+
+def test_an_interrupt_while_the_source_is_looked_at(
+    tmp_path: Path, tiny: Architecture, monkeypatch
+) -> None:
+    source, out = make_series(tmp_path / "source", tiny, (0,)), tmp_path / "out"
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("survey", "identity"):
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalSeries, name, interrupted)
+            with pytest.raises(WorkInterruptedError, match="0 of 1 steps"):
+                convert(source, out)
+        convert(source, out)  # so that there is something to compare with
+
+
 def test_no_room_is_said_before_anything_is_written(
     tmp_path: Path, tiny: Architecture, monkeypatch
 ) -> None:
@@ -369,7 +437,7 @@ def test_wrong_arguments(tmp_path: Path, tiny: Architecture) -> None:
     with pytest.raises(UnknownStepError):
         convert(source, tmp_path / "out", 7)
     (tmp_path / "file").touch()
-    with pytest.raises((WriteError, RunMismatchError, OSError)):
+    with pytest.raises(ReadError, match=r"file/step0 cannot be read: Not a directory"):
         convert(source, tmp_path / "file")
     assert not (tmp_path / "out").exists()
 

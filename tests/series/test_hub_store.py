@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -27,10 +29,13 @@ from pythia_fast.errors import (
     ReadError,
     WriteError,
 )
-from pythia_fast.hub.download import Downloader
+from pythia_fast.hub import body, download
+from pythia_fast.hub.download import PATIENCE_S, Downloader
+from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.ranges import RangeReader
 from pythia_fast.series import LocalSeries, fetching, listed
 from pythia_fast.series.hub import HubSeries
-from pythia_fast.series.lookahead import depth
+from pythia_fast.series.lookahead import LookAhead, depth
 from pythia_fast.store import store
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import HubServer, make_series
@@ -214,6 +219,74 @@ def test_without_a_network_branches_are_where_they_were_last(
         later.open(2)
 
 
+def test_the_network_comes_back(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is short until something has come, for small files too, and then as ever."""
+    monkeypatch.setattr(listed, "UNREACHED_S", 0.2)
+    series(hub, tmp_path).survey(STEPS)
+
+    def down(repo: str, *, endpoint: str) -> dict[str, str]:
+        raise HubError("no answer") from TimeoutError("no answer")
+
+    later = series(hub, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(listed, "list_branches", down)
+        later.commit(0)
+    hub.fail("/resolve/", status=503, times=10_000)
+    with pytest.raises(HubError, match="no byte has come for"):
+        later.file(0, "config.json")
+    with later.ahead([0]) as ahead:
+        assert ahead.downloader._patience_s == 0.2
+        with pytest.raises(HubError, match="no byte has come for"):
+            later.open(0)
+    hub._state._faults.clear()
+    with later.ahead([0]) as ahead:
+        later.open(0)
+        assert ahead.downloader._patience_s == PATIENCE_S
+        later.open(2)
+    with later.ahead([4]) as ahead:
+        assert ahead.downloader._patience_s == PATIENCE_S
+
+
+def test_an_index_that_does_not_come_does_not_hold_up_who_leaves(
+    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says which files a step has, so that it is asked for before any of them is claimed."""
+    shutil.copytree(folder / "step2", tmp_path / "step2")
+    (tmp_path / "step2/model-00001-of-00009.safetensors").write_bytes(b"of an earlier upload")
+    hub.publish(REPO, "step2", tmp_path / "step2")
+    found = series(hub, tmp_path / "cache")
+    start = LookAhead.start
+
+    def start_without_index(self: LookAhead) -> None:
+        for path in (tmp_path / "cache/checkpoints/blobs").glob("git-*"):
+            path.unlink()
+        hub.hang("index.json", times=1000)
+        monkeypatch.setattr(Downloader, "submit", noted)
+        start(self)
+
+    submit, asked = Downloader.submit, threading.Event()
+
+    def noted(self: Downloader, reader: RangeReader, file: HubFile, partial: Path) -> Any:
+        future = submit(self, reader, file, partial)
+        if file.path.endswith("index.json"):
+            asked.set()
+        return future
+
+    monkeypatch.setattr(LookAhead, "start", start_without_index)
+    left = threading.Event()
+
+    def work() -> None:
+        with found.ahead([2]):
+            assert asked.wait(20)
+        left.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert asked.wait(20)
+    assert left.wait(10)
+
+
 def test_a_refusal_is_no_missing_network_and_nor_is_nonsense(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +386,86 @@ def test_a_step_that_cannot_be_fetched_fails_when_it_is_opened(
         assert found.open(4).step == 4
 
 
+def test_a_step_that_is_given_up_is_fetched_no_further(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = series(hub, tmp_path)
+    given_up = found.commit(0)
+    under_way, let_go = threading.Event(), threading.Event()
+    stopped: list[bool] = []
+    real = RangeReader.stream
+
+    def stream(self: RangeReader, file: HubFile, *arguments: Any, **settings: Any) -> None:
+        if self.commit == given_up and file.path.endswith(".safetensors"):
+            under_way.set()
+            assert let_go.wait(20)
+            stopped.append(settings["stopped"]())
+        real(self, file, *arguments, **settings)
+
+    monkeypatch.setattr(RangeReader, "stream", stream)
+    with found.ahead([0, 2]) as ahead:
+        assert under_way.wait(20)
+        step0 = ahead._entries[0].future
+        found.open(2).close()
+        assert isinstance(step0.exception(20), HubError), "it waits for nothing that still comes"
+        assert found._store.lease.claims.fetching == {}
+        let_go.set()
+    assert stopped
+    assert all(stopped)
+
+
+def test_a_second_look_ahead_would_take_the_steps_of_the_first(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    found = series(hub, tmp_path)
+    with found.ahead([0, 2]):
+        with pytest.raises(ArgumentError, match="fetched ahead already"), found.ahead([2]):
+            pass
+        assert found.open(0).step == 0
+    with found.ahead([2]):
+        assert found.open(2).step == 2
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: LookAhead) -> None:
+        raise KeyboardInterrupt
+
+    found = series(hub, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LookAhead, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), found.ahead([0]):
+            pass
+    with found.ahead([0]):
+        assert found.open(0).step == 0
+
+
+def test_a_refused_listing_is_of_its_step_alone(hub: HubServer, tmp_path: Path) -> None:
+    found = series(hub, tmp_path)
+    hub.fail(f"/tree/{found.commit(2)}", status=403)
+    surveyed = found.survey(STEPS)
+    assert [step for step, each in surveyed.items() if each.error is not None] == [2]
+    assert "403" in str(surveyed[2].error)
+    assert found.survey([2])[2].error is None
+    hub.fail("/tree/", status=503, times=1000)
+    with pytest.raises(HubError, match="503"):
+        series(hub, tmp_path / "another").survey(STEPS)
+
+
+def test_a_refused_index_is_of_its_step_alone(
+    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
+    shutil.copytree(folder / "step2", tmp_path / "step2")
+    (tmp_path / "step2/model-00001-of-00009.safetensors").write_bytes(b"of an earlier upload")
+    hub.publish(REPO, "step2", tmp_path / "step2")
+    hub.fail("index.json", status=400, times=1000)
+    surveyed = series(hub, tmp_path / "cache").survey([0, 2, 4])
+    assert [step for step, each in surveyed.items() if each.error is not None] == [2]
+    assert "400" in str(surveyed[2].error)
+
+
 def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int, until: Until) -> None:
     """Nor does an `open` in another thread that waits for room which never comes."""
     found = series(hub, tmp_path, budget=size)
@@ -330,7 +483,8 @@ def test_who_leaves_need_not_wait(hub: HubServer, tmp_path: Path, size: int, unt
         thread.start()
         until(lambda: found._store.lease.claims.waiting_bytes > 0)
         assert ahead.waits_for_room
-    thread.join()
+    thread.join(20)
+    assert not thread.is_alive()
     assert "look-ahead was left" in str(caught[0])
     held.close()
     assert found._store.lease.claims.using == frozenset()
@@ -347,8 +501,10 @@ def test_a_server_that_hangs_does_not_hold_up_who_leaves(
         with found.ahead(STEPS):
             found.open(0)
 
+    start_s = time.monotonic()
     with interrupted(lambda: hub.spoiled.get("hang", 0) > 0), pytest.raises(KeyboardInterrupt):
         work()
+    assert time.monotonic() - start_s < body.STALL_S, "it did not wait for the server"
     assert found._store.lease.claims.using == frozenset()
     assert found._store.lease.claims.fetching == {}
 
@@ -683,3 +839,36 @@ def test_the_room_of_a_killed_process_is_free_at_once(
     assert stored(tmp_path) == size
     with sweep.process:
         pass
+
+
+def test_a_closed_checkpoint_keeps_no_place_on_the_disk(
+    hub: HubServer, tmp_path: Path, size: int, until: Until
+) -> None:
+    """A file that is open takes its place, whether it has a name or not."""
+
+    def opened() -> set[str]:
+        links = [Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd")]  # noqa: PTH208
+        return {os.readlink(link) for link in links if link.is_symlink()}  # noqa: PTH115
+
+    found = series(hub, tmp_path, budget=size)
+    with found.ahead([0, 2, 4]) as ahead:
+        checkpoint = found.open(0)
+        names = tuple(str(file.path) for file in checkpoint.files)
+        assert opened().issuperset(names)
+        until(lambda: ahead.waits_for_room)
+        checkpoint.close()
+        assert not [link for link in opened() if link.startswith(names)]
+        found.open(2).close()
+        found.open(4).close()
+
+
+def test_offline_what_is_not_here_is_known_before_the_start(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = series(hub, tmp_path)
+    online.survey([0, 2])
+    online.open(0).close()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    surveyed = series(hub, tmp_path).survey([0, 2])
+    assert surveyed[0].error is None
+    assert isinstance(surveyed[2].error, OfflineError)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.errors import ReadError
+from pythia_fast.identity import Identity
 from pythia_fast.store import leases
-from pythia_fast.store.identity import Identity
 from pythia_fast.store.leases import Lease
 
 Until = Callable[[Callable[[], bool]], None]

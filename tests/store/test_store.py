@@ -513,3 +513,21 @@ def test_the_budget_always_holds(
         present = Contents.of(of.places).blobs
         assert sum(present.values()) <= budget
         assert {digest for hold in holds for digest in hold.digests} <= present.keys()
+
+
+def test_room_that_another_gives_back_while_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First too little may go, and a moment later nobody is there who could make room."""
+    other, ours = (CheckpointStore(tmp_path, budget_bytes=SIZE) for _ in range(2))
+    held = fetch(other, file_of(1))
+    real = room.candidates
+
+    def then_given_back(*arguments: object) -> object:
+        found = real(*arguments)  # type: ignore[arg-type]
+        held.close()
+        return found
+
+    monkeypatch.setattr(room, "candidates", then_given_back)
+    fetch(ours, file_of(2), waiting=Waiting(urgent=lambda: True)).close()
+    assert blobs(ours) == digests(2)

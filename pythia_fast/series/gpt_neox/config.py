@@ -120,7 +120,10 @@ def _read(path: Path) -> dict[str, Any]:
         parsed = None if root is None else yaml.SafeLoader("").construct_document(root)
     except FormatError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+    except (
+        *(yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError),
+        AttributeError,  # of a date that is none: PyYAML takes what it matches for granted
+    ) as error:
         reason = " ".join(str(error).split())[:300]
         raise FormatError(path, f"no valid yml: {reason}") from error
     if not isinstance(parsed, dict) or not isinstance(root, yaml.MappingNode):

@@ -54,7 +54,8 @@ def read_pieces(
                     f"{description.path} has {key[:200]!r} in layer {layer}, which is no weight of "
                     f"a GPT-NeoX of {layers} layers as it is read here"
                 )
-            name, rules[found[0]] = found
+            name, rule = found
+            rules[name] = rule
             ranks = pieces.setdefault(name, [])
             if len(ranks) != rank:
                 what = "lacks" if len(ranks) < rank else "has twice"

@@ -122,6 +122,7 @@ CHANGES = {
         "yml",
     ),
     "no date": ('"fp16"', '"x": 2001-99-99, "fp16"', "no valid yml"),
+    "said to be a date": ('"fp16"', '"x": !!timestamp foo, "fp16"', "no valid yml"),
     "unhashable": ('"fp16"', '? [a] : 3, "fp16"', "yml"),
 }
 

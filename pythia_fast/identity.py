@@ -1,12 +1,16 @@
 """Who a process is, such that another one can tell whether it still runs."""
 
+import hashlib
 import os
 import platform
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+_MARK = re.compile(r"([0-9a-f]{8})([0-9a-f]{8})([0-9a-f]{8})", re.ASCII)
+_MACHINE_ID = Path("/etc/machine-id")
 _DEAD_STATES = ("Z", "X", "x")  # ended, and its parent has not asked yet
 
 
@@ -59,6 +63,39 @@ class Identity:
             pass  # another user's
         found = _started(self.pid)
         return None if found is None else found == self.started
+
+
+def mark() -> str:
+    """Where this process's number means something, in 24 digits, for the names of its files."""
+    return _machine() + _short(_boot()) + _short(_namespace())
+
+
+def is_dead(pid: int, mark: str) -> bool:
+    """Whether the process of that number, there, is known to have ended; not, if it is not here.
+
+    What is no `mark` is taken to say here.
+    """
+    found = _MARK.fullmatch(mark)
+    if found is not None:
+        machine, boot, namespace = found.groups()
+        if boot != _short(_boot()):
+            return machine == _machine()  # before it was started again
+        if namespace != _short(_namespace()):
+            return False
+    return not Path("/proc", str(pid)).exists()
+
+
+def _machine() -> str:
+    """Of its name and its id, so that neither copied disks nor poor names make two machines one."""
+    try:
+        machine_id = _MACHINE_ID.read_text().strip()
+    except (OSError, ValueError):
+        machine_id = ""
+    return _short(f"{platform.node()} {machine_id}")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _started(pid: int) -> int | None:
