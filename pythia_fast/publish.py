@@ -14,6 +14,7 @@ from typing import IO
 
 from pythia_fast.errors import PythiaFastError, WriteError
 from pythia_fast.identity import is_dead, mark
+from pythia_fast.quantities import sized
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
 _RANDOM_BYTES = 4  # in the name of a partial
@@ -98,8 +99,8 @@ def require_space(folder: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise WriteError(
             errno.ENOSPC,
-            f"{folder} has {free_bytes / 1e6:,.0f} MB free, but {needed_bytes / 1e6:,.0f} MB are "
-            "to be written: free some room, take less of it, or write elsewhere",
+            f"{folder} has {sized(free_bytes)} free, but {sized(needed_bytes)} are to be written: "
+            "free some room, take less of it, or write elsewhere",
         )
 
 
@@ -127,8 +128,24 @@ def require_plain(path: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
-    """The system's refusal, with the path and its words."""
-    return WriteError(error.errno, f"cannot write {path}: {error.strerror or error}")
+    """The system's refusal, with the path and its words, or with what is in the path's way."""
+    reason = in_the_way(path, error.errno) or error.strerror or error
+    return WriteError(error.errno, f"cannot write {path}: {reason}")
+
+
+def in_the_way(path: Path, number: int | None = errno.EEXIST) -> str | None:
+    """Why there can be no such folder, where `number` is the system's refusal; else None.
+
+    Of a link that leads nowhere it says that it exists, and cannot be made.
+    """
+    if number not in (errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+        return None
+    for each in (path, *path.parents):
+        if os.path.islink(each) and not os.path.exists(each):  # noqa: PTH110, PTH114 - never raise
+            return f"{each} is a link that leads nowhere: mend or remove it, or give another name"
+        if os.path.isfile(each) and (each != path or number == errno.EEXIST):  # noqa: PTH113
+            return f"{each} is a file, not a folder: give the name of a folder"
+    return None
 
 
 def link(path: Path, name: Path) -> None:

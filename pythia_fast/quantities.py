@@ -8,11 +8,11 @@ from pythia_fast.errors import ArgumentError
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGTP])(I?))?B?\s*", re.ASCII | re.IGNORECASE)
 
 
-def parse_bytes(size: int | str) -> int:
+def parse_bytes(size: int | str, *, least_bytes: int = 1) -> int:
     """A size as users write it, in bytes: a number, or a text such as "500GB", "1.5 TiB" or "80M".
 
     KB, MB, GB, TB and PB are powers of 1000, with an i (GiB) of 1024; the B may be left out.
-    ArgumentError if it is nothing of that, or less than one byte.
+    ArgumentError if it is nothing of that, or less than `least_bytes`, 0 or 1.
     """
     if isinstance(size, int) and not isinstance(size, bool):
         nbytes = size
@@ -22,7 +22,7 @@ def parse_bytes(size: int | str) -> int:
         nbytes = int(Fraction(number) * (1024 if binary else 1000) ** power)
     else:
         raise ArgumentError(f"{size!r} is no size in bytes: a number, or such as '500GB' or '2TiB'")
-    if nbytes < 1:
+    if nbytes < least_bytes:
         raise ArgumentError(f"{size!r} is less than a byte: give a size such as '500GB' or '2TiB'")
     return nbytes
 

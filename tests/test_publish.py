@@ -7,7 +7,13 @@ import pytest
 
 from pythia_fast import identity
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.publish import TakenError, partial_of, published_folder, remove_partials
+from pythia_fast.publish import (
+    TakenError,
+    partial_of,
+    published_folder,
+    remove_partials,
+    write_error,
+)
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -105,3 +111,21 @@ def test_only_what_is_known_to_be_dead_goes(
     partial.mkdir()
     remove_partials(tmp_path / "x")
     assert partial.exists() != dead
+
+
+def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
+    """Of a link that leads nowhere the system says that it exists."""
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+
+    def words(path: Path) -> str:
+        with pytest.raises(OSError) as caught:
+            path.mkdir(parents=True, exist_ok=True)
+        return str(write_error(path, caught.value)).partition(": ")[2]
+
+    for path in (tmp_path / "link", tmp_path / "link/x/y"):
+        assert words(path).startswith(f"{tmp_path / 'link'} is a link that leads nowhere: ")
+    for path in (tmp_path / "file", tmp_path / "file/x/y"):
+        assert words(path).startswith(f"{tmp_path / 'file'} is a file, not a folder: ")
+    gone = FileNotFoundError(2, "No such file or directory")
+    assert str(write_error(tmp_path / "file", gone)).endswith("No such file or directory")

@@ -27,6 +27,13 @@ def test_what_is_no_size(text: object) -> None:
         parse_bytes(text)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("nothing", [0, "0", "0 GB"])
+def test_nothing_where_that_is_a_size(nothing: int | str) -> None:
+    assert parse_bytes(nothing, least_bytes=0) == 0
+    with pytest.raises(ArgumentError, match="less than"):
+        parse_bytes(nothing)
+
+
 @pytest.mark.parametrize(
     ("nbytes", "words"),
     [

@@ -98,7 +98,7 @@ def prune(
     removed = remove(
         CheckpointStore(root),
         repo=_repo(model),
-        keep_bytes=0 if keep is None else parse_bytes(keep),
+        keep_bytes=0 if keep is None else parse_bytes(keep, least_bytes=0),
         small_too=small_too,
         dry_run=dry_run,
     )

@@ -35,7 +35,8 @@ from pythia_fast.cli.progress import shown
 @click.option(
     "--max-shard-size",
     metavar="SIZE",
-    help="Cut the weights into files of at most that size, such as 5GB. "
+    help="Cut the weights into files of at most that size, such as 5GB; a larger tensor has a file "
+    "of its own. "
     "[default: one file; 5GB for torch]",
 )
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")

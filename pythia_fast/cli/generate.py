@@ -127,10 +127,13 @@ def find_tokenizer(series: "CheckpointSeries", step: int) -> Path:
     MissingTokensError if a folder has none, and the errors of `hub_tokenizer`.
     """
     from pythia_fast.errors import MissingTokensError
-    from pythia_fast.series.hub import HubSeries
+    from pythia_fast.series import LocalSeries
 
-    if isinstance(series, HubSeries):
-        return hub_tokenizer(series, step)
+    if not isinstance(series, LocalSeries):
+        from pythia_fast.series.hub import HubSeries  # here: a folder has no need of the Hub
+
+        if isinstance(series, HubSeries):
+            return hub_tokenizer(series, step)
     folder = Path(series.source)
     places = (folder / f"step{step}" / TOKENIZER, folder / TOKENIZER)
     for place in places:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import huggingface_hub
 import huggingface_hub.constants
 import stamina
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
@@ -44,6 +45,7 @@ _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 )
+_LOG_IN = "log in with `hf auth login`"
 _NETWORK_ERRORS = frozenset(
     {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 )  # those that are no ConnectionError; the client has its own for what it reads itself
@@ -103,19 +105,22 @@ def in_our_words(
     if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
         return missing(f"{where} is not on the Hub")
     if isinstance(error, RepositoryNotFoundError):
-        return missing(
-            f"{repo} is not on the Hub, or only for those who may see it: log in with "
-            "`hf auth login`"
-        )
+        return missing(f"{repo} is not on the Hub, or only for those who may see it: {_LOG_IN}")
     if isinstance(error, ssl.SSLError):
         pass  # its number is OpenSSL's, not the system's
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return WriteError(f"{where} cannot be stored: {error}")
     reason = error.__cause__ or error
     kind = OfflineError if isinstance(error, OfflineModeIsEnabled) else HubError
+    token = huggingface_hub.get_token()
+    if kind is HubError and token is not None and not token.isascii():  # no header can hold it
+        return HubError(
+            f"{where} could not be asked for: the token (HF_TOKEN, or what `hf auth login` has "
+            "kept) has other characters than those of ASCII, which no token has: set it anew"
+        )
     return kind(
         f"{where} could not be had from {endpoint}: {type(reason).__name__}: "
-        f"{str(reason).partition(chr(10))[0]}{_asks_to_wait(error)}"
+        f"{str(reason).partition(chr(10))[0]}{_asks_to_wait(error)}{_asks_for_token(error)}"
     )
 
 
@@ -196,6 +201,11 @@ def _ask_again(error: Exception) -> bool | float:
     if not may_pass(error) or asked_s is None:
         return may_pass(error)
     return asked_s <= LONGEST_WAIT_S and asked_s + random.uniform(0, JITTER_S)
+
+
+def _asks_for_token(error: Exception) -> str:
+    refused = isinstance(error, HfHubHTTPError) and error.response.status_code == 401
+    return f": {_LOG_IN}, or with a token that is still good" if refused else ""
 
 
 def _asks_to_wait(error: Exception) -> str:

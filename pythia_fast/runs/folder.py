@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pythia_fast.errors import RunMismatchError, WriteError
 from pythia_fast.publish import link, partial_of, remove_partials_in, sync_folder, write_error
+from pythia_fast.quantities import sized
 from pythia_fast.runs.parts import (
     FORMAT,
     METADATA,
@@ -134,8 +135,8 @@ class RunFolder:
         if free_bytes < needed_bytes:
             raise WriteError(
                 errno.ENOSPC,
-                f"{self.path} has {free_bytes / 1e6:.0f} MB free, but the results need about "
-                f"{needed_bytes / 1e6:.0f} MB: free some room or give another `out`",
+                f"{self.path} has {sized(free_bytes)} free, but the results need about "
+                f"{sized(needed_bytes)}: free some room or give another `out`",
             )
 
     def _inside(self, name: str) -> Path:

@@ -25,9 +25,14 @@ from pythia_fast.errors import (
     ReadError,
     RunMismatchError,
     WorkInterruptedError,
-    WriteError,
 )
-from pythia_fast.publish import TakenError, published, published_folder, require_space
+from pythia_fast.publish import (
+    TakenError,
+    published,
+    published_folder,
+    require_space,
+    write_error,
+)
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES
@@ -92,8 +97,8 @@ def convert(
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     wanted = parse_steps(steps, series.steps)
     target = _Target(expanded(out), format, shard_bytes)
-    if isinstance(series, LocalSeries) and target.out.resolve() == series.folder:
-        raise ArgumentError(f"{target.out} is the source itself; give another folder for the copy")
+    if isinstance(series, LocalSeries):
+        _require_elsewhere(target.out, series)
     written: list[int] = []
     written_bytes = done = 0
     try:
@@ -167,9 +172,7 @@ class _Target:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WriteError(
-                error.errno, f"{self.out} cannot be made: {error.strerror or error}"
-            ) from error
+            raise write_error(self.out, error) from error
         require_space(self.out, sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
         with published_folder(self._folder(step)) as folder:
             files = self._write_files(folder, checkpoint)
@@ -242,6 +245,16 @@ class _Target:
             name: {"size": (folder / name).stat().st_size, "sha256": digest}
             for name, digest in digests.items()
         }
+
+
+def _require_elsewhere(out: Path, series: LocalSeries) -> None:
+    """ArgumentError if the copy would be among what it is made of, or inside a step of it."""
+    real = out.resolve()
+    steps = {step_folder.resolve() for step_folder in series.step_folders()}
+    if real == series.folder or not steps.isdisjoint((real, *real.parents)):
+        raise ArgumentError(
+            f"{out} is the source itself or a step of it; give another folder for the copy"
+        )
 
 
 def _write_safetensors(path: Path, checkpoint: Checkpoint, names: Sequence[str]) -> str:

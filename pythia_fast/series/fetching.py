@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -284,7 +285,7 @@ class Fetching:
             elif digest in held:
                 lost.append((file, found))
             else:
-                _log.warning("%s is damaged or gone: %s is not read there", path, file.path)
+                _tell_wrong(path, f"{file.path} of {self._repo} at {begun.commit[:12]}")
                 self._wrong.add(digest)
                 lost.append((file, None))
         return opened, lost
@@ -352,6 +353,14 @@ class Fetching:
                 missing=MissingCheckpointError,
             )
         return self._readers[commit]
+
+
+@functools.cache  # once in a process, however many series come upon it
+def _tell_wrong(path: Path, what: str) -> None:
+    _log.warning(
+        "%s, in huggingface_hub's cache, is damaged or gone: %s is not read there; remove it",
+        *(path, what),
+    )
 
 
 def _opened(path: Path, *, ours: bool) -> File | None:

@@ -1,7 +1,9 @@
 """Checkpoints from a folder in the Hub's layout: `stepN/` with a config.json and weights."""
 
 import contextlib
+import functools
 import hashlib
+import logging
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ from pythia_fast.suite.steps import unknown_step
 NEOX_PREFIX = "global_step"
 """How GPT-NeoX names the folder of a step."""
 
+_log = logging.getLogger("pythia_fast")
+
 
 @dataclass(frozen=True, slots=True)
 class AllHere:
@@ -48,16 +52,18 @@ class LocalSeries:
     """The checkpoints of a folder; its name is the series' name.
 
     A step's config.json lies in its folder or, for all steps alike, beside the step folders. The
-    folder's listing is taken once; weights are looked at when a step is opened.
+    folder's listing is taken once; weights are looked at when a step is opened. A link that leads
+    nowhere, named as the folder of a step, is a step that is missing. What is left out, a file of
+    such a name or step0100, is said in the log.
     """
 
     _prefix: ClassVar[str] = "step"
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser().resolve()
-        steps = numbered_folders(self.folder, self._prefix)
-        if not steps:
+        if not numbered_folders(self.folder, self._prefix):
             raise _no_series(self.folder)
+        steps = _steps_of(self.folder, self._prefix)
         architecture = self._first_architecture(steps)
         self.spec = ModelSpec.local(self.folder.name, architecture, steps)
 
@@ -78,6 +84,10 @@ class LocalSeries:
     def steps(self) -> tuple[int, ...]:
         """Every step that has a folder, ascending."""
         return self.spec.steps
+
+    def step_folders(self) -> tuple[Path, ...]:
+        """Where each step lies, in their order."""
+        return tuple(self._step_folder(step) for step in self.steps)
 
     def identity(self, step: int) -> str:
         """Name, size and time of change of every file of the step, hashed; no file is read.
@@ -173,8 +183,8 @@ class LocalSeries:
         architecture = read_architecture(path)
         if architecture != self.spec.architecture:
             raise WeightsError(
-                f"{path} describes another model than the rest of the series: {architecture}, "
-                f"not {self.spec.architecture}"
+                f"{path} describes another model than the rest of the series: "
+                f"{architecture.difference(self.spec.architecture)}"
             )
         return architecture
 
@@ -183,12 +193,42 @@ def numbered_folders(folder: Path, prefix: str) -> tuple[int, ...]:
     """The numbers N of the folders named `prefix` and N in `folder`, ascending."""
     if not folder.is_dir():
         raise MissingCheckpointError(f"there is no folder {folder}")
-    numbered = re.compile(re.escape(prefix) + r"(0|[1-9]\d{0,17})", re.ASCII)
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    return tuple(sorted(number for name in names if (number := _number(name, prefix)) is not None))
+
+
+def _steps_of(folder: Path, prefix: str) -> tuple[int, ...]:
+    """As `numbered_folders`, and the links that should be folders and lead nowhere."""
+    steps = []
+    for entry in sorted(_entries(folder)):
+        digits = entry.name.removeprefix(prefix)
+        if digits == entry.name or not digits.isdecimal():
+            continue
+        step = _number(entry.name, prefix)
+        if step is None:
+            _tell_left_out(entry, f"the folder of a step is named as {prefix}1000 is")
+        elif entry.is_dir() or (entry.is_symlink() and not entry.exists()):
+            steps.append(step)
+        else:
+            _tell_left_out(entry, "it is no folder with a checkpoint in it")
+    return tuple(sorted(steps))
+
+
+@functools.cache  # once in a process, however often the folder is opened
+def _tell_left_out(path: Path, reason: str) -> None:
+    _log.warning("%s is left out: %s", path, reason)
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+        return list(folder.iterdir())
     except OSError as error:
         raise ReadError(f"{folder} cannot be listed: {error.strerror}") from error
-    return tuple(sorted(int(match[1]) for name in names if (match := numbered.fullmatch(name))))
+
+
+def _number(name: str, prefix: str) -> int | None:
+    match = re.fullmatch(re.escape(prefix) + r"(0|[1-9]\d{0,17})", name, re.ASCII)
+    return int(match[1]) if match else None
 
 
 def _no_series(folder: Path) -> PythiaFastError:
@@ -226,10 +266,15 @@ def refuse_unfinished(folder: Path, names: Collection[str]) -> None:
 
 
 def file_names(folder: Path) -> set[str]:
-    """The files in a step's folder. MissingCheckpointError if it is gone, ReadError."""
+    """The files in a step's folder. MissingCheckpointError if it is gone or none, ReadError."""
     try:
         return {entry.name for entry in folder.iterdir() if entry.is_file()}
     except FileNotFoundError as error:
-        raise MissingCheckpointError(f"{folder} is gone since the series was opened") from error
+        what = (
+            "a link that leads nowhere"
+            if folder.is_symlink()
+            else "gone since the series was opened"
+        )
+        raise MissingCheckpointError(f"{folder} is {what}") from error
     except OSError as error:
         raise ReadError(f"{folder} cannot be listed: {error.strerror}") from error

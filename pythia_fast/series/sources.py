@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, UnknownModelError
+from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.gpt_neox import GptNeoxSeries
@@ -102,7 +103,8 @@ def open_series(
     text is first a folder if it looks like a path (it has a separator, or begins with "." or "~"),
     otherwise first a model. `cache_dir` is where the Hub's files go, None for the usual place,
     `disk_budget` how many bytes of them may be there at a time ("500GB"), None for what the disk
-    holds. UnknownModelError if it is neither, ArgumentError if the budget is no size.
+    holds. UnknownModelError if it is neither, ArgumentError if the budget is no size, or if
+    HF_ENDPOINT is no address.
     """
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     folder = existing_folder(model)
@@ -121,6 +123,7 @@ def open_series(
         if looks_like_path:
             raise UnknownModelError(f"{model!r} is no folder here, and {error}") from error
         raise
+    check_endpoint()
     from pythia_fast.series.hub import HubSeries  # here: huggingface_hub takes long to import
 
     return HubSeries(found, cache_dir=cache_dir, disk_budget=budget_bytes)
@@ -147,10 +150,13 @@ def existing_folder(model: str | Path) -> Path | None:
     """The folder that `model` is the path of, or None. ArgumentError if it is no text or path.
 
     None as well for what cannot be a path here: another user's home that is not there, or a name
-    too long for the file system, such as a prompt in the model's place.
+    too long for the file system, such as a prompt in the model's place; and for an empty text,
+    which is more likely a variable of the shell that is not set than this folder.
     """
     if not isinstance(model, (str, Path)):
         raise ArgumentError(f"a model is a name or the path of a folder, not {model!r}")
+    if model == "":
+        return None
     try:
         folder = expanded(model)
         return folder if folder.is_dir() else None

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from pythia_fast.cache import expanded
 from pythia_fast.core import File
-from pythia_fast.errors import ChecksumError, WriteError
+from pythia_fast.errors import ArgumentError, ChecksumError, WriteError
+from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.hub.files import HubFile
-from pythia_fast.publish import partial_of, write_error
+from pythia_fast.publish import in_the_way, partial_of, write_error
 from pythia_fast.store.claims import Claim, Hold, Stopped, Waiting
 from pythia_fast.store.evicting import last_used, recover, restore
 from pythia_fast.store.hashing import Verified, digest_is
@@ -268,9 +269,16 @@ class CheckpointStore:
 
 
 def default_root(cache_dir: str | Path | None = None) -> Path:
-    """Where the store is: in `cache_dir`, or beside huggingface_hub's own cache (HF_HOME)."""
+    """Where the store is: in `cache_dir`, or beside huggingface_hub's own cache (HF_HOME).
+
+    It need not exist; ArgumentError if it cannot be a folder, or HF_ENDPOINT is no address.
+    """
     if cache_dir is not None:
-        return expanded(cache_dir) / FOLDER
+        folder = expanded(cache_dir)
+        if reason := in_the_way(folder):
+            raise ArgumentError(f"{folder} cannot be the cache: {reason}")
+        return folder / FOLDER
+    check_endpoint()
     from huggingface_hub import constants  # here: it reads the environment when it is imported
 
     return Path(constants.HF_ASSETS_CACHE) / "pythia-fast" / FOLDER

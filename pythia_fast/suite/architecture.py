@@ -5,7 +5,7 @@ L layers, D width, H heads, K = D / H head width, F = 4D feed-forward width, V v
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,14 @@ class Architecture:
                 f"rotary_dims is even and at most the head's {self.head_dim}, "
                 f"got {self.rotary_dims}"
             )
+
+    def difference(self, other: "Architecture") -> str:
+        """In what this one differs, in words: "vocab_rows 130, not 260"."""
+        pairs = [
+            (field.name, getattr(self, field.name), getattr(other, field.name))
+            for field in fields(self)
+        ]
+        return ", ".join(f"{name} {ours}, not {its}" for name, ours, its in pairs if ours != its)
 
     @property
     def head_dim(self) -> int:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
+from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.tokens.files import find_files
 
 TEXTS_A_BATCH = 1024
@@ -89,6 +90,7 @@ def origin_of(
     """What `source` stands for; see TokenDataset for what it may be."""
     if isinstance(source, (str, os.PathLike)) and is_remote(os.fspath(source)):
         _no_tokenizer(tokenizer, "a data set of the Hub")
+        check_endpoint()
         from pythia_fast.tokens.remote import pin  # here: it imports huggingface_hub
 
         return pin(os.fspath(source), cache_dir)

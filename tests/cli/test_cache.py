@@ -55,6 +55,7 @@ def test_prune(run, filled: HubSeries, tmp_path: Path):
     assert "2 files would be removed" in run("cache", "prune", "--dry-run", *store).stdout
     assert "0 files removed" in run("cache", "prune", "--keep", "1GB", *store).stdout
     assert "0 files removed" in run("cache", "prune", "--model", "70m", *store).stdout
+    assert "2 files would" in run("cache", "prune", "--keep", "0", "--dry-run", *store).stdout
     answer = json.loads(run("cache", "prune", "--model", "14m", "--json", *store).stdout)
     assert len(answer["files"]) == 2
     assert answer["bytes"] > 400_000

@@ -236,3 +236,36 @@ def test_a_closed_stream_is_no_error(suite, tokens, tmp_path, closed):
     shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *words]
     done = subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_of_the_imports_is_no_traceback():
+    program = (
+        "import runpy, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "runpy.run_module('pythia_fast', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pythia-fast: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plan", "14m"), ("sweep", "14m"), ("cache", "ls")], ids=" ".join
+)
+def test_an_address_that_is_none_is_no_traceback(arguments):
+    done = pythia_fast(*arguments, env={**os.environ, "HF_ENDPOINT": "http://[::1"})
+    assert done.returncode == 3
+    assert done.stderr.startswith("pythia-fast: HF_ENDPOINT is 'http://[::1', which is no address")
+
+
+def test_a_folder_needs_no_address(suite: Path):
+    """With a prompt, for which a tokenizer is looked for beside the steps."""
+    done = pythia_fast(
+        *("generate", suite, "hello", "--max-new-tokens", 1),
+        env={**os.environ, "HF_ENDPOINT": "http://[::1"},
+    )
+    assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from pythia_fast.errors import (
 )
 from pythia_fast.hub import asking as module
 from pythia_fast.hub.asking import ask, wait_s
+from pythia_fast.hub.revisions import list_branches
 from pythia_fast.testing import HubServer
 
 
@@ -102,6 +103,25 @@ def test_what_will_not_pass_is_not(error: Exception, expected: type[Exception]) 
         call(request)
     assert request.count == 1
     assert caught.value is error or caught.value.__cause__ is error
+
+
+def test_a_token_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_é")
+    with HubServer({"me/x": {"step0": tmp_path}}) as hub, pytest.raises(HubError) as caught:
+        list_branches("me/x", endpoint=hub.url)
+    assert "the token (HF_TOKEN, or" in str(caught.value)
+    assert "hf_é" not in str(caught.value)
+
+
+def test_a_token_that_is_refused(tmp_path) -> None:
+    with HubServer({"me/x": {"step0": tmp_path}}) as hub:
+        hub.fail("refs", status=401, times=1)
+        with pytest.raises(HubError, match=r"401 .*log in with `hf auth login`"):
+            list_branches("me/x", endpoint=hub.url)
+        hub.fail("refs", status=403, times=1)
+        with pytest.raises(HubError) as caught:
+            list_branches("me/x", endpoint=hub.url)
+        assert "log in" not in str(caught.value)
 
 
 def test_an_interrupt_goes_through() -> None:

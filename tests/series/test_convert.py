@@ -428,6 +428,11 @@ def test_no_room_is_said_before_anything_is_written(
 
 def test_wrong_arguments(tmp_path: Path, tiny: Architecture) -> None:
     source = make_series(tmp_path / "source", tiny, (0,))
+    (tmp_path / "link").symlink_to(source / "step0")
+    for out in (source / "step0", source / "step0/x", tmp_path / "link", source / "../source"):
+        with pytest.raises(ArgumentError, match="the source itself or a step of it"):
+            convert(source, out)
+    assert [path.name for path in source.iterdir()] == ["step0"]
     with pytest.raises(ArgumentError, match="the source itself"):
         convert(source, source)
     with pytest.raises(ArgumentError, match="format"):

@@ -304,7 +304,11 @@ def test_a_refusal_is_no_missing_network_and_nor_is_nonsense(
 
 
 def test_what_the_hubs_own_cache_has_is_read_there(
-    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     huggingface_hub.snapshot_download(REPO, revision="step0", cache_dir=tmp_path, endpoint=hub.url)
@@ -325,6 +329,10 @@ def test_what_the_hubs_own_cache_has_is_read_there(
     assert "checkpoints/blobs" in str(again.files[0].path)
     assert len(downloads(hub)) == fetched + 1
     assert shard.read_bytes() != content  # not ours to put right
+    series(hub, tmp_path).open(0)
+    (told,) = [each.getMessage() for each in caplog.records if "damaged" in each.getMessage()]
+    assert told.startswith(f"{shard}, in huggingface_hub's cache, is damaged or gone: ")
+    assert told.endswith(f" of {REPO} at {found.commit(0)[:12]} is not read there; remove it")
     assert {path for path in before if not path.exists()} == set()
 
 

@@ -182,11 +182,37 @@ def test_a_step_of_another_model(tmp_path: Path, tiny: Architecture) -> None:
     (folder / "step1/config.json").write_text(json.dumps(config))
     series = LocalSeries(folder)
     series.open(0)
-    with pytest.raises(WeightsError, match="another model"):
+    with pytest.raises(WeightsError, match=r"series: parallel_residual False, not True$"):
         series.open(1)
 
 
 # Half-written steps
+
+
+def test_what_should_be_the_folder_of_a_step(
+    tmp_path: Path, tiny: Architecture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link that leads nowhere is a step that is missing; what else is no step is said, once."""
+    folder = make_series(tmp_path / "s", tiny, (0, 2))
+    make_series(tmp_path / "elsewhere", tiny, (3,))
+    (folder / "step1").symlink_to(tmp_path / "nowhere")
+    (folder / "step3").symlink_to(tmp_path / "elsewhere/step3")
+    (folder / "step4").write_text("no folder")
+    (folder / "step05").mkdir()
+    (folder / "steps").mkdir()
+    for _ in range(2):
+        series = LocalSeries(folder)
+        assert series.steps == (0, 1, 2, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder / 'step05'} is left out: the folder of a step is named as step1000 is",
+        f"{folder / 'step4'} is left out: it is no folder with a checkpoint in it",
+    ]
+    survey = series.survey(series.steps)
+    assert [step for step in series.steps if survey[step].error is None] == [0, 2, 3]
+    assert isinstance(survey[1].error, MissingCheckpointError)
+    for ask in (series.open, series.identity):
+        with pytest.raises(MissingCheckpointError, match="step1 is a link that leads nowhere"):
+            ask(1)
 
 
 def test_folders_that_are_no_series(tmp_path: Path, tiny: Architecture) -> None:

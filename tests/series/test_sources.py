@@ -59,6 +59,30 @@ def test_a_local_spec_has_no_repository(tiny: Architecture) -> None:
         HubSeries(ModelSpec.local("mine", tiny, (0,)))
 
 
+def test_an_empty_name_is_not_this_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home / "mine")
+    assert isinstance(open_series("."), LocalSeries)
+    with pytest.raises(UnknownModelError, match="no model ''"):
+        open_series("")
+
+
+def test_a_cache_that_can_be_none(home: Path) -> None:
+    (home / "file").touch()
+    (home / "link").symlink_to("nowhere")
+    for name, words in (("file", "is a file, not a folder"), ("link", "leads nowhere")):
+        with pytest.raises(ArgumentError, match=f"cannot be the cache: .*/{name} .*{words}"):
+            open_series("14m", cache_dir=home / name)
+    assert isinstance(open_series("14m", cache_dir=home / "new/x"), HubSeries)
+
+
+def test_an_address_that_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub is here already: the module is not imported anew, but it would be asked."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://[::1")
+    with pytest.raises(ArgumentError, match="HF_ENDPOINT"):
+        open_series("14m")
+    assert isinstance(open_series("./14m"), LocalSeries)
+
+
 @pytest.mark.parametrize("model", ["~nobody-here/x", "Hello, I am " * 40, "a\0b"])
 def test_what_cannot_be_a_path_is_no_model(home: Path, model: str) -> None:
     """A prompt in the model's place is longer than a file's name may be."""

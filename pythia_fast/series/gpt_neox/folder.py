@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from pythia_fast.core import File
-from pythia_fast.errors import MissingCheckpointError, WeightsError
+from pythia_fast.errors import MissingCheckpointError, PythiaFastError, WeightsError
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.gpt_neox.config import find_yml, read_yml
 from pythia_fast.series.gpt_neox.files import find_shards
 from pythia_fast.series.gpt_neox.merging import assemble, merge
-from pythia_fast.series.gpt_neox.reading import Opened, Pieces, count_vocab_rows, read_pieces
+from pythia_fast.series.gpt_neox.reading import (
+    Opened,
+    Pieces,
+    count_vocab_rows,
+    read_pieces,
+    require_all,
+)
 from pythia_fast.series.layout import CONFIG, WeightFiles, read_architecture
 from pythia_fast.series.local import NEOX_PREFIX, LocalSeries
 from pythia_fast.series.tensors import TensorRange
@@ -41,6 +47,7 @@ class GptNeoxSeries(LocalSeries):
         folder = self._step_folder(step)
         shards = find_shards(folder)
         architecture = self._architecture(step, folder)
+        require_all(shards, architecture, folder)
         opened = _open(folder, shards.names)
         pieces, rules = read_pieces(shards, opened, architecture, folder)
         if shards.ranks > 1:
@@ -51,13 +58,22 @@ class GptNeoxSeries(LocalSeries):
         return _checkpoint(opened, pieces, step, folder, architecture)
 
     def _files(self, folder: Path) -> tuple[str, ...]:
-        return find_shards(folder).names
+        shards = find_shards(folder)
+        require_all(shards, self.spec.architecture, folder)
+        return shards.names
 
     def _first_architecture(self, steps: Sequence[int]) -> Architecture:
+        """Of the first step that says it: one of which files are missing does not bar the rest."""
+        first: PythiaFastError | None = None
         for step in steps:
-            if (architecture := self._read_architecture(step)) is not None:
+            try:
+                architecture = self._read_architecture(step)
+            except PythiaFastError as error:
+                first = first or error
+                continue
+            if architecture is not None:
                 return architecture
-        raise self._no_config(steps[0])
+        raise first or self._no_config(steps[0])
 
     def _architecture(self, step: int, folder: Path) -> Architecture:
         architecture = self._read_architecture(step)
@@ -65,8 +81,8 @@ class GptNeoxSeries(LocalSeries):
             raise self._no_config(step)
         if architecture != self.spec.architecture:
             raise WeightsError(
-                f"{folder} is of another model than the rest of the series: {architecture}, not "
-                f"{self.spec.architecture}"
+                f"{folder} is of another model than the rest of the series: "
+                f"{architecture.difference(self.spec.architecture)}"
             )
         return architecture
 
@@ -78,7 +94,10 @@ class GptNeoxSeries(LocalSeries):
         files = find_yml(own / "configs", own, self.folder / "configs", self.folder)
         if not files:
             return None
-        return read_yml(files, count_vocab_rows(find_shards(own), own))
+        shards = find_shards(own)
+        architecture = read_yml(files, count_vocab_rows(shards, own))
+        require_all(shards, architecture, own)  # without all ranks the rows are too few
+        return architecture
 
     def _no_config(self, step: int) -> MissingCheckpointError:
         return MissingCheckpointError(

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pythia_fast.core import File
-from pythia_fast.errors import WeightsError
+from pythia_fast.errors import MissingCheckpointError, WeightsError
 from pythia_fast.series.checkpoint import WEIGHT_DTYPES, CheckpointFile, refuse_pointer
 from pythia_fast.series.gpt_neox.files import Shards
 from pythia_fast.series.gpt_neox.merging import merged_shape
 from pythia_fast.series.gpt_neox.rules import (
     EMBEDDING,
+    QUERY_KEY_VALUE,
     Merge,
     is_buffer,
     layers_with_weights,
@@ -35,12 +36,11 @@ def read_pieces(
 ) -> tuple[Pieces, Mapping[str, Merge]]:
     """Every weight's parts, and the rule by which they become one.
 
-    WeightsError if the layers or tensors are not the architecture's, or if parts differ in shape or
-    dtype, or are not what the architecture has, cut into so many; FormatError and its kinds.
+    WeightsError if the tensors are not the architecture's, or if parts differ in shape or dtype, or
+    are not what the architecture has, cut into so many; FormatError and its kinds. That no file is
+    missing is for `require_all`.
     """
     layers = architecture.layers
-    if shards.layers is not None:
-        _check_layers(shards.layers, layers, folder)
     pieces: Pieces = {}
     rules: dict[str, Merge] = {}
     for description, file in opened:
@@ -69,16 +69,39 @@ def read_pieces(
 
 def count_vocab_rows(shards: Shards, folder: Path) -> int:
     """The rows of the embedding, all ranks together, from the headers of its files."""
+    if shards.layers is not None and 0 not in shards.layers:
+        raise _lacks_layers([0], shards.ranks, folder, "any GPT-NeoX has")
     rows = 0
     for rank in range(shards.ranks):
         path = folder / shards.name(rank, 0)
-        file = File(path)
-        description = CheckpointFile(path.name, path, file.size, None)
-        tensor = tensors_of(shards, description, file).get((0, EMBEDDING))
+        tensor = _tensors_at(shards, path).get((0, EMBEDDING))
         if tensor is None or len(tensor.shape) != 2:
             raise WeightsError(f"{path} has no matrix {EMBEDDING} in layer 0")
         rows += tensor.shape[0]
     return rows
+
+
+def require_all(shards: Shards, architecture: Architecture, folder: Path) -> None:
+    """MissingCheckpointError if files of whole layers or whole ranks are not there.
+
+    Into how many ranks a matrix was cut is told by the part of rank 0, of which the header is read.
+    WeightsError for layers that the architecture does not have; FormatError and its kinds.
+    """
+    if shards.layers is not None:
+        _check_layers(shards, architecture.layers, folder)
+    tensor = _tensors_at(shards, folder / shards.name(0, 2)).get((2, QUERY_KEY_VALUE))
+    whole = 3 * architecture.width
+    if tensor is None or tensor.shape[1:] != (architecture.width,) or not tensor.shape[0]:
+        return  # not what it should be, as is said when it is opened
+    ranks, rest = divmod(whole, tensor.shape[0])
+    if rest or ranks <= shards.ranks:
+        return
+    missing = range(shards.ranks, ranks)
+    raise MissingCheckpointError(
+        f"{folder} lacks all files of rank {_listed(missing)}: its weights are cut into {ranks} "
+        f"model-parallel ranks, and those of {shards.ranks} are there; the first that is missing "
+        f"is {shards.name(missing[0], 0)}"
+    )
 
 
 def tensors_of(
@@ -107,21 +130,40 @@ def tensors_of(
     return found
 
 
-def _check_layers(found: Sequence[int], layers: int, folder: Path) -> None:
+def _tensors_at(shards: Shards, path: Path) -> dict[tuple[int, str], TensorRange]:
+    file = File(path)
+    return tensors_of(shards, CheckpointFile(path.name, path, file.size, None), file)
+
+
+def _check_layers(shards: Shards, layers: int, folder: Path) -> None:
     """There is a file for every layer with weights, and for none that the model does not have."""
+    found = set(shards.layers or ())
     wanted = layers_with_weights(layers)
-    missing = sorted(set(wanted) - set(found))
-    stray = sorted(set(found) - set(wanted) - set(layers_without_weights(layers)))
-    complaints = [
-        f"{what} {', '.join(map(str, some[:_NAMED_AT_MOST]))}{' …' * (len(some) > _NAMED_AT_MOST)}"
-        for what, some in (("lacks", missing), ("has the stray", stray))
-        if some
-    ]
-    if complaints:
+    stray = sorted(found - set(wanted) - set(layers_without_weights(layers)))
+    if stray:
         raise WeightsError(
             f"{folder} is not a GPT-NeoX of {layers} layers, as its config says, which are the "
-            f"numbers 2 to {layers + 1}: it {' and '.join(complaints)}"
+            f"numbers 2 to {layers + 1}: it has the stray {_listed(stray)}"
         )
+    if missing := sorted(set(wanted) - found):
+        raise _lacks_layers(
+            missing, shards.ranks, folder, f"one of {layers} layers has, as its config says"
+        )
+
+
+def _lacks_layers(
+    layers: Sequence[int], ranks: int, folder: Path, why: str
+) -> MissingCheckpointError:
+    first = Shards(ranks, (layers[0],)).name(0, layers[0])
+    return MissingCheckpointError(
+        f"{folder} lacks all files of layer {_listed(layers)}, as GPT-NeoX counts, which {why}: "
+        f"the first is {first}"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = " …" if len(numbers) > _NAMED_AT_MOST else ""
+    return ", ".join(map(str, numbers[:_NAMED_AT_MOST])) + more
 
 
 def _check_pieces(

@@ -42,6 +42,7 @@ _NEWER = {
 }
 _BUFFER = "attention.rotary_emb.inv_freq"
 EMBEDDING = "word_embeddings.weight"
+QUERY_KEY_VALUE = "attention.query_key_value.weight"
 
 
 def place(layer: int, key: str, layers: int) -> tuple[str, Merge] | None:

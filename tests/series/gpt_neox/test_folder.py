@@ -291,7 +291,7 @@ def test_missing_files_are_named(step: Path) -> None:
     refused(step, MissingCheckpointError, r"lacks 1 of the 12 .*layer_03-model_01-model_states\.pt")
     for path in step.glob("layer_03-*"):
         path.unlink()
-    refused(step, WeightsError, "lacks 3")
+    refused(step, MissingCheckpointError, "lacks all files of layer 3, .* of 3 layers has, .*_03-")
     for path in step.glob("*.pt"):
         path.unlink()
     refused(step, MissingCheckpointError, "no weights of GPT-NeoX")
@@ -300,7 +300,39 @@ def test_missing_files_are_named(step: Path) -> None:
 def test_a_rank_that_is_missing_altogether(step: Path) -> None:
     for path in step.glob("layer_*-model_01-*"):
         path.unlink()
-    refused(step, WeightsError, r"\[96, 64\] in each of 1 ranks, .*not \[192, 64\]")
+    refused(step, MissingCheckpointError, "lacks all files of rank 1: .* cut into 2 .*_00-model_01")
+
+
+@pytest.mark.parametrize("config", ["yml", "json"])
+@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize(
+    ("layout", "gone", "what"),
+    [
+        ("layers", "layer_00-*", "layer 0, .*layer_00-model_00-model_states"),
+        ("layers", "layer_03-*", "layer 3, .*layer_03-model_00-model_states"),
+        ("layers", "layer_06-*", "layer 6, "),
+        ("layers", "*-model_0[12]-*", "rank 1, 2: .* cut into 3 .* of 1 .*layer_00-model_01-"),
+        ("ranks", "mp_rank_02_*", "rank 2: .* of 2 are there.*mp_rank_02_model_states"),
+    ],
+)
+def test_files_that_are_missing_altogether_are_known_before_anything_is_read(
+    tmp_path: Path, config: str, broken: int, layout: str, gone: str, what: str
+) -> None:
+    """Whichever step it is: the others can be read."""
+    folder = make_gpt_neox_series(
+        tmp_path / "run", TWELVE, (0, 1), model_parallel=3, layout=layout, config=config
+    )
+    for path in (folder / f"global_step{broken}").glob(gone):
+        path.unlink()
+    series = open_series(folder)
+    assert series.spec.architecture == TWELVE
+    survey = series.survey((0, 1))
+    assert survey[1 - broken].error is None
+    with pytest.raises(MissingCheckpointError, match=f"lacks all files of {what}"):
+        raise survey[broken].error or AssertionError
+    with pytest.raises(MissingCheckpointError, match=f"lacks all files of {what}"):
+        series.open(broken)
+    assert bits_of(series.open(1 - broken)) == bits(random_state_dict(TWELVE, step=1 - broken))
 
 
 def test_a_rank_in_between_that_is_missing(step: Path) -> None:
@@ -390,7 +422,7 @@ def test_a_layer_in_anothers_place(step: Path) -> None:
 def test_a_config_of_more_layers(step: Path) -> None:
     config = step / "config.json"
     config.write_text(config.read_text().replace('layers": 3', 'layers": 9999'))
-    refused(step, WeightsError, "not a GPT-NeoX of 9999 layers")
+    refused(step, MissingCheckpointError, "layer 5, 8, 9, 10 …, .* 9999 layers has, as its config")
 
 
 def test_truncated_and_hostile_files(step: Path, tmp_path: Path) -> None:
@@ -450,7 +482,9 @@ def test_a_step_of_another_model(tmp_path: Path) -> None:
     make_gpt_neox_series(tmp_path, TWELVE, (0,))
     make_gpt_neox_series(tmp_path, tiny(layers=1), (1,))
     series = open_series(tmp_path)
-    with pytest.raises(WeightsError, match="another model"):
+    with pytest.raises(
+        WeightsError, match=r"another model than the rest .*: layers 1, not 2, width"
+    ):
         series.open(1)
 
 
