@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.options import quiet_option, steps_option
 
 
 @click.command(
@@ -16,12 +17,7 @@ from pythia_fast.cli.frame import Command, common, print_json
     ),
 )
 @click.argument("model")
-@click.option(
-    "--steps",
-    default="all",
-    show_default=True,
-    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
-)
+@steps_option
 @click.option(
     "--deep", is_flag=True, help="Read all weights too; of the Hub's models this downloads them."
 )
@@ -29,7 +25,7 @@ from pythia_fast.cli.frame import Command, common, print_json
 @click.option(
     "--disk-budget", metavar="SIZE", help="What --deep may keep on the disk, such as 500GB."
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def audit(
     model: str,

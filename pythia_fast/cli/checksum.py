@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.progress import shown
 
 
@@ -36,7 +37,7 @@ def _sha256(_: click.Context, __: click.Parameter, value: str | None) -> str | N
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Files at once. [default: one a processor]"
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def checksum(
     data: Path,

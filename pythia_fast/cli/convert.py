@@ -6,6 +6,7 @@ from typing import Literal
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.options import quiet_option, steps_option
 from pythia_fast.cli.progress import shown
 
 
@@ -19,12 +20,7 @@ from pythia_fast.cli.progress import shown
 )
 @click.argument("model")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--steps",
-    default="all",
-    show_default=True,
-    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
-)
+@steps_option
 @click.option(
     "--format",
     type=click.Choice(["safetensors", "torch"]),
@@ -41,7 +37,7 @@ from pythia_fast.cli.progress import shown
 )
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
 @click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def convert(
     model: str,

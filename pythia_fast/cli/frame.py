@@ -23,14 +23,6 @@ _STREAM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBAD
 _DEBUG = "pythia_fast.debug"
 F = TypeVar("F", bound=Callable[..., Any])
 
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
-    default="auto",
-    show_default=True,
-    help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
-)
-
 
 class Command(click.Command):
     """A command whose help ends with examples, one line each, as they are typed."""

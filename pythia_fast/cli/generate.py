@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pythia_fast.cli.frame import Command, common, dtype_option, print_json
+from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.options import device_option, dtype_option
 
 if TYPE_CHECKING:
     from pythia_fast.series import CheckpointSeries
@@ -50,7 +51,7 @@ TOKENIZER = "tokenizer.json"
     type=click.Path(path_type=Path),
     help="A tokenizer.json. [default: the model's own]",
 )
-@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@device_option
 @dtype_option
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
 @common

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pythia_fast.cli.frame import INCOMPLETE, Command, common, dtype_option, print_json
-from pythia_fast.cli.sweep import sequences_option
+from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.options import (
+    device_option,
+    dtype_option,
+    metrics_option,
+    sequences_option,
+    steps_option,
+)
 from pythia_fast.quantities import sized
 
 if TYPE_CHECKING:
@@ -25,24 +31,14 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model")
-@click.option(
-    "--steps",
-    default="all",
-    show_default=True,
-    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
-)
-@click.option(
-    "--metrics",
-    default="perplexity",
-    show_default=True,
-    help="With commas: perplexity, memorization (flags), memorization-score.",
-)
+@steps_option
+@metrics_option
 @click.option(
     "--tokens",
     help="The prefix of an .idx/.bin pair. [default: rows like those of Pythia's training data]",
 )
 @sequences_option
-@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@device_option
 @dtype_option
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads would go.")
 @click.option("--disk-budget", help="The most that downloads may take, such as 500GB.")

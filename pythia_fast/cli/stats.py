@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.progress import shown
 from pythia_fast.cli.spans import Span, span
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     help="Save the count of every id as this .npy file.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="[default: one a processor]")
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def stats(
     data: str,

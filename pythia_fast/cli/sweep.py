@@ -7,33 +7,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from pythia_fast.cli.frame import INCOMPLETE, Command, common, dtype_option, print_json
+from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.options import (
+    device_option,
+    dtype_option,
+    metrics_option,
+    quiet_option,
+    sequences_option,
+    steps_option,
+)
 
 if TYPE_CHECKING:
     from pythia_fast.runs import SweepResult
     from pythia_fast.tokens import TokenDataset
 
 _STEPS_TOLD = 8  # of a remark, in its line
-
-
-def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice | str:
-    """A number, a slice "a:b", "seen" or "unseen", as `sweep` takes it."""
-    if value in ("seen", "unseen"):
-        return value
-    if re.fullmatch(r"\d+", value, re.ASCII):
-        return int(value)
-    if re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", value, re.ASCII):
-        return slice(*(int(part) if part else None for part in value.split(":")))
-    raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
-
-
-sequences_option = click.option(
-    "--sequences",
-    callback=_sequences,
-    default="512",
-    show_default=True,
-    help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
-)
 
 
 def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | str:
@@ -54,18 +42,8 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
     ),
 )
 @click.argument("model")
-@click.option(
-    "--steps",
-    default="all",
-    show_default=True,
-    help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
-)
-@click.option(
-    "--metrics",
-    default="perplexity",
-    show_default=True,
-    help="With commas: perplexity, memorization (flags), memorization-score.",
-)
+@steps_option
+@metrics_option
 @click.option(
     "--tokens",
     type=click.Path(path_type=Path),
@@ -83,7 +61,7 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
     "--out", type=click.Path(path_type=Path), help="The run folder. [default: one in the cache]"
 )
 @click.option("--no-resume", is_flag=True, help="Compute all anew, in a new run folder.")
-@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]")
+@device_option
 @dtype_option
 @click.option(
     "--batch-tokens",
@@ -111,7 +89,7 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
     show_default=True,
     help="When a step fails: stop, or leave it out and go on.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def sweep(
     model: str,

@@ -7,6 +7,7 @@ from typing import Literal
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.prefix import prefix
 from pythia_fast.cli.progress import shown
 
@@ -61,7 +62,7 @@ from pythia_fast.cli.progress import shown
     show_default=True,
     help="When a line is no UTF-8, no JSON, or has no text: stop, or leave it out and count it.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@quiet_option
 @common
 def tokenize(
     inputs: tuple[str, ...],
