@@ -16,6 +16,10 @@ SPARE_BYTES = 16 * 2**20
 """What is left free on the disk, for results and records."""
 
 
+class NoHopeError(Exception):
+    """By one look nobody will make room; its cause is what to raise if that stays so."""
+
+
 class Room:
     """The room of one store, `budget_bytes` in all, or what the disk has."""
 
@@ -126,7 +130,7 @@ class Room:
     def _require_hope(
         self, missing: Mapping[str, int], wanted: Mapping[str, int], waiting: Waiting
     ) -> None:
-        """ArgumentError or WriteError if nobody will make the room that is missing."""
+        """NoHopeError if nobody will make the room that is missing, by this look."""
         if any(_large(each.using) or each.fetching for each in self.lease.others()):
             return
         own = self.lease.claims
@@ -138,12 +142,12 @@ class Room:
             return  # somebody has let go since it was counted
         if in_use and self.budget_bytes is not None:
             held = sum(Contents.of(self.places).blobs.get(digest, 0) for digest in in_use)
-            raise ArgumentError(
+            raise NoHopeError from ArgumentError(
                 f"a disk budget of {sized(self.budget_bytes)} has no room for one more checkpoint "
                 f"of {sized(sum(wanted.values()))}: this process has {sized(held)} open; close "
                 "those checkpoints first (Checkpoint.close), or give more"
             )
-        raise WriteError(
+        raise NoHopeError from WriteError(
             errno.ENOSPC,
             f"{self.places.root} lacks {sized(excess)} for a checkpoint of "
             f"{sized(sum(wanted.values()))}, and nothing is left there that may be removed: free "

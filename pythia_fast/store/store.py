@@ -27,11 +27,13 @@ from pythia_fast.store.hashing import Verified, digest_is
 from pythia_fast.store.leases import Lease
 from pythia_fast.store.listings import Listings
 from pythia_fast.store.places import Places, digest_of, write_bytes, write_record
-from pythia_fast.store.room import Room
+from pythia_fast.store.room import NoHopeError, Room
 
 LOOK_AGAIN_S = 0.25
 """How often a claim that waits looks whether there is room."""
 
+HOPELESS_S = 1.0
+"""So long it must look as if nobody would make room before that is an error."""
 SAID_AFTER_S = 60.0
 """How long a claim that somebody needs now waits before it says so in the log."""
 
@@ -79,13 +81,22 @@ class CheckpointStore:
         if not wanted:
             return Claim(Hold(self.lease, ()), (), (), 0.0)
         started = time.monotonic()
+        hopeless_since_s: float | None = None
         waited = said = False
         try:
             while True:
                 if waiting.stopped():
                     raise Stopped
-                with self._claiming:
-                    claim = self._try(wanted, waiting)
+                claim = None
+                try:
+                    with self._claiming:
+                        claim = self._try(wanted, waiting)
+                    hopeless_since_s = None
+                except NoHopeError as error:
+                    # Another process may have been between two checkpoints: look again for a while.
+                    hopeless_since_s = hopeless_since_s or time.monotonic()
+                    if error.__cause__ and time.monotonic() - hopeless_since_s > HOPELESS_S:
+                        raise error.__cause__ from None
                 if claim is not None:
                     waited_s = time.monotonic() - started if waited else 0.0
                     return Claim(claim.hold, claim.here, claim.missing, waited_s)
