@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.constants
 import numpy as np
 import numpy.typing as npt
 import pytest
 from comparison import Comparison
 from huggingface_hub import HfFileSystem, hf_hub_download
+from local_hub import speak_to
 
 from pythia_fast.tokens import TokenDataset, write_tokens
 
@@ -96,11 +96,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _endpoint(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = hub + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub)
-    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)  # this Hub is here
-    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    speak_to(hub, monkeypatch)
 
 
 def opened(repo: str, cache: str) -> TokenDataset:
