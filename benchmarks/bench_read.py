@@ -45,11 +45,7 @@ def test_cold(
         weights.load(series.open(0))
 
     read()
-    theirs = GPTNeoXForCausalLM.from_pretrained(file.parent, dtype=torch.float16).state_dict()
-    theirs["embed_out.weight"] = theirs.pop("lm_head.weight")
-    for name, tensor in weights.state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
-    del theirs
+    require_same(weights, GPTNeoXForCausalLM.from_pretrained(file.parent, dtype=torch.float16))
     cold()
     assert cached_bytes(file) == 0, "the system keeps the file in its cache"
     threads, block_bytes = best_direct(comparison, size, file)
@@ -86,10 +82,7 @@ def test_warm(benchmark: Any, comparison: Comparison, random_series: RandomSerie
         return GPTNeoXForCausalLM.from_pretrained(folder / "step0", dtype=torch.float32)
 
     read()
-    theirs = from_pretrained().state_dict()
-    theirs["embed_out.weight"] = theirs.pop("lm_head.weight")
-    for name, tensor in weights.state_dict().items():
-        assert torch.equal(tensor, theirs[name]), name
+    require_same(weights, from_pretrained())
     comparison.run(
         benchmark,
         "70m, float16 safetensors into a float32 arena",
@@ -98,6 +91,14 @@ def test_warm(benchmark: Any, comparison: Comparison, random_series: RandomSerie
         target={"from_pretrained": 5.0},
         cache="page cache warm",
     )
+
+
+def require_same(weights: Weights, model: GPTNeoXForCausalLM) -> None:
+    """Every weight is the one that transformers has read."""
+    theirs = model.state_dict()
+    theirs["embed_out.weight"] = theirs.pop("lm_head.weight")
+    for name, tensor in weights.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 def best_direct(comparison: Comparison, size: str, file: Path) -> tuple[int, int]:
