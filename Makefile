@@ -97,7 +97,7 @@ compilers: $(READY)
 	done
 
 $(PEERS): $(READY)
-	$(BIN)/pip install -q -c constraints.txt lm-eval transformer-lens
+	$(BIN)/pip install -q -c constraints.txt transformer-lens
 	touch $(PEERS)
 
 clean:

@@ -1,4 +1,4 @@
-"""Pictures of what a sweep found (extra: `plot`).
+"""Pictures of what a sweep found (extra: `analysis`).
 
 Figures are made without pyplot: no global state, no window, nothing to close. Lines differ in
 shade, dash and marker, so that they can be told apart in grey and by the colour-blind.

@@ -47,7 +47,8 @@ def _places(story: Story) -> Iterator[str]:
     yield f"  {'data/canaries':<16}.bin and .idx: the planted texts; canaries.json says where"
     yield f"  {'runs/':<16}what the sweeps found, in Parquet"
     if story.picture is None:
-        yield "No picture: it needs matplotlib (pip install 'pythia-fast[plot]'), then start again."
+        extra = "pip install 'pythia-fast[analysis]'"
+        yield f"No picture: it needs matplotlib ({extra}), then start again."
     else:
         yield f"  {story.picture.name:<16}the picture"
 

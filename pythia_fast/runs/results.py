@@ -1,7 +1,6 @@
 """What a sweep found, read from its run folder."""
 
 import html
-import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
+from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.runs.parts import (
     Failure,
@@ -151,18 +151,18 @@ class SweepResult:
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""
-        _needs("pandas")
+        require("pandas")
         frame: pandas.DataFrame = self.table.to_pandas()
         return frame
 
     def to_polars(self) -> "polars.DataFrame":
         """`table` as a polars DataFrame (extra: `polars`)."""
-        frame: polars.DataFrame = _needs("polars").from_arrow(self.table)
+        frame: polars.DataFrame = require("polars").from_arrow(self.table)
         return frame
 
     def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
-        """The value of `metric` (the first by default) over the steps (extra: `plot`)."""
-        _needs("matplotlib")
+        """The value of `metric` (the first by default) over the steps (extra: `analysis`)."""
+        require("matplotlib")
         from pythia_fast.plots import plot
 
         return plot(self.table, metric)
@@ -262,16 +262,6 @@ def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
         if name not in left.column_names:
             left = left.append_column(name, right[name])
     return left
-
-
-def _needs(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        extra = {"matplotlib": "plot"}.get(package, package)
-        raise ArgumentError(
-            f"{package} is not installed: pip install 'pythia-fast[{extra}]'"
-        ) from error
 
 
 def _text(value: object) -> str:

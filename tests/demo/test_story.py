@@ -88,7 +88,7 @@ def test_without_matplotlib_the_demo_goes_on_and_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     again = run_demo(demo_folder, progress=False, say=lambda _: None)
     assert again.picture is None
-    assert "pip install 'pythia-fast[plot]'" in told(again)
+    assert "pip install 'pythia-fast[analysis]'" in told(again)
 
 
 def test_torchs_threads_are_as_before(demo_folder):

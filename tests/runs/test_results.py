@@ -133,7 +133,7 @@ def test_html_is_escaped(tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path
 
 def test_a_missing_extra_is_named(small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     result = small_sweep(steps=[0])
-    for package, extra in (("pandas", "pandas"), ("polars", "polars"), ("matplotlib", "plot")):
+    for package, extra in (("pandas", "pandas"), ("polars", "polars"), ("matplotlib", "analysis")):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ArgumentError, match=rf"pip install 'pythia-fast\[{extra}\]'"):
             {"pandas": result.to_pandas, "polars": result.to_polars}.get(package, result.plot)()

@@ -1,0 +1,1 @@
+"""From the numbers of sweeps and evaluations to findings: tables and figures."""

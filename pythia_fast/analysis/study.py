@@ -1,0 +1,73 @@
+"""What a case study gives: a table, a figure of it, and what it says in a few numbers."""
+
+import html
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pythia_fast.extras import require
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    from matplotlib.figure import Figure
+
+_SHOWN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finding.
+
+    Attributes:
+        name: the case study, such as "training order".
+        table: one row for each thing that was found out, each with what it belongs to.
+        summary: what it comes to, by name: numbers, and words where a number would mislead.
+        draw: makes the figure; called anew each time `figure` is.
+    """
+
+    name: str
+    table: pa.Table
+    summary: Mapping[str, float | int | str]
+    draw: "Callable[[pa.Table], Figure]"
+
+    def figure(self) -> "Figure":
+        """A new matplotlib figure of the table (extra: `analysis`)."""
+        require("matplotlib")
+        return self.draw(self.table)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """`table` as a pandas DataFrame (extra: `pandas`)."""
+        require("pandas")
+        frame: pandas.DataFrame = self.table.to_pandas()
+        return frame
+
+    def to_polars(self) -> "polars.DataFrame":
+        """`table` as a polars DataFrame (extra: `polars`)."""
+        frame: polars.DataFrame = require("polars").from_arrow(self.table)
+        return frame
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {_text(value)}" for name, value in self.summary.items())
+        return f"<Study {self.name}: {len(self.table)} rows; {found}>"
+
+    def _repr_html_(self) -> str:
+        names = self.table.column_names
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        lines = []
+        for row in self.table.slice(0, _SHOWN_ROWS).to_pylist():
+            cells = "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in names)
+            lines.append(f"<tr>{cells}</tr>")
+        title = html.escape(repr(self))
+        return f"<p>{title}</p><table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
