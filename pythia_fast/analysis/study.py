@@ -2,11 +2,13 @@
 
 import html
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pythia_fast.analysis.saving import save_figure, save_table
 from pythia_fast.extras import require
 
 if TYPE_CHECKING:
@@ -26,17 +28,27 @@ class Study:
         table: one row for each thing that was found out, each with what it belongs to.
         summary: what it comes to, by name: numbers, and words where a number would mislead.
         draw: makes the figure; called anew each time `figure` is.
+        details: further tables by name, which say how `table` came about.
     """
 
     name: str
     table: pa.Table
     summary: Mapping[str, float | int | str]
     draw: "Callable[[pa.Table], Figure]"
+    details: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def figure(self) -> "Figure":
         """A new matplotlib figure of the table (extra: `analysis`)."""
         require("matplotlib")
         return self.draw(self.table)
+
+    def save_table(self, path: str | Path) -> Path:
+        """Write the table as .csv, .parquet or .json, by the ending; see `saving.save_table`."""
+        return save_table(self.table, path)
+
+    def save_figure(self, path: str | Path) -> Path:
+        """Draw the figure into a .pdf, .png or .svg, by the ending (extra: `analysis`)."""
+        return save_figure(self.figure(), path)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""

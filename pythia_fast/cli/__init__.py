@@ -14,6 +14,7 @@ from pythia_fast.cli.order import order
 from pythia_fast.cli.plan import plan
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
+from pythia_fast.cli.study import study
 from pythia_fast.cli.sweep import sweep
 from pythia_fast.cli.tokenize import tokenize
 from pythia_fast.cli.view import view
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, plan, sweep, models, audit, generate, view, convert),
+    *(demo, plan, sweep, study, models, audit, generate, view, convert),
     *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

@@ -1,0 +1,107 @@
+"""What all case studies have in common: where the table and the figure go, and how they are told.
+
+@click.command("training-order", cls=Command, examples=(...))
+@runs_argument
+@study_options
+def training_order(runs, figure, table, as_json): ...
+    tell(analysis.training_order(open_runs(runs)), figure, table, as_json=as_json)
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pythia_fast.cli.frame import common, print_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pythia_fast.analysis.study import Study
+    from pythia_fast.runs import SweepResult
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FIGURES = (".pdf", ".png", ".svg")
+_TABLES = (".csv", ".json", ".parquet")
+_SHOWN_ROWS = 40
+
+runs_argument = click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."
+)
+
+
+def study_options(command: F) -> F:
+    """Add --figure and --table, which the command gets as paths or None, and `common`."""
+    figure = click.option(
+        "--figure",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_ends_with(_FIGURES),
+        help="Draw it into this .pdf, .png or .svg.",
+    )
+    table = click.option(
+        "--table",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=_ends_with(_TABLES),
+        help="Save the table as this .csv, .parquet or .json.",
+    )
+    return figure(table(common(command)))
+
+
+def open_runs(paths: Sequence[Path]) -> "list[SweepResult]":
+    """The results in these run folders. MissingCheckpointError where there is none."""
+    from pythia_fast.runs import SweepResult
+
+    return [SweepResult(path) for path in paths]
+
+
+def tell(study: "Study", figure: Path | None, table: Path | None, *, as_json: bool) -> None:
+    """Save what is asked for and print the rest: the table, and below it what it comes to."""
+    saved = []
+    if table is not None:
+        saved.append(study.save_table(table))
+    if figure is not None:
+        saved.append(study.save_figure(figure))
+    if as_json:
+        print_json(
+            {"study": study.name, "summary": dict(study.summary), "rows": study.table.to_pylist()}
+        )
+    else:
+        for line in _lines(study.table):
+            click.echo(line)
+        for name, value in study.summary.items():
+            click.echo(f"{name}: {_text(value)}")
+    for path in saved:
+        click.echo(f"kept in {path}", err=True)
+
+
+def _ends_with(
+    kinds: tuple[str, ...],
+) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    def check(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None and value.suffix.lower() not in kinds:
+            raise click.BadParameter(f"{str(value)!r} ends with none of {', '.join(kinds)}.")
+        return value
+
+    return check
+
+
+def _lines(table: "pa.Table") -> Iterator[str]:
+    """The first rows, in columns; a column in which nothing stands is left out."""
+    names = [n for n in table.column_names if table[n].null_count < len(table)]
+    rows = table.select(names).slice(0, _SHOWN_ROWS).to_pylist()
+    cells = [names, *([_text(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells if rows else ():
+        yield "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
+    if len(table) > _SHOWN_ROWS:
+        yield f"… and {len(table) - _SHOWN_ROWS:,} more rows: --table saves them all"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
