@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pythia_fast.analysis.saving import save_figure, save_table
+from pythia_fast.analysis.saving import save_table
 from pythia_fast.extras import require
+from pythia_fast.plots import save_figure
 
 if TYPE_CHECKING:
     import pandas

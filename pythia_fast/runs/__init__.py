@@ -1,7 +1,8 @@
 """Sweeps: what is computed (plan), from what (stream), and what is kept of it (folder, results)."""
 
+from pythia_fast.runs.gaps import Gap
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.streaming import load, stream
 from pythia_fast.runs.sweeping import sweep
 
-__all__ = ["SweepResult", "load", "stream", "sweep"]
+__all__ = ["Gap", "SweepResult", "load", "stream", "sweep"]

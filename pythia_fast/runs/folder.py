@@ -1,6 +1,7 @@
 """The run folder: the one module that writes results.
 
     run.json                                  the specification, its hash, versions, machine
+    asked/<hash>.json                         the steps that a sweep was asked for
     commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
     failures/step=N.json                      why a step failed, until it succeeds
@@ -17,7 +18,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -119,6 +120,12 @@ class RunFolder:
             self._publish(path, data)
         return path
 
+    def ask(self, steps: Sequence[int]) -> None:
+        """Keep which steps a sweep was asked for, so that whoever reads it knows what it lacks."""
+        digest = fingerprint({"steps": list(steps)})[:16]
+        text = json.dumps({"steps": list(steps)}) + "\n"
+        self.keep(f"asked/{digest}.json", text.encode())
+
     def record_failure(self, failure: Failure) -> None:
         """Keep the reason why a step failed; the last one counts."""
         path = self._inside(f"failures/step={failure.step}.json")
@@ -151,7 +158,8 @@ class RunFolder:
     def _remove_partials(self) -> None:
         """Remove what killed processes have left half written."""
         steps = [folder for _, folder in numbered(self.path / "parts")]
-        for folder in (self.path, self.path / "commits", self.path / "failures", *steps):
+        kept = [self.path / name for name in ("asked", "commits", "failures")]
+        for folder in (self.path, *kept, *steps):
             if folder.is_dir() and not folder.is_symlink():
                 remove_partials_in(folder)
 

@@ -1,8 +1,10 @@
 """What lies in a run folder, read and checked; `folder` writes it."""
 
 import json
+import operator
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,15 @@ def read_run(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def read_part(path: Path) -> pa.Table:
-    """The rows of a part, page checksums verified. FormatError if it is damaged."""
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part, page checksums verified. FormatError if it is damaged.
+
+    With `columns` only those of them that it has.
+    """
     try:
         with _opened(path) as file:
             # Not by read_table, which takes three times as long for a small file.
-            return pq.ParquetFile(file, page_checksum_verification=True).read()
+            return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
     except OSError as error:
         raise FormatError(path, f"damaged: {error}; remove it to compute it again") from error
     except pa.ArrowException as error:
@@ -66,6 +71,17 @@ def _opened(path: Path) -> pa.OSFile:
     threads may still hold when the interpreter ends: that aborts the process.
     """
     return pa.OSFile(os.fsencode(path.absolute()))
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """Which columns a part has. FormatError if it is damaged."""
+    try:
+        with _opened(path) as file:
+            return tuple(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException) as error:
+        raise FormatError(
+            path, f"no part of a run ({error}); remove it to compute it again"
+        ) from error
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -120,3 +136,14 @@ def read_failures(path: Path) -> tuple[Failure, ...]:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise FormatError(file, f"no record of a failure ({error!r}); remove it") from error
     return tuple(sorted(failures, key=lambda failure: failure.step))
+
+
+def read_asked(path: Path) -> set[int]:
+    """The steps that the sweeps of a run folder were asked for. FormatError if a record is none."""
+    steps: set[int] = set()
+    for file in (path / "asked").glob("*.json"):
+        try:
+            steps.update(map(operator.index, json.loads(file.read_bytes())["steps"]))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise FormatError(file, f"no record of steps ({error!r}); remove it") from error
+    return steps

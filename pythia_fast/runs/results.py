@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
+from pythia_fast.runs.columns import Columns
+from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import (
     Failure,
     numbered,
@@ -45,6 +47,7 @@ class SweepResult:
 
     Attributes:
         path: the run folder.
+        specification: all that determines the values, as `run.json` has it.
         failures: the steps that failed, each with its error, and have not been finished since.
     """
 
@@ -63,6 +66,7 @@ class SweepResult:
             self._names = [str(metric["name"]) for metric in run["specification"]["metrics"]]
         except (KeyError, TypeError) as error:
             raise FormatError(self.path / "run.json", "its metrics have no names") from error
+        self.specification: Mapping[str, Any] = run["specification"]
         self._hash = run["hash"]
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
         self._steps = None if steps is None else frozenset(steps)
@@ -118,6 +122,13 @@ class SweepResult:
         ]
         return stacked(tables) if tables else pa.table({})
 
+    def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> "Columns":
+        """Some columns of `sequences`, step by step or shard by shard, for very many sequences."""
+        complete = self._complete()
+        if steps is not None:
+            complete = [each for each in complete if each[0] in steps]
+        return Columns(complete, names)
+
     @cached_property
     def times(self) -> pa.Table:
         """Where the time went: one row for each step, in seconds.
@@ -148,6 +159,16 @@ class SweepResult:
             for step, _, origin, _ in self._complete()
             if origin.get("remarks")
         }
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Steps × metrics that were asked for but have no row in `table`, each with the reason.
+
+        With `steps` given these are looked at, else all that the folder knows of. A run that a
+        version before this was made with, from local files, does not know of steps not begun.
+        """
+        steps = known_steps(self.path, self.failures) if self._steps is None else self._steps
+        return find_gaps(steps, self._names, *self._here(), self.failures)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""
@@ -199,10 +220,22 @@ class SweepResult:
         except FormatError:
             return True  # whoever asks for its results is told
 
+    def _here(self) -> tuple[set[tuple[int, str]], dict[tuple[int, str], tuple[int, int]]]:
+        """Which steps × metrics are complete, and how many shards of how many each has."""
+        shards = {
+            (step, name): (len(parts), origin["shards"])
+            for step, name, origin, parts in self._begun()
+        }
+        return {key for key, (here, of) in shards.items() if here == of}, shards
+
     def _complete(
         self, only: int | None = None
     ) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
         """Steps × metrics all of whose shards are there: their origin and their files."""
+        return [each for each in self._begun(only) if len(each[3]) == each[2]["shards"]]
+
+    def _begun(self, only: int | None = None) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
+        """The same of which any shard is there."""
         found = []
         for step, folder in numbered(self.path / "parts"):
             if not self._asked(step) or only not in (None, step):
@@ -210,10 +243,8 @@ class SweepResult:
             for name in self._names:
                 files = folder.glob(f"{name}-?????.parquet")
                 parts = sorted(part for part in files if not part.is_symlink())
-                if not parts:
-                    continue
-                origin = read_origin(parts[0], self._hash, step, name)
-                if len(parts) == origin["shards"]:
+                if parts:
+                    origin = read_origin(parts[0], self._hash, step, name)
                     found.append((step, name, origin, parts))
         return found
 

@@ -121,6 +121,7 @@ def sweep(
     if not resume:
         path = _fresh(path, given=out is not None)
     folder = RunFolder(path, plan.specification)
+    folder.ask(plan.steps)
     try:
         with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
             shown.say(f"{series.name}: computing in {precision.name} on {target}")
