@@ -12,8 +12,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pythia_fast.analysis import published
     from pythia_fast.auditing import AuditReport, audit
     from pythia_fast.errors import PythiaFastError
+    from pythia_fast.evaluation import EvaluationResult, evaluate
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
     from pythia_fast.runs import SweepResult, load, stream, sweep
@@ -28,6 +30,7 @@ _HOME = {
     "Architecture": "suite",
     "AuditReport": "auditing",
     "Batch": "metrics",
+    "EvaluationResult": "evaluation",
     "Forecast": "runs.forecast",
     "Memorization": "metrics",
     "MemorizationScore": "metrics",
@@ -41,9 +44,11 @@ _HOME = {
     "audit": "auditing",
     "checkpoints": "suite",
     "convert": "series.convert",
+    "evaluate": "evaluation",
     "load": "runs",
     "models": "suite",
     "plan": "runs.forecast",
+    "published": "analysis",
     "spec": "suite",
     "stream": "runs",
     "sweep": "runs",
@@ -53,6 +58,7 @@ __all__ = [
     "Architecture",
     "AuditReport",
     "Batch",
+    "EvaluationResult",
     "Forecast",
     "Memorization",
     "MemorizationScore",
@@ -66,9 +72,11 @@ __all__ = [
     "audit",
     "checkpoints",
     "convert",
+    "evaluate",
     "load",
     "models",
     "plan",
+    "published",
     "spec",
     "stream",
     "sweep",

@@ -8,14 +8,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pythia_fast.analysis.emerging import emergence
+    from pythia_fast.analysis.order import training_order
+    from pythia_fast.analysis.prediction import predictability
+    from pythia_fast.analysis.publications import compare, published
     from pythia_fast.analysis.study import Study
 
 _HOME = {
     "Study": "study",
+    "compare": "publications",
+    "emergence": "emerging",
+    "predictability": "prediction",
+    "published": "publications",
+    "training_order": "order",
 }
 
 __all__ = [
     "Study",
+    "compare",
+    "emergence",
+    "predictability",
+    "published",
+    "training_order",
 ]
 
 

@@ -16,6 +16,7 @@ from pythia_fast.runs.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
 from pythia_fast.tokens.steps import integer
 
+_NAMED = 8  # incomplete steps in a summary
 HOW = {
     "memorized": "sweep it with metrics=['memorization'], or --metrics memorization",
     "score": "sweep it with metrics=['memorization-score'], or --metrics memorization-score",
@@ -28,14 +29,16 @@ HOW = {
 class Source:
     """One run as a study reads it.
 
-    `steps` are those that are wanted and there, ascending, and `batch` how many rows of its data
-    a training step saw, or None where that is not known.
+    `steps` are those that are wanted and there, ascending, `batch` how many rows of its data a
+    training step saw, or None where that is not known, and `gaps` the steps that are not complete,
+    where all are wanted.
     """
 
     result: SweepResult
     columns: Columns
     steps: tuple[int, ...]
     batch: int | None
+    gaps: tuple[int, ...] = ()
 
     @property
     def model(self) -> str:
@@ -43,8 +46,8 @@ class Source:
         return str(self.result.specification.get("model", self.result.path.name))
 
 
-def several(results: object) -> list[SweepResult]:
-    """One result or several as a list. ArgumentError for anything else, or for none."""
+def several(results: object, *, least: int = 1) -> list[SweepResult]:
+    """One result or several as a list. ArgumentError for anything else, or for fewer."""
     given = [results] if isinstance(results, SweepResult) else results
     if not isinstance(given, Iterable):
         raise ArgumentError(f"a study is made of SweepResults, not of {results!r}")
@@ -52,7 +55,7 @@ def several(results: object) -> list[SweepResult]:
     for each in found:
         if not isinstance(each, SweepResult):
             raise ArgumentError(f"a study is made of SweepResults, not of {each!r}")
-    if not found:
+    if len(found) < least:
         raise ArgumentError("no run given: a study needs at least one SweepResult")
     return found
 
@@ -77,7 +80,22 @@ def source(
             f"{result.path} has no column {missing[0]!r}: {HOW.get(missing[0], 'sweep it anew')}"
         )
     chosen = parse_steps(steps, columns.steps) if columns.steps else ()
-    return Source(result, columns, chosen, _batch(result, columns, batch))
+    missing_steps: set[int] = set()
+    if isinstance(steps, str) and steps == "all":
+        missing_steps = {gap.step for gap in result.gaps} - set(columns.steps)
+    batch = _batch(result, columns, batch)
+    return Source(result, columns, chosen, batch, tuple(sorted(missing_steps)))
+
+
+def incomplete(sources: Iterable[Source]) -> dict[str, str]:
+    """For a summary: the steps that were asked for and are not complete, if there are any."""
+    told = [
+        f"{of.model} at step{'s' * (len(of.gaps) > 1)} {', '.join(map(str, of.gaps[:_NAMED]))}"
+        + ", …" * (len(of.gaps) > _NAMED)
+        for of in sources
+        if of.gaps
+    ]
+    return {"incomplete": "; ".join(told)} if told else {}
 
 
 def known(result: SweepResult) -> ModelSpec | None:

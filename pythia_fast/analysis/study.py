@@ -47,6 +47,13 @@ class Study:
         """Write the table as .csv, .parquet or .json, by the ending; see `saving.save_table`."""
         return save_table(self.table, path)
 
+    def save_details(self, folder: str | Path) -> tuple[Path, ...]:
+        """Write each of `details` into the folder, as <name>.parquet."""
+        return tuple(
+            save_table(table, Path(folder) / f"{name}.parquet")
+            for name, table in self.details.items()
+        )
+
     def save_figure(self, path: str | Path) -> Path:
         """Draw the figure into a .pdf, .png or .svg, by the ending (extra: `analysis`)."""
         return save_figure(self.figure(), path)

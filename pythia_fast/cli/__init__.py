@@ -7,11 +7,14 @@ from pythia_fast.cli.cache import cache
 from pythia_fast.cli.checksum import checksum
 from pythia_fast.cli.convert import convert
 from pythia_fast.cli.demo import demo
+from pythia_fast.cli.eval import evaluate
 from pythia_fast.cli.frame import Group
 from pythia_fast.cli.generate import generate
 from pythia_fast.cli.models import models
 from pythia_fast.cli.order import order
 from pythia_fast.cli.plan import plan
+from pythia_fast.cli.plot import plot
+from pythia_fast.cli.published import published
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
 from pythia_fast.cli.study import study
@@ -40,7 +43,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, plan, sweep, study, models, audit, generate, view, convert),
+    *(demo, plan, sweep, evaluate, plot, study, published, models, audit, generate, view, convert),
     *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

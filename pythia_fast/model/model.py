@@ -152,6 +152,42 @@ class Model:
             parts = [linear_scores(nothing_0D, self._weights.unembed_VD, ids_BT[:0, 0])]
         return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), count))
 
+    @torch.inference_mode()
+    def score_at(
+        self,
+        ids_BT: Ids,
+        row_N: torch.Tensor,
+        position_N: torch.Tensor,
+        target_N: torch.Tensor,
+    ) -> TokenScores:
+        """What the model says of each target behind a position of a row, [N] each, N ≥ 1.
+
+        The three are int64. The vocabulary is multiplied for these positions only, and the targets
+        need not be the sequences' own next tokens.
+        """
+        ids_BT = self.check_ids(ids_BT)
+        B, T = ids_BT.shape
+        chosen = [x_N.to(self.device) for x_N in (row_N, position_N, target_N)]
+        for x_N, end in zip(chosen, (B, T, self.architecture.vocab_rows), strict=True):
+            if not len(x_N) or bool(((x_N < 0) | (x_N >= end)).any()):
+                raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
+        row_N, position_N, target_N = chosen
+        parts, order = [], []
+        for rows in self._passes(ids_BT):
+            here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
+            if not len(here_M):
+                continue
+            order.append(here_M)
+            row_M, position_M = row_N[here_M] - rows.start, position_N[here_M]
+            if self.native is not None:
+                at = ids_BT[rows], row_M, position_M, target_N[here_M]
+                parts.append(self.native.scores_at(*at, self._weights))
+                continue
+            h_MD = self._hidden(ids_BT[rows])[row_M, position_M]
+            parts.append(linear_scores(h_MD, self._weights.unembed_VD, target_N[here_M]))
+        back_N = torch.cat(order).argsort()
+        return TokenScores.cat(parts).map(lambda x_N: x_N[back_N])
+
     def exact(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """`score` in float32 whatever the resident dtype; a sequence's bits are its own.
 

@@ -93,6 +93,19 @@ class Native:
             found = self.kernels.scores(h, w.unembed, panels_of(y_BT).flatten())
         return found.map(lambda x_N: _unpadded(x_N, B, T))
 
+    def scores_at(
+        self,
+        ids_BT: torch.Tensor,
+        row_N: torch.Tensor,
+        position_N: torch.Tensor,
+        y_N: torch.Tensor,
+        weights: Weights,
+    ) -> TokenScores:
+        """All scores of targets [N], each behind a position of a row; N is 1 at least."""
+        with self._states(ids_BT, weights) as (x_PDL, w):
+            x_ND = self._rows(x_PDL, *ids_BT.shape)[row_N, position_N]
+            return self.kernels.scores(self.final(panelled(x_ND), w), w.unembed, y_N)
+
     def logits_into(self, ids_BT: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
         """Logits of each next token, rounded to the dtype of `to`.
 

@@ -7,7 +7,7 @@ shade, dash and marker, so that they can be told apart in grey and by the colour
 from pythia_fast.plots.curves import LABELS, curves, plot
 from pythia_fast.plots.lines import Line, StepAxis, draw
 from pythia_fast.plots.saving import FORMATS, save_figure
-from pythia_fast.plots.style import COLOURS, DASHES, MARKERS, legend, new_figure
+from pythia_fast.plots.style import COLOURS, DASHES, MARKERS, legend, new_figure, title
 
 __all__ = [
     "COLOURS",
@@ -23,4 +23,5 @@ __all__ = [
     "new_figure",
     "plot",
     "save_figure",
+    "title",
 ]

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.plots.lines import Line, StepAxis, draw
-from pythia_fast.plots.style import legend, new_figure
+from pythia_fast.plots.style import legend, new_figure, title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +22,6 @@ LABELS = {
 }
 """What stands on the axis for a metric's name; another metric's name stands for itself."""
 _LOGARITHMIC = ("perplexity", "ppl")  # also as the last word of a task's metric
-_TITLE_LETTERS = 80
 
 
 def plot(
@@ -52,15 +50,22 @@ def plot(
 
 
 def curves(lines: Sequence[Line], metric: str, *, steps: StepAxis = "log") -> "Figure":
-    """A figure with one panel for these lines; `metric` names the axis of the values."""
+    """A figure with one panel for these lines; `metric` names the axis of the values.
+
+    ArgumentError if no line has any value, which also says how many steps are incomplete.
+    """
+    if not any(line.steps for line in lines):
+        gaps = len({step for line in lines for step in line.gaps})
+        raise ArgumentError(
+            f"no step has a value of {metric}, so there is nothing to plot"
+            + (f": {gaps} {'step is' if gaps == 1 else 'steps are'} incomplete" if gaps else "")
+        )
     figure = new_figure()
     (axes,) = figure.axes
-    logarithmic = metric.rpartition(":")[2].rpartition("_")[2] in _LOGARITHMIC
+    logarithmic = metric.rpartition(":")[2].strip().rpartition("_")[2] in _LOGARITHMIC
     draw(axes, lines, LABELS.get(metric, metric), logarithmic=logarithmic, steps=steps)
-    axes.yaxis.label.set_parse_math(False)
     if len(lines) == 1:
-        axes.title.set_parse_math(False)
-        axes.set_title("\n".join(textwrap.wrap(lines[0].label, _TITLE_LETTERS)))
+        title(axes, lines[0].label)
     else:
         legend(axes)
     return figure

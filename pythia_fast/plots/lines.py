@@ -1,6 +1,7 @@
 """Lines over training steps: bands, gaps, and values that cannot be drawn."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 StepAxis = Literal["log", "linear"]
 Floats = npt.NDArray[np.float64]
 Colour = str | tuple[float, float, float]
+_LABEL_LETTERS = 36
+_HUGE = 1e200  # what is larger cannot be drawn either: axes overflow
+_MANY_DECADES = 5  # of values, between whose powers of ten there is no room for names
+_RUNG, _RUNGS = 0.022, 8
+"""How high above the axis a line's marks stand, so that several lines' do not hide each other."""
 _MARKERS_MOST = 30  # along the axis; more of them hide the line
 
 
@@ -27,7 +33,7 @@ class Line:
     Attributes:
         label: its name in the legend.
         steps: in rising order.
-        values: one for each step; one that is not finite breaks the line.
+        values: one for each step; one that is not finite, or beyond 1e200, breaks the line.
         low, high: the ends of an interval around each value; NaN or None where there is none.
         gaps: steps that belong to the line but have no value: they break it, and are marked.
     """
@@ -59,17 +65,23 @@ def draw(
         raise ArgumentError(f"the axis of the steps is 'log' or 'linear', not {steps!r}")
     every = [step for line in lines for step in (*line.steps, *line.gaps)]
     _step_axis(axes, every, steps)
+    drawn = [value for line in lines for value in line.values if abs(value) < _HUGE]
+    if logarithmic and drawn and min(drawn) > 0:
+        _logarithmic_values(axes, decades=math.log10(max(drawn)) - math.log10(min(drawn)))
     missing = 0
     for index, line in enumerate(lines):
         colour = _shade(index, len(lines)) if shades else COLOURS[index % len(COLOURS)]
         missing += _draw_line(axes, line, index, colour, steps)
     axes.set_xlabel("training step")
-    axes.set_ylabel(label)
+    axes.set_ylabel("\n".join(textwrap.wrap(label, _LABEL_LETTERS)), parse_math=False)
     dress(axes)
-    drawn = [value for line in lines for value in line.values if math.isfinite(value)]
-    if logarithmic and drawn and min(drawn) > 0:
-        _logarithmic_values(axes)
-    _note(axes, missing, len({step for line in lines for step in line.gaps}))
+    every_value = (value for line in lines for value in line.values)
+    lost = (
+        "too large or not finite"
+        if any(_HUGE <= abs(x) < math.inf for x in every_value)
+        else "not finite"
+    )
+    _note(axes, missing, lost, len({step for line in lines for step in line.gaps}))
 
 
 def _draw_line(axes: "Axes", line: Line, index: int, colour: Colour, scale: StepAxis) -> int:
@@ -78,7 +90,7 @@ def _draw_line(axes: "Axes", line: Line, index: int, colour: Colour, scale: Step
     gaps = sorted(set(line.gaps) - own.keys())
     places = np.array(sorted([*own, *gaps]), dtype=float)
     values = np.array([own.get(int(place), math.nan) for place in places], dtype=float)
-    finite = np.isfinite(values)
+    finite = np.abs(values) < _HUGE
     values = np.where(finite, values, np.nan)
     (drawn,) = axes.plot(
         places,
@@ -96,20 +108,23 @@ def _draw_line(axes: "Axes", line: Line, index: int, colour: Colour, scale: Step
     drawn.set_gid(NAMED)
     if line.low is not None and line.high is not None:
         _band(axes, line, places, colour)
-    if gaps:
+    lost = [place for place in own if not abs(own[place]) < _HUGE]
+    for marker, steps in (("x", gaps), ("+", lost)):
+        if not steps:
+            continue
         axes.plot(
-            gaps,
-            [0.0] * len(gaps),
+            steps,
+            [_RUNG * (index % _RUNGS)] * len(steps),
             transform=axes.get_xaxis_transform(),
             linestyle="none",
-            marker="x",
-            markersize=5,
+            marker=marker,
+            markersize=5 if marker == "x" else 7,
             markeredgewidth=1.4,
             color=colour,
             clip_on=False,
             zorder=4,
         )
-    return len(own) - int(finite.sum())
+    return len(lost)
 
 
 def _band(axes: "Axes", line: Line, places: Floats, colour: Colour) -> None:
@@ -120,11 +135,12 @@ def _band(axes: "Axes", line: Line, places: Floats, colour: Colour) -> None:
         each = (own.get(int(place)) for place in places)
         ends.append(np.array([math.nan if end is None else end for end in each], dtype=float))
     low, high = ends
-    known = np.isfinite(low) & np.isfinite(high)
+    known = (np.abs(low) < _HUGE) & (np.abs(high) < _HUGE)
     axes.fill_between(
         places, low, high, where=known, color=colour, alpha=0.16, linewidth=0, zorder=2
     )
-    lone = known & ~np.roll(known, 1) & ~np.roll(known, -1) if len(known) > 1 else known
+    edge = [False]
+    lone = known & ~np.r_[edge, known[:-1]] & ~np.r_[known[1:], edge] if len(known) else known
     axes.vlines(places[lone], low[lone], high[lone], color=colour, alpha=0.45, linewidth=1.2)
 
 
@@ -143,6 +159,9 @@ def _marked(places: Floats, finite: npt.NDArray[np.bool_], scale: StepAxis) -> l
         if along[index] - last >= apart * 0.999 or not (before or after):
             chosen.append(index)
             last = float(along[index])
+    end = int(np.flatnonzero(finite)[-1]) if finite.any() else None
+    if end is not None and end not in chosen:
+        chosen[-1] = end  # where training ended, rather than just before
     return chosen
 
 
@@ -151,6 +170,10 @@ def _step_axis(axes: "Axes", every: Sequence[int], scale: StepAxis) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     last, first = max(every, default=1), min(every, default=0)
+    if first == last > 0:
+        axes.set_xticks([first], [f"{first:,}"])
+        axes.set_xlim(first * 0.9, first * 1.1)
+        return
     if scale == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
@@ -168,13 +191,13 @@ def _step_axis(axes: "Axes", every: Sequence[int], scale: StepAxis) -> None:
     axes.set_xlim(0 if zero else min(decade, first * 0.9), max(last, decade) * 1.1)
 
 
-def _note(axes: "Axes", missing: int, gaps: int) -> None:
+def _note(axes: "Axes", missing: int, lost: str, gaps: int) -> None:
     """Below the axis, where no line runs, what the lines do not show."""
     words = []
     if gaps:
         words.append(f"\u00d7 {gaps} {'step is' if gaps == 1 else 'steps are'} incomplete")
     if missing:
-        words.append(f"{missing} {'value is' if missing == 1 else 'values are'} not finite")
+        words.append(f"+ {missing} {'value is' if missing == 1 else 'values are'} {lost}")
     if words:
         axes.annotate(
             "; ".join(words),
@@ -197,13 +220,14 @@ def _shade(index: int, count: int) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _logarithmic_values(axes: "Axes") -> None:
+def _logarithmic_values(axes: "Axes", decades: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     def plain(value: Any, _: object) -> str:
         return f"{value:,g}" if value < 1e6 else f"{value:g}"
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    subs = (1, 2, 5) if decades < _MANY_DECADES else (1,)
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(plain))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))

@@ -1,7 +1,6 @@
 """How all figures look: sizes for print, colours that survive a copier, no line without a use."""
 
 import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pythia_fast.errors import ArgumentError
@@ -25,6 +24,9 @@ SMALL_PT = 8.0
 _WIDTH_IN = 7.0  # of two columns of a page
 _PANEL_IN = 3.6  # high
 _LEGEND_LINES = 7  # more lines have their legend beside the panel
+_BELOW_LETTERS = 88
+_LINE_IN = 0.17
+_BELOW_IN = 0.62  # of the axis: under its ticks, its name and a note
 _LEGEND_LETTERS = 28  # and longer names have it below
 
 
@@ -75,32 +77,46 @@ def dress(axes: "Axes") -> None:
     axes.tick_params(labelsize=SMALL_PT)
     axes.xaxis.label.set_fontsize(TEXT_PT)
     axes.yaxis.label.set_fontsize(TEXT_PT)
-    axes.title.set_fontsize(TEXT_PT + 1)
 
 
-def legend(axes: "Axes", *, title: str | None = None, order: Sequence[int] | None = None) -> None:
+def title(axes: "Axes", text: str, *, letters: int = 72) -> None:
+    """Name a panel, in lines of at most so many letters; a dollar in it begins no formula."""
+    lines = "\n".join(textwrap.wrap(text, letters))
+    axes.set_title(lines, fontsize=TEXT_PT + 1, parse_math=False)
+
+
+def legend(axes: "Axes", *, title: str | None = None) -> None:
     """The names of a panel's lines, inside it or, where they are many or long, beside or below.
 
-    `order` are places in the order in which they were drawn. Names are shown as they are: a
-    dollar begins no formula, and an underscore hides nothing.
+    Names are shown as they are: a dollar begins no formula, and an underscore hides nothing.
+    Without lines of `draw`, those are named that have a label of matplotlib's.
     """
+    from matplotlib.transforms import ScaledTranslation
+
     drawn: list[Artist] = [*axes.lines, *axes.collections, *axes.patches]
     named = [handle for handle in drawn if handle.get_gid() == NAMED]
-    handles = [named[place] for place in order] if order is not None else named
-    if not handles:
+    named = named or [each for each in drawn if not str(each.get_label()).startswith("_")]
+    if not named:
         return
-    names = [str(handle.get_label()).removeprefix(SHIELD) for handle in handles]
+    names = [str(handle.get_label()).removeprefix(SHIELD) for handle in named]
     longest = max(map(len, names))
     place: dict[str, Any] = {"loc": "best"}
     if longest > _LEGEND_LETTERS:
-        names = ["\n".join(textwrap.wrap(name, 60)) or name for name in names]
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+        names = ["\n".join(textwrap.wrap(name, _BELOW_LETTERS)) or name for name in names]
+        below = ScaledTranslation(0, -_BELOW_IN, axes.figure.dpi_scale_trans)
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+        place["bbox_transform"] = axes.transAxes + below
+        whole = axes.get_figure(root=True)
+        assert whole is not None  # the panel is of a figure
+        whole.set_figheight(
+            whole.get_figheight() + _LINE_IN * sum(n.count("\n") + 1 for n in names)
+        )
         place["ncols"] = 2 if longest <= 40 and len(names) > 2 else 1
     elif len(names) > _LEGEND_LINES:
         place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
         place["ncols"] = 1 + (len(names) - 1) // 20
     made = axes.legend(
-        handles,
+        named,
         [str(number) for number in range(len(names))],
         frameon="bbox_to_anchor" not in place,
         framealpha=0.8,

@@ -50,20 +50,30 @@ class Columns:
         parts = [self._read(step, k) for k in range(shards)]
         return pa.concat_tables(parts, promote_options="permissive")
 
-    def shards(self) -> Iterator[dict[int, pa.Table]]:
+    def sequences(self) -> Iterator[pa.Table]:
+        """Shard after shard of the first step: its `sequence` only."""
+        for files in self._files(self.steps[:1]):
+            yield read_part(files[0], ["sequence"])
+
+    def shards(self, steps: Sequence[int] | None = None) -> Iterator[dict[int, pa.Table]]:
         """Shard after shard, which are the same sequences at every step: the steps' tables.
 
         ArgumentError if they are not, as in a run over "seen" or "unseen".
         """
-        counts = {len(next(iter(of_step.values()))) for of_step in self._sources.values()}
-        if len(counts) > 1:
-            raise ArgumentError("its steps look at different sequences, not shard by shard alike")
-        for shard in range(next(iter(counts), 0)):
-            tables = {step: self._read(step, shard) for step in self.steps}
-            first = tables[self.steps[0]]["sequence"]
+        chosen = self.steps if steps is None else tuple(steps)
+        for shard, _ in enumerate(self._files(chosen)):
+            tables = {step: self._read(step, shard) for step in chosen}
+            first = tables[chosen[0]]["sequence"]
             if not all(table["sequence"].equals(first) for table in tables.values()):
                 raise ArgumentError("its steps look at different sequences")
             yield tables
+
+    def _files(self, steps: Sequence[int]) -> list[tuple[Path, ...]]:
+        """For each shard a file of each step."""
+        files = [next(iter(self._sources[step].values())) for step in steps]
+        if len({len(of_step) for of_step in files}) > 1:
+            raise ArgumentError("its steps look at different sequences")
+        return list(zip(*files, strict=True))
 
     def _read(self, step: int, shard: int) -> pa.Table:
         sources = self._sources[step]

@@ -158,8 +158,8 @@ class RunFolder:
     def _remove_partials(self) -> None:
         """Remove what killed processes have left half written."""
         steps = [folder for _, folder in numbered(self.path / "parts")]
-        kept = [self.path / name for name in ("asked", "commits", "failures")]
-        for folder in (self.path, *kept, *steps):
+        names = ("asked", "commits", "failures", "results")
+        for folder in (self.path, *(self.path / name for name in names), *steps):
             if folder.is_dir() and not folder.is_symlink():
                 remove_partials_in(folder)
 

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
+from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.columns import Columns
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
+from pythia_fast.runs.intervals import interval_table, line_of
 from pythia_fast.runs.parts import (
     Failure,
     numbered,
@@ -86,8 +88,7 @@ class SweepResult:
         `version`. Steps of which a shard is missing are left out.
         """
         rows = []
-        for step, name, origin, parts in self._complete():
-            sequences = stacked([read_part(part) for part in parts], name)
+        for step, name, origin, sequences in self._each(self._names):
             numbers = _checked(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
@@ -181,12 +182,48 @@ class SweepResult:
         frame: polars.DataFrame = require("polars").from_arrow(self.table)
         return frame
 
-    def plot(self, metric: str | None = None) -> "matplotlib.figure.Figure":
-        """The value of `metric` (the first by default) over the steps (extra: `analysis`)."""
-        require("matplotlib")
-        from pythia_fast.plots import plot
+    def intervals(self, level: float = 0.95) -> pa.Table:
+        """Confidence intervals of the values in `table`, over the sequences (extra: `analysis`).
 
-        return plot(self.table, metric)
+        `model`, `step`, `metric`, `value`, `low`, `high` (null where there is none, see
+        `metrics.intervals`), `level` and `sequences`. They say how far a value might lie from that
+        of all sequences of which these are a sample. ArgumentError unless 0 < level < 1.
+        """
+        return interval_table(self._each(self._names), self._metrics, level)
+
+    def curve(self, metric: str | None = None, *, level: float | None = 0.95) -> Line:
+        """The value of `metric` (None: the first) over the steps, as a line to be drawn.
+
+        Its band are `intervals`, none with `level` None; its gaps are the steps that are not
+        complete. ArgumentError if the run has no such metric.
+        """
+        name = self.chosen_metric(metric)
+        table = interval_table(self._each([name]), self._metrics, level)
+        gaps = [gap.step for gap in self.gaps if gap.metric == name]
+        return line_of(table, gaps, str(self.specification.get("model", "")))
+
+    def plot(
+        self, metric: str | None = None, *, steps: StepAxis = "log", level: float | None = 0.95
+    ) -> "matplotlib.figure.Figure":
+        """The value of `metric` (the first by default) over the steps (extra: `analysis`).
+
+        With a band, the confidence interval over the sequences, unless `level` is None. `steps` is
+        "log" (with room for step 0) or "linear". Steps that are not complete are marked, and no
+        line leads across them. ArgumentError for a metric that the run does not have, which names
+        those it has, and if no step is complete.
+        """
+        require("matplotlib")
+        return curves([self.curve(metric, level=level)], self.chosen_metric(metric), steps=steps)
+
+    def chosen_metric(self, metric: str | None) -> str:
+        """The name of one of the run's metrics, the first for None. ArgumentError if it is none."""
+        if metric is None:
+            return self._names[0]
+        if metric not in self._names:
+            raise ArgumentError(
+                f"the run has no metric {metric!r}; it has {', '.join(self._names)}"
+            )
+        return metric
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -227,6 +264,12 @@ class SweepResult:
             for step, name, origin, parts in self._begun()
         }
         return {key for key, (here, of) in shards.items() if here == of}, shards
+
+    def _each(self, names: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any], pa.Table]]:
+        """What is complete of these metrics: step, metric, origin and all of its sequences."""
+        for step, name, origin, parts in self._complete():
+            if name in names:
+                yield step, name, origin, stacked([read_part(part) for part in parts], name)
 
     def _complete(
         self, only: int | None = None

@@ -103,7 +103,7 @@ def sweep(
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     target = resolve_device(device)
     chosen = sequences_argument(sequences)
-    _check_batch_tokens(batch_tokens)
+    check_batch_tokens(batch_tokens)
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
@@ -119,7 +119,7 @@ def sweep(
     batch = _batch_tokens(batch_tokens, plan, precision)
     path = expanded(out) if out else default_folder(series, plan, cache_dir)
     if not resume:
-        path = _fresh(path, given=out is not None)
+        path = fresh_folder(path, given=out is not None)
     folder = RunFolder(path, plan.specification)
     folder.ask(plan.steps)
     try:
@@ -161,7 +161,11 @@ def _dataset(
     return TokenDataset(f"hub:{series.spec.corpus}", cache_dir=cache_dir)
 
 
-def _fresh(path: Path, *, given: bool) -> Path:
+def fresh_folder(path: Path, *, given: bool) -> Path:
+    """A folder without a run: beside `path`, or `path` itself if the user gave it.
+
+    RunMismatchError if the user's holds one.
+    """
     if not given:
         return path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
     if (path / "run.json").exists():
@@ -169,7 +173,8 @@ def _fresh(path: Path, *, given: bool) -> Path:
     return path
 
 
-def _check_batch_tokens(batch_tokens: object) -> None:
+def check_batch_tokens(batch_tokens: object) -> None:
+    """ArgumentError unless it is "auto" or a positive number."""
     if batch_tokens == "auto":
         return
     if (

@@ -1,5 +1,6 @@
 """What the command line is tried on: a tiny suite with a tokenizer, and tokens for it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +55,38 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [list(f"row {row}: {'x' * row}".encode()) for row in range(6)]
     write_tokens(prefix, [*rows[:5], [*rows[5], 256]])
     return prefix
+
+
+ORIGIN = {
+    "run": "x",
+    "model": "70m",
+    "commit": None,
+    "identity": "x",
+    "weights_sha256": "0" * 64,
+    "weights_nonfinite": 0,
+    "duplicate_of": None,
+    "dtype": "float32",
+    "device": "cpu",
+    "version": "1",
+}
+
+
+@pytest.fixture
+def evaluated(tmp_path: Path) -> Path:
+    """The folder of an evaluation of two tasks at three of four steps."""
+    folder = tmp_path / "eval"
+    (folder / "results").mkdir(parents=True)
+    specification = {"kind": "evaluation", "model": "70m", "tasks": {"sciq": {}, "piqa": {}}}
+    run = {"format": 1, "hash": "x", "specification": specification}
+    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "asked").mkdir()
+    (folder / "asked/a.json").write_text('{"steps": [0, 1000, 2000, 3000]}')
+    for step in (0, 1000, 3000):
+        numbers = {"acc,none": 0.25 + step / 1e4, "acc_stderr,none": 0.01}
+        record = {
+            "results": {"sciq": numbers, "piqa": numbers | {"acc_norm,none": 0.5}},
+            "n-shot": {"sciq": 0, "piqa": 0},
+            "pythia_fast": ORIGIN | {"step": step},
+        }
+        (folder / f"results/step={step}.json").write_text(json.dumps(record))
+    return folder

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = (
-    *("demo", "sweep", "models", "generate", "view"),
+    *("demo", "sweep", "study", "models", "generate", "view"),
     *("tokenize", "stats", "unshard", "shard", "checksum"),
 )
 

@@ -71,14 +71,14 @@ def test_an_empty_table_is_refused():
 def test_values_that_are_not_finite_leave_a_gap_and_a_note(bad, tmp_path):
     figure = plot(perplexity(values=(300.0, bad, 7.0)))
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.texts] == ["1 value is not finite"]
+    assert [text.get_text() for text in axes.texts] == ["+ 1 value is not finite"]
     figure.savefig(tmp_path / "picture.png")
     figure.savefig(tmp_path / "picture.svg")
 
 
 def test_all_values_may_be_missing(tmp_path):
     figure = plot(perplexity(values=(NAN, NAN, NAN)))
-    assert [text.get_text() for text in figure.axes[0].texts] == ["3 values are not finite"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+ 3 values are not finite"]
     figure.savefig(tmp_path / "picture.png")
 
 

@@ -3,14 +3,23 @@
 import click
 
 from pythia_fast.cli.frame import Group
+from pythia_fast.cli.study.emergence import emergence
+from pythia_fast.cli.study.predictability import predictability
+from pythia_fast.cli.study.training_order import training_order
 
 
-@click.group(cls=Group, examples=("pythia-fast study training-order --help",))
+@click.group(
+    cls=Group,
+    examples=(
+        "pythia-fast study training-order runs/12b",
+        "pythia-fast study emergence runs/70m",
+    ),
+)
 def study() -> None:
     """From the numbers of runs to findings: a table, and a figure of it."""
 
 
-_COMMANDS: tuple[click.Command, ...] = ()
+_COMMANDS: tuple[click.Command, ...] = (training_order, predictability, emergence)
 
 for _command in _COMMANDS:
     study.add_command(_command)

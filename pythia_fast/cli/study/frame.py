@@ -7,7 +7,7 @@ def training_order(runs, figure, table, as_json): ...
     tell(analysis.training_order(open_runs(runs)), figure, table, as_json=as_json)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,23 @@ _SHOWN_ROWS = 40
 
 runs_argument = click.argument(
     "runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN..."
+)
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Rows of a training step. [default: 1024 for the suite's models; else all count as seen]",
+)
+level_option = click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="The level of the intervals.",
+)
+details_option = click.option(
+    "--details",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Save the tables behind it into this folder, as .parquet.",
 )
 
 
@@ -56,11 +73,20 @@ def open_runs(paths: Sequence[Path]) -> "list[SweepResult]":
     return [SweepResult(path) for path in paths]
 
 
-def tell(study: "Study", figure: Path | None, table: Path | None, *, as_json: bool) -> None:
+def tell(
+    study: "Study",
+    figure: Path | None,
+    table: Path | None,
+    *,
+    as_json: bool,
+    details: Path | None = None,
+) -> None:
     """Save what is asked for and print the rest: the table, and below it what it comes to."""
     saved = []
     if table is not None:
         saved.append(study.save_table(table))
+    if details is not None:
+        saved += study.save_details(details)
     if figure is not None:
         saved.append(study.save_figure(figure))
     if as_json:
@@ -88,15 +114,23 @@ def _ends_with(
 
 
 def _lines(table: "pa.Table") -> Iterator[str]:
-    """The first rows, in columns; a column in which nothing stands is left out."""
+    """The first rows, in columns; an interval stands beside its number, and no column is empty."""
     names = [n for n in table.column_names if table[n].null_count < len(table)]
-    rows = table.select(names).slice(0, _SHOWN_ROWS).to_pylist()
-    cells = [names, *([_text(row[name]) for name in names] for row in rows)]
+    ends = {f"{name}{end}" for name in names for end in ("_low", "_high")}
+    names = [name for name in names if name not in ends]
+    rows = table.slice(0, _SHOWN_ROWS).to_pylist()
+    cells = [names, *([_cell(row, name) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells if rows else ():
         yield "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
     if len(table) > _SHOWN_ROWS:
         yield f"… and {len(table) - _SHOWN_ROWS:,} more rows: --table saves them all"
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
+    return _text(row[name]) + interval
 
 
 def _text(value: object) -> str:

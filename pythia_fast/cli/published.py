@@ -1,0 +1,113 @@
+"""`pythia-fast published`."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pythia_fast.cli.frame import Command, print_json
+from pythia_fast.cli.study.frame import study_options, tell
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FILES_TOLD = 3  # with the same problem, in its line
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "pythia-fast published pythia/evals",
+        "pythia-fast published pythia/evals --table evals.parquet",
+        "pythia-fast published pythia/evals --compare evals/70m --figure differences.pdf",
+    ),
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--compare",
+    "ours",
+    type=click.Path(path_type=Path),
+    help="The folder of an evaluation of ours, to be compared task by task.",
+)
+@study_options
+def published(
+    folder: Path, ours: Path | None, figure: Path | None, table: Path | None, as_json: bool
+) -> None:
+    """Read the suite's published evaluations, and compare an evaluation of ours with them.
+
+    FOLDER is evals/ of a clone of github.com/EleutherAI/pythia, or a folder of it. What is odd in
+    it is told: files that cannot be read, contradict themselves or repeat others.
+    """
+    if figure is not None and ours is None:
+        raise click.UsageError("--figure is of the comparison: give --compare")
+    from pythia_fast import analysis
+
+    found = analysis.published(folder)
+    if ours is not None:
+        from pythia_fast.evaluation.results import EvaluationResult
+
+        study = analysis.compare(EvaluationResult(ours), found)
+        tell(study, figure, table, as_json=as_json)
+        return
+    if table is not None:
+        from pythia_fast.analysis.saving import save_table
+
+        click.echo(f"kept in {save_table(found, table)}", err=True)
+    document = _document(found)
+    if as_json:
+        print_json(document)
+        return
+    for line in _lines(document):
+        click.echo(line)
+
+
+def _document(found: "pa.Table") -> dict[str, Any]:
+    """How much there is of what, and what is odd with which files."""
+    rows = found.select(["model", "step", "task", "file", "status", "problem"]).to_pylist()
+    numbers = [row for row in rows if row["task"] is not None and row["status"] != "foreign"]
+    problems: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        if row["problem"] is not None:
+            key = (row["status"], row["problem"])
+            problems.setdefault(key, Counter())[row["file"]] += 1
+    return {
+        "rows": len(rows),
+        "files": len({row["file"] for row in rows}),
+        "models": sorted({row["model"] for row in numbers if row["model"] is not None}),
+        "steps": len({row["step"] for row in numbers}),
+        "tasks": len({row["task"] for row in numbers}),
+        "status": dict(Counter(row["status"] for row in rows).most_common()),
+        "problems": [
+            {"status": status, "problem": problem, "rows": files.total(), "files": list(files)}
+            for (status, problem), files in problems.items()
+        ],
+    }
+
+
+def _lines(document: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{document['rows']:,} rows from {document['files']:,} files; models: "
+        f"{len(document['models'])}, steps: {document['steps']}, tasks: {document['tasks']}"
+    )
+    if not document["rows"]:
+        yield "there is nothing in this folder"
+    for status, count in document["status"].items():
+        yield f"{status:>12}  {count:>9,} rows"
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for problem in document["problems"]:
+        kind = _kind(problem["problem"])
+        kinds.setdefault((problem["status"], kind), []).extend(problem["files"])
+    for (status, kind), files in kinds.items():
+        files = list(dict.fromkeys(files))
+        shown = ", ".join(files[:_FILES_TOLD]) + (", …" * (len(files) > _FILES_TOLD))
+        noun = "file" if len(files) == 1 else "files"
+        yield f"{status}: {kind} ({len(files)} {noun}: {shown})"
+
+
+def _kind(problem: str) -> str:
+    """A problem without the numbers and names in it, so that the same ones stand together."""
+    problem = re.sub(r"\d+%", "most", problem)
+    return re.sub(r"\S+\.(?:json|csv)(, of [^:]+)?", "another file", problem)

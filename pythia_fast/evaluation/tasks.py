@@ -1,0 +1,244 @@
+"""The harness's tasks: found by name, loaded, and their requests built once."""
+
+import difflib
+import fnmatch
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pythia_fast.cache import expanded
+from pythia_fast.errors import ArgumentError, HubError, ReadError
+from pythia_fast.evaluation.quiet import SEEDS
+from pythia_fast.extras import require
+
+SUITE = (
+    *("lambada_openai", "wikitext", "piqa", "sciq", "wsc", "winogrande"),
+    *("arc_easy", "arc_challenge", "logiqa", "blimp", "mmlu"),
+)
+"""The eleven benchmarks of the Pythia suite (arXiv:2304.01373), as the harness calls them."""
+
+Tasks = str | Mapping[str, Any] | Sequence[Any]
+"""Names of the harness, patterns such as "blimp_*", "suite", configurations, or task objects."""
+
+_NEAR = 5
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Tasks with their requests. `found` is what the harness's `TaskManager.load` gives."""
+
+    found: dict[str, Any]
+    limit: float | None
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """The harness's task objects by name."""
+        tasks: dict[str, Any] = self.found["tasks"]
+        return tasks
+
+    def requests(self) -> dict[str, list[Any]]:
+        """What is asked of the model, by the harness's kinds, as often as it is asked."""
+        by_kind: dict[str, list[Any]] = {}
+        for task in self.tasks.values():
+            for request in task.instances:
+                by_kind.setdefault(request.request_type, []).extend([request] * request.repeats)
+        return by_kind
+
+    def forget_answers(self) -> None:
+        """Make the requests ready for another model."""
+        for task in self.tasks.values():
+            for request in task.instances:
+                request.resps, request.filtered_resps = [], {}
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines what is asked and how answers are rated, as plain JSON."""
+        return {
+            name: {
+                "version": str(task.VERSION),
+                "num_fewshot": task.get_config("num_fewshot"),
+                "config": _digest(_told(task.dump_config())),
+                "requests": _digest(
+                    [[each.request_type, each.args, each.doc_id] for each in task.instances]
+                ),
+            }
+            for name, task in self.tasks.items()
+        }
+
+
+def load_tasks(
+    tasks: Tasks,
+    *,
+    num_fewshot: int | None = None,
+    limit: float | None = None,
+    include_path: str | Path | Sequence[str | Path] | None = None,
+) -> Loaded:
+    """Load tasks and build their requests; to be called inside `quiet_harness`.
+
+    ArgumentError for names that are not known, with the nearest, and for tasks that cannot be
+    built; HubError for data that cannot be had; ReadError for an `include_path` that is no folder.
+    """
+    require("lm_eval")
+    wanted = _wanted(tasks)
+    folders = _folders(include_path)
+    manager, specifications = _resolved(wanted, folders)
+    try:
+        found: dict[str, Any] = manager.load(specifications)
+    except Exception as error:
+        raise _loading_error(error, wanted) from error
+    loaded = Loaded(found, limit)
+    if not loaded.tasks:
+        raise ArgumentError(f"{', '.join(map(str, wanted))} hold no tasks: nothing to evaluate")
+    for name, task in loaded.tasks.items():
+        _build(name, task, num_fewshot, limit)
+    return loaded
+
+
+def task_names(
+    include_path: str | Path | Sequence[str | Path] | None = None,
+) -> tuple[str, ...]:
+    """The names of all tasks, groups and tags that the harness finds, in order (extra: `eval`)."""
+    require("lm_eval")
+    return tuple(_manager(_folders(include_path), defaults=True).all_tasks)
+
+
+def _wanted(tasks: Tasks) -> list[Any]:
+    """Each task once: names with commas are several, "suite" is eleven."""
+    if isinstance(tasks, str):
+        tasks = tasks.split(",")
+    elif isinstance(tasks, Mapping) or not isinstance(tasks, Sequence):
+        tasks = [tasks]
+    wanted: list[Any] = []
+    for task in tasks:
+        name = task.strip() if isinstance(task, str) else task
+        for each in SUITE if name == "suite" else (name,):
+            if each != "" and each not in wanted:
+                wanted.append(each)
+    if not wanted:
+        raise ArgumentError(
+            f"tasks are names of the harness, such as {SUITE[0]!r}, or 'suite' for the suite's "
+            f"{len(SUITE)} benchmarks; none were given"
+        )
+    return wanted
+
+
+def _folders(include_path: str | Path | Sequence[str | Path] | None) -> tuple[Path, ...]:
+    if include_path is None:
+        return ()
+    several = [include_path] if isinstance(include_path, (str, Path)) else list(include_path)
+    folders = tuple(expanded(each) for each in several)
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReadError(None, f"include_path: {folder} is no folder of task definitions")
+    return folders
+
+
+def _resolved(wanted: Sequence[Any], folders: tuple[Path, ...]) -> tuple[Any, list[Any]]:
+    """The harness's index, and what is to be loaded from it.
+
+    Reading all of the harness's own definitions takes ten seconds. Where single tasks of the
+    user's folders are all that is wanted, these are enough.
+    """
+    names = [each for each in wanted if isinstance(each, str)]
+    if folders or not names:
+        manager = _manager(folders, defaults=False)
+        if all(name in manager.all_subtasks for name in names):
+            return manager, list(wanted)
+    manager = _manager(folders, defaults=True)
+    specifications: list[Any] = []
+    for each in wanted:
+        matching = fnmatch.filter(manager.all_tasks, each) if isinstance(each, str) else [each]
+        if not matching and not _is_file(each):
+            raise _unknown(each, manager.all_tasks)
+        specifications += (
+            more for more in matching or [each] if all(more is not some for some in specifications)
+        )
+    return manager, specifications
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) and expanded(name).is_file()
+
+
+def _unknown(name: str, known: Sequence[str]) -> ArgumentError:
+    near = difflib.get_close_matches(name, known, _NEAR)
+    if not near:
+        near = [each for each in known if name and name.lower() in each.lower()][:_NEAR]
+    hint = f"; near are {', '.join(near)}" if near else ""
+    return ArgumentError(
+        f"the harness knows no task {name!r}{hint}. For definitions of your own give include_path"
+    )
+
+
+def _manager(folders: tuple[Path, ...], *, defaults: bool) -> Any:
+    if defaults and not folders:
+        return _own_tasks()
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(folders), include_defaults=defaults)
+
+
+@cache
+def _own_tasks() -> Any:
+    """The harness's own tasks, which do not change while this process lives."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _loading_error(error: Exception, wanted: Sequence[Any]) -> Exception:
+    """What kept tasks from being loaded, in our words."""
+    names = ", ".join(each if isinstance(each, str) else type(each).__name__ for each in wanted)
+    said = " ".join(str(error).split())
+    if isinstance(error, (ConnectionError, TimeoutError)) or "offline" in said.lower():
+        return HubError(
+            None,
+            f"the data of {names} cannot be had: {said}. It comes from the Hub: load it once where "
+            "there is a network, or define the tasks over local files and give include_path",
+        )
+    return ArgumentError(f"{names} cannot be loaded: {type(error).__name__}: {said}")
+
+
+def _build(name: str, task: Any, num_fewshot: int | None, limit: float | None) -> None:
+    """Settle the examples, and build all requests. From then on the harness finds them built."""
+    own = task.get_config("num_fewshot")
+    if num_fewshot is None:
+        if own is None:
+            task.set_config(key="num_fewshot", value=0)
+    elif own != 0:  # what a task sets to 0 itself stays, as in the harness
+        task.set_config(key="num_fewshot", value=num_fewshot)
+    if getattr(task, "UNSAFE_CODE", False):
+        raise ArgumentError(f"task {name} runs code that the model writes: it is not run here")
+    task.set_fewshot_seed(seed=SEEDS["fewshot"])
+    from lm_eval.evaluator_utils import get_sample_size
+
+    try:
+        task.build_all_requests(limit=get_sample_size(task, limit))
+    except Exception as error:
+        shots = task.get_config("num_fewshot")
+        raise ArgumentError(
+            f"the requests of task {name} with num_fewshot={shots} cannot be built: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    task.build_all_requests = _built
+
+
+def _built(**_: object) -> None:
+    """Instead of the harness's method, which it calls again for every model."""
+
+
+def _told(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without where its file lies."""
+    metadata = dict(config.get("metadata") or {})
+    metadata.pop("config_source", None)
+    return config | {"metadata": metadata}
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=lambda each: _ADDRESS.sub("", str(each)))
+    return hashlib.sha256(text.encode()).hexdigest()

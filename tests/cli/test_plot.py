@@ -1,0 +1,118 @@
+"""`pythia-fast plot`, on sweeps and on evaluations."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pythia_fast.cli.plot import named
+from pythia_fast.plots import Line
+
+
+@pytest.fixture(scope="module")
+def swept(suite, tokens, tmp_path_factory):
+    import pythia_fast
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    pythia_fast.sweep(
+        suite, tokens=tokens, out=out, metrics=("perplexity", "memorization"), progress=False
+    )
+    return out
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_run_is_drawn(run, swept, tmp_path, kind):
+    path = tmp_path / f"new/{kind}.{kind}"
+    result = run("plot", swept, "-o", path)
+    assert path.stat().st_size > 1000
+    assert result.stdout == ""
+    assert f"kept in {path}" in result.stderr
+
+
+def test_json_has_what_was_drawn(run, swept, tmp_path):
+    import pythia_fast
+
+    arguments = ["plot", swept, "--metric", "memorization", "--level", "0.9", "--dpi", 50]
+    result = run(*arguments, "-o", tmp_path / "a.png", "--json")
+    found = json.loads(result.stdout)
+    assert (found["path"], found["metric"]) == (str(tmp_path / "a.png"), "memorization")
+    (line,) = found["lines"]
+    rows = pythia_fast.SweepResult(swept).intervals(0.9).to_pylist()
+    rows = [row for row in rows if row["metric"] == "memorization"]
+    assert line["steps"] == [row["step"] for row in rows] == [0, 1, 2, 4, 8, 16]
+    assert line["high"] == [row["high"] for row in rows]
+    assert (line["label"], line["gaps"]) == ("tiny", [])
+    none = json.loads(
+        run(*arguments[:4], "--level", "none", "-o", tmp_path / "a.png", "--json").stdout
+    )
+    assert none["lines"][0]["high"] == [None] * 6
+
+
+def test_several_runs_are_several_lines_and_gaps_are_told(run, swept, tmp_path):
+    other = Path(shutil.copytree(swept, tmp_path / "other"))
+    shutil.rmtree(other / "parts/step=4")
+    path = tmp_path / "both.svg"
+    result = run("plot", swept, other, "--steps-axis", "linear", "-o", path)
+    text = path.read_text()
+    assert "tiny (run)" in text
+    assert "tiny (other)" in text
+    assert "1 step is incomplete" in text
+    assert "tiny (other): incomplete at step 4" in result.stderr
+
+
+def test_an_evaluation_is_drawn_by_task_and_metric(run, evaluated, tmp_path):
+    arguments = ["plot", evaluated, "-o", tmp_path / "a.svg", "--json"]
+    found = json.loads(run(*arguments).stdout)
+    assert found["metric"] == "sciq:acc"
+    (line,) = found["lines"]
+    assert (line["label"], line["gaps"], line["steps"]) == ("70m", [2000], [0, 1000, 3000])
+    assert line["high"][0] - line["low"][0] == pytest.approx(2 * 1.959964 * 0.01, rel=1e-6)
+    found = json.loads(run(*arguments, "--metric", "piqa:acc_norm").stdout)
+    assert found["metric"] == "piqa:acc_norm"
+    assert found["lines"][0]["values"] == [0.5] * 3
+    assert found["lines"][0]["low"] == [None] * 3  # the harness gives no standard error for it
+    assert json.loads(run(*arguments, "--metric", "piqa").stdout)["metric"] == "piqa:acc"
+
+
+def test_an_evaluation_knows_its_gaps(evaluated):
+    from pythia_fast.evaluation import EvaluationResult
+
+    (gap,) = EvaluationResult(evaluated).gaps
+    assert (gap.step, gap.metric, gap.reason) == (2000, "evaluation", "not begun")
+    assert EvaluationResult(evaluated, steps=[0, 3000]).gaps == ()
+    (axes,) = EvaluationResult(evaluated).plot("piqa", steps="linear", level=None).axes
+    assert axes.get_ylabel() == "piqa: acc"
+    assert axes.get_xscale() == "linear"
+
+
+def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
+    out = ["-o", tmp_path / "a.png"]
+    cases = {
+        ("--metric", "perplexty"): "it has perplexity, memorization",
+        ("-o", tmp_path / "a.gif"): ".png, .svg, .pdf",
+    }
+    for arguments, said in cases.items():
+        result = run("plot", swept, *out, *arguments, exit_code=3)
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert "near are sciq" in run("plot", evaluated, *out, "--metric", "scik", exit_code=3).stderr
+    assert "near are acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
+    assert "draw them apart" in run("plot", swept, evaluated, *out, exit_code=3).stderr
+    assert "no run.json" in run("plot", tmp_path, *out, exit_code=3).stderr
+    for wrong in (("--level", "2"), ("--level", "x"), ("--steps-axis", "sqrt"), ("--dpi", "0")):
+        run("plot", swept, *out, *wrong, exit_code=2)
+    run("plot", "-o", "a.png", exit_code=2)
+    run("plot", swept, exit_code=2)
+    empty = Path(shutil.copytree(swept, tmp_path / "empty"))
+    shutil.rmtree(empty / "parts")
+    said = run("plot", empty, *out, exit_code=3).stderr
+    assert "nothing to plot: 6 steps are incomplete" in said
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_labels_are_made_different():
+    lines = [Line(name, (0,), (1.0,)) for name in ("a", "a", "a", "b")]
+    paths = [Path(name) for name in ("x/run", "y/run", "z", "b")]
+    labels = [line.label for line in named(paths, lines)]
+    assert labels == ["a (x/run)", "a (y/run)", "a (z)", "b"]
