@@ -127,4 +127,5 @@ PYBIND11_MODULE(_core, m) {
   pythia_fast::bind_io(m);
   pythia_fast::bind_tokens(m);
   pythia_fast::bind_order(m);
+  pythia_fast::bind_terms(m);
 }

@@ -19,10 +19,12 @@ namespace pythia_fast {
 
 namespace py = pybind11;
 
-// One a file: bindings_cpu.cpp, bindings_io.cpp, bindings_order.cpp, bindings_tokens.cpp.
+// One a file: bindings_cpu.cpp, bindings_io.cpp, bindings_order.cpp, bindings_terms.cpp,
+// bindings_tokens.cpp.
 void bind_cpu(py::module_& m);
 void bind_io(py::module_& m);
 void bind_order(py::module_& m);  // after bind_tokens
+void bind_terms(py::module_& m);
 void bind_tokens(py::module_& m);
 
 py::object path_to_python(const std::string& path);

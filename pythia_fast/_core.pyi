@@ -233,6 +233,21 @@ class OrderedStore:
         self, rows: _Memory, limit: int, threads: int
     ) -> tuple[int, int, int] | None: ...
 
+class TermCounter:
+    """Counts how often many sequences of ids occur, in one pass."""
+
+    def __init__(
+        self,
+        ids: _Memory,
+        bounds: _Memory,
+        left: _Memory,
+        right: _Memory,
+        begins: _Memory,
+        ends: _Memory,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def count(self, ids: _Memory, lengths: _Memory, counts: _Memory, threads: int) -> None: ...
+
 def sum_lengths(lengths: _Memory, threads: int) -> int: ...
 def check_sample_idx(
     sample_idx: _Memory, positions: int, sequence_length: int, threads: int

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_series
@@ -96,3 +97,43 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_seed() -> None:
     torch.manual_seed(0)
+
+
+WORDS = (
+    *("She", "she", "He", "Him", "His", "Her", "he", "him", "his", "her", "mat", "saw", "said"),
+    *("was", "and", "times", "plus"),
+)
+
+
+def _merged(words: tuple[str, ...]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges that make each of `words`, and " word", a single token.
+
+    Earlier merges come first, those of a space before all others.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: number for number, character in enumerate(alphabet)}
+    merges = []
+    for text in (
+        *("Ġ" + word for word in words),
+        *words,
+    ):
+        for end in range(2, len(text) + 1):
+            if text[:end] not in vocabulary:
+                vocabulary[text[:end]] = len(vocabulary)
+                merges.append((text[: end - 1], text[end - 1]))
+    return vocabulary, merges
+
+
+@pytest.fixture(scope="session")
+def words() -> Tokenizer:
+    """A tokenizer that is like Pythia's where words matter: a space belongs to what follows it.
+
+    Some words and the numbers 0 to 99 are single tokens, and two spaces are a token of their own.
+    """
+    vocabulary, merges = _merged((*WORDS, *map(str, range(100))))
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.add_tokens([AddedToken("  ", normalized=False)])
+    return tokenizer

@@ -18,6 +18,7 @@ from pythia_fast.cli.published import published
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
 from pythia_fast.cli.study import study
+from pythia_fast.cli.swap_pronouns import swap_pronouns
 from pythia_fast.cli.sweep import sweep
 from pythia_fast.cli.tokenize import tokenize
 from pythia_fast.cli.view import view
@@ -44,6 +45,6 @@ def main() -> None:
 
 for _command in (
     *(demo, plan, sweep, evaluate, plot, study, published, models, audit, generate, view, convert),
-    *(tokenize, stats, order, unshard, shard, checksum, cache),
+    *(tokenize, stats, order, unshard, shard, checksum, swap_pronouns, cache),
 ):
     main.add_command(_command)
