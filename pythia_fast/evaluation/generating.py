@@ -39,9 +39,8 @@ def wish_of(options: Mapping[str, Any], max_positions: int) -> Wish:
     stops = [until] if isinstance(until, str) else list(until or ())
     limits = [given.pop(name) for name in _LIMITS if given.get(name) is not None]
     limit = int(limits[0]) if limits else DEFAULT_TOKENS
-    temperature = float(given.get("temperature") or 0.0)
-    sampled = given.get("do_sample", temperature > 0)
-    if sampled and temperature != 0:
+    temperature = given.get("temperature")
+    if given.get("do_sample", bool(temperature)) and temperature != 0:
         raise ArgumentError(
             f"generation_kwargs {dict(options)} ask for sampling, whose texts nobody could compute "
             "again; set do_sample: false, or temperature: 0"

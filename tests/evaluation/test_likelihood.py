@@ -122,3 +122,12 @@ def test_score_at_is_score(model):
     found = model.score_at(ids_BT, row_N, position_N, ids_BT[row_N, position_N + 1])
     torch.testing.assert_close(found.nll, whole.nll[row_N, position_N], atol=1e-5, rtol=0)
     assert (found.argmax == whole.argmax[row_N, position_N]).all()
+
+
+def test_torch_answers_as_the_kernels_do(model, monkeypatch):
+    requests = [([i, 3, 5], [i + 2, 7, 9]) for i in range(70)]
+    expected = continuations(model, requests)
+    monkeypatch.setattr(model, "native", None)
+    found = continuations(model, requests)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
+    assert (found[1] == expected[1]).all()
