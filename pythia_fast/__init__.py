@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pythia_fast.evaluation import EvaluationResult, evaluate
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
+    from pythia_fast.report import write_report
     from pythia_fast.runs import SweepResult, load, stream, sweep
     from pythia_fast.runs.forecast import Forecast, plan
     from pythia_fast.series.convert import convert
@@ -52,6 +53,7 @@ _HOME = {
     "spec": "suite",
     "stream": "runs",
     "sweep": "runs",
+    "write_report": "report",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "spec",
     "stream",
     "sweep",
+    "write_report",
 ]
 
 

@@ -19,6 +19,7 @@ SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cpp", ".h
 # Lowest first. A module imports from its own room and from those before it.
 ROOMS = (
     "errors",
+    "markup",
     "extras",
     "quantities",
     "futures",

@@ -1,6 +1,5 @@
 """What a case study gives: a table, a figure of it, and what it says in a few numbers."""
 
-import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,13 @@ import pyarrow as pa
 
 from pythia_fast.analysis.saving import save_table
 from pythia_fast.extras import require
+from pythia_fast.markup import html_arrow
 from pythia_fast.plots import save_figure
 
 if TYPE_CHECKING:
     import pandas
     import polars
     from matplotlib.figure import Figure
-
-_SHOWN_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -77,14 +75,7 @@ class Study:
         return f"<Study {self.name}: {len(self.table)} rows; {found}>"
 
     def _repr_html_(self) -> str:
-        names = self.table.column_names
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        lines = []
-        for row in self.table.slice(0, _SHOWN_ROWS).to_pylist():
-            cells = "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in names)
-            lines.append(f"<tr>{cells}</tr>")
-        title = html.escape(repr(self))
-        return f"<p>{title}</p><table><tr>{head}</tr>{''.join(lines)}</table>"
+        return html_arrow(self.table, title=repr(self))
 
 
 def _text(value: object) -> str:

@@ -1,9 +1,8 @@
 """What an audit found, to be read, counted on, and passed on."""
 
-import html
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 
 from pythia_fast.auditing.continuity import Distance
 from pythia_fast.auditing.findings import Finding, Severity, named
+from pythia_fast.markup import html_table
 
 NOT_CLEAN = 4
 _SCHEMA = pa.schema(
@@ -132,13 +132,12 @@ class AuditReport:
         ]
 
     def _repr_html_(self) -> str:
-        head = ("severity", "kind", "steps", "meaning", "what to do", "known")
-        rows = []
-        for each in self.findings:
-            said = (each.meaning, each.advice, each.known or "")
-            rows.append(_row((each.severity, each.kind, ", ".join(map(str, each.steps)), *said)))
-        title = html.escape(self._summary())
-        return f"<p>{title}</p><table>{_row(head, 'th')}{''.join(rows)}</table>"
+        names = ("severity", "kind", "steps", "meaning", "what to do", "known")
+        rows = [
+            (each.severity, each.kind, named(each.steps), each.meaning, each.advice, each.known)
+            for each in self.findings
+        ]
+        return html_table(names, rows, title=self._summary(), most=len(rows))
 
     def _summary(self) -> str:
         steps = f"{len(self.steps)} steps, {self.steps[0]} to {self.steps[-1]}"
@@ -161,7 +160,3 @@ _WORDS: Mapping[Severity, tuple[str, str]] = {
 
 def _issue(finding: Finding) -> str:
     return "" if finding.anomaly is None else f"#{finding.anomaly.issue}"
-
-
-def _row(cells: Sequence[str], tag: str = "td") -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"

@@ -15,6 +15,7 @@ from pythia_fast.cli.order import order
 from pythia_fast.cli.plan import plan
 from pythia_fast.cli.plot import plot
 from pythia_fast.cli.published import published
+from pythia_fast.cli.report import report
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
 from pythia_fast.cli.study import study
@@ -44,7 +45,8 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, plan, sweep, evaluate, plot, study, published, models, audit, generate, view, convert),
-    *(tokenize, stats, order, unshard, shard, checksum, swap_pronouns, cache),
+    *(demo, plan, sweep, evaluate, plot, report, study, published),
+    *(models, audit, generate, view, convert, swap_pronouns),
+    *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):
     main.add_command(_command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from pythia_fast.cli.data import open_tokens
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
 from pythia_fast.cli.options import (
     device_option,
@@ -18,8 +19,8 @@ from pythia_fast.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pythia_fast.metrics import Metric
     from pythia_fast.runs import SweepResult
-    from pythia_fast.tokens import TokenDataset
 
 _STEPS_TOLD = 8  # of a remark, in its line
 
@@ -39,11 +40,17 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
         "pythia-fast sweep 70m --steps log",
         "pythia-fast sweep 160m --steps 0,1000:144000:1000 --metrics perplexity,memorization",
         "pythia-fast sweep demo/suite --tokens demo/data/train --sequences 0:100 --out runs/demo",
+        "pythia-fast sweep demo/suite --tokens demo/data/train --per-token --out runs/tokens",
     ),
 )
 @click.argument("model")
 @steps_option
 @metrics_option
+@click.option(
+    "--per-token",
+    is_flag=True,
+    help="Keep the loss of every token too, four bytes each, as `pythia-fast report` shows it.",
+)
 @click.option(
     "--tokens",
     type=click.Path(path_type=Path),
@@ -95,6 +102,7 @@ def sweep(
     model: str,
     steps: str,
     metrics: str,
+    per_token: bool,
     tokens: Path | None,
     tokenizer: Path | None,
     sequences: int | slice | Literal["seen", "unseen"],
@@ -119,12 +127,15 @@ def sweep(
     """
     if tokenizer is not None and tokens is None:
         raise click.UsageError("--tokenizer is for a text file, which --tokens names")
+    names = [name.strip() for name in metrics.split(",") if name.strip()]
+    if per_token and "perplexity" not in names:
+        raise click.UsageError("--per-token is for perplexity, which --metrics does not name")
     from pythia_fast.series import open_series
     from pythia_fast.suite import parse_steps
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
     parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
-    data = _dataset(tokens, tokenizer, cache_dir)
+    data = open_tokens(tokens, tokenizer, cache_dir)
     from pythia_fast import runs
 
     result = runs.sweep(
@@ -132,7 +143,7 @@ def sweep(
         steps,
         tokens=data,
         sequences=sequences,
-        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        metrics=_metrics(names, per_token=per_token),
         out=out,
         resume=not no_resume,
         device=device,
@@ -158,27 +169,12 @@ def sweep(
         raise click.exceptions.Exit(INCOMPLETE)
 
 
-def _dataset(
-    path: Path | None, tokenizer: Path | None, cache_dir: Path | None
-) -> "TokenDataset | None":
-    """What --tokens names: a file pair, or with --tokenizer a text, each line a sequence."""
-    if path is None:
-        return None
-    from pythia_fast.errors import ArgumentError, ReadError
-    from pythia_fast.tokens import TokenDataset
+def _metrics(names: Sequence[str], *, per_token: bool) -> list["str | Metric"]:
+    from pythia_fast.metrics import Perplexity
 
-    if tokenizer is None:
-        return TokenDataset(path, cache_dir=cache_dir)
-    try:
-        # Not splitlines(), to which a form feed and other separators inside a text are ends too.
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except OSError as error:
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"{path} is no UTF-8 text: {error}") from error
-    if not lines:
-        raise ArgumentError(f"{path} holds no text: one sequence a line is expected")
-    return TokenDataset(lines, tokenizer=tokenizer)
+    return [
+        Perplexity(per_token=True) if per_token and name == "perplexity" else name for name in names
+    ]
 
 
 def _document(result: "SweepResult") -> dict[str, Any]:

@@ -31,3 +31,13 @@ class TokenScores:
         """Join along the first dimension."""
         names = [field.name for field in fields(TokenScores)]
         return TokenScores(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    @staticmethod
+    def joined(
+        parts: "list[TokenScores]", shape: tuple[int, int], device: torch.device
+    ) -> "TokenScores":
+        """Parts [N] of a batch, one after the other, as [B, T]; of no parts if there is nothing."""
+        if not parts:
+            none = torch.empty(shape, device=device)
+            return TokenScores(none, none, none, none.long(), none)
+        return TokenScores.cat(parts).map(lambda x_N: x_N.view(shape))

@@ -4,14 +4,18 @@ from pythia_fast.model.generate import Decide, greedy_steps, sequences_at_once
 from pythia_fast.model.model import Model
 from pythia_fast.model.packed import packed_bytes
 from pythia_fast.model.precision import Precision, resolve_precision
+from pythia_fast.model.text import Completion, TokenizerSource, complete
 from pythia_fast.model.weights import LoadReport, Weights
 
 __all__ = [
+    "Completion",
     "Decide",
     "LoadReport",
     "Model",
     "Precision",
+    "TokenizerSource",
     "Weights",
+    "complete",
     "greedy_steps",
     "packed_bytes",
     "resolve_precision",

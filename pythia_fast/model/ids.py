@@ -46,3 +46,14 @@ def checked_ids(
         row, offset = ((ids_BT < 0) | (ids_BT >= vocab_rows)).nonzero()[0].tolist()
         raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
     return ids_BT.to(device)
+
+
+def target_count(ids_BT: torch.Tensor, start: int) -> int:
+    """How many of a sequence's tokens are targets ids[:, start + 1:].
+
+    ArgumentError if `start` is no position.
+    """
+    T = ids_BT.shape[1]
+    if not 0 <= start < T:
+        raise ArgumentError(f"start is a position, 0 to {T - 1}, got {start}")
+    return T - 1 - start

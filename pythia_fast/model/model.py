@@ -5,24 +5,32 @@ B batch, T time, D width, V vocabulary rows.
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.functional import embedding, linear
+from tokenizers import Tokenizer
+from torch.nn.functional import linear
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic, has_amx
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
-from pythia_fast.model import native, neox
+from pythia_fast.model import lens, native, neox
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
-from pythia_fast.model.ids import Ids, checked_ids
+from pythia_fast.model.ids import Ids, checked_ids, target_count
 from pythia_fast.model.near_tie import largest_logit_scale, relative_error
+from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
+from pythia_fast.model.to_transformers import to_transformers
 from pythia_fast.model.weights import Weights
 from pythia_fast.series.checkpoint import Checkpoint
+from pythia_fast.series.sources import CheckpointSeries
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.model_spec import ModelSpec
+
+if TYPE_CHECKING:
+    import transformers
 
 PASS_TOKENS = 2048
 """Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
@@ -39,9 +47,9 @@ class Model:
     default "bfloat16" for weights of that dtype where the processor multiplies it, else "float32".
     Elsewhere, and for heads that are too wide or odd for them, torch does.
 
-    Where the last token is only a label (`nll`, `score`, `exact`), T may be max_positions + 1, as
-    Pythia's training rows are. Every method raises ArgumentError for anything else and
-    TokenRangeError for an id that is not in the embedding. No method records gradients;
+    Where the last token is only a label (`nll`, `score`, `lens_scores`, `exact`), T may be
+    max_positions + 1, as Pythia's training rows are. Every method raises ArgumentError for anything
+    else and TokenRangeError for an id that is not in the embedding. No method records gradients;
     `neox.logits` with `weights.trainable()` does.
     """
 
@@ -53,12 +61,14 @@ class Model:
         step: int | None = None,
         checkpoint: Checkpoint | None = None,
         arithmetic: Arithmetic | None = None,
+        series: CheckpointSeries | None = None,
     ) -> None:
         self.spec = spec
         self.step = step
         self.checkpoint = checkpoint
         self._weights = weights
-        self._shape = neox.Shape.of(weights.architecture, weights.device)
+        self._tokenizers = Tokenizers(series)
+        self.shape = neox.Shape.of(weights.architecture, weights.device)
         self._logit_scale: tuple[Weights, int, float] | None = None
         self._arithmetic = arithmetic
         self.native = self._make_native()
@@ -81,7 +91,7 @@ class Model:
             raise ArgumentError(f"the arena is for {weights.architecture}, not {self.architecture}")
         before, self._weights = self._weights, weights
         if weights.device != before.device:
-            self._shape = neox.Shape.of(weights.architecture, weights.device)
+            self.shape = neox.Shape.of(weights.architecture, weights.device)
             self._referee = self._make_referee()
         if (weights.device, weights.dtype) != (before.device, before.dtype):
             self.native = self._make_native()
@@ -101,6 +111,19 @@ class Model:
         """Where weights lie and work is done."""
         return self._weights.device
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The checkpoint's own tokenizer, from the tokenizer.json of its revision or folder.
+
+        It is looked for at the first use. Set it to another, or to the path of a tokenizer.json,
+        and it stays for every step. MissingTokensError if there is none; what the Hub may raise.
+        """
+        return self._tokenizers.of(self.step)
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: TokenizerSource) -> None:
+        self._tokenizers.give(tokenizer)
+
     @torch.inference_mode()
     def __call__(self, ids_BT: Ids) -> torch.Tensor:
         """Logits of each next token, [B, T, V] in the model's dtype."""
@@ -109,7 +132,7 @@ class Model:
         out_BTV = torch.empty(
             B, T, self.architecture.vocab_rows, dtype=self.dtype, device=self.device
         )
-        for rows in self._passes(ids_BT):
+        for rows in self.passes(ids_BT):
             if self.native is not None:
                 self.native.logits_into(ids_BT[rows], self._weights, out_BTV[rows])
                 continue
@@ -122,7 +145,7 @@ class Model:
         """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
         ids_BT = self.check_ids(ids_BT, labels=1)
         out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=self.device)
-        for rows in self._passes(ids_BT) if out_BT.numel() else ():
+        for rows in self.passes(ids_BT) if out_BT.numel() else ():
             if self.native is not None:
                 ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
                 out_BT[rows] = self.native.nll(ids, y_BT, self._weights)
@@ -136,9 +159,9 @@ class Model:
     def score(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """What the model says of the targets ids[:, start + 1:], [B, T - 1 - start] each."""
         ids_BT = self.check_ids(ids_BT, labels=1)
-        count = self._targets(ids_BT, start)
+        count = target_count(ids_BT, start)
         parts = []
-        for rows in self._passes(ids_BT) if count else ():
+        for rows in self.passes(ids_BT) if count else ():
             if self.native is not None:
                 ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
                 found = self.native.scores(ids, y_BT, self._weights, start)
@@ -147,10 +170,7 @@ class Model:
             h_ND = self._hidden(ids_BT[rows, :-1])[:, start:].flatten(0, 1)
             y_N = ids_BT[rows, start + 1 :].flatten()
             parts.append(linear_scores(h_ND, self._weights.unembed_VD, y_N))
-        if not parts:
-            nothing_0D = self._weights.unembed_VD[:0]
-            parts = [linear_scores(nothing_0D, self._weights.unembed_VD, ids_BT[:0, 0])]
-        return TokenScores.cat(parts).map(lambda x_N: x_N.view(len(ids_BT), count))
+        return TokenScores.joined(parts, (len(ids_BT), count), self.device)
 
     @torch.inference_mode()
     def score_at(
@@ -173,7 +193,7 @@ class Model:
                 raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
         row_N, position_N, target_N = chosen
         parts, order = [], []
-        for rows in self._passes(ids_BT):
+        for rows in self.passes(ids_BT):
             here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
             if not len(here_M):
                 continue
@@ -195,7 +215,7 @@ class Model:
         checkpoint is known. `pythia_fast.model.exact` says what memory it takes.
         """
         ids_BT = self.check_ids(ids_BT, labels=1)
-        self._targets(ids_BT, start)
+        target_count(ids_BT, start)
         return self._referee.scores(ids_BT, start, self._weights, self.checkpoint)
 
     @torch.inference_mode()
@@ -206,7 +226,7 @@ class Model:
         sees no near tie of its own, which are most; their margins are by split-bf16 too.
         """
         ids_BT = self.check_ids(ids_BT, labels=1)
-        self._targets(ids_BT, start)
+        target_count(ids_BT, start)
         of_checkpoint = start, self._weights, self.checkpoint
         if self.dtype == torch.float32 or not (self._referee.is_native and has_amx()):
             scores = self._referee.scores(ids_BT, *of_checkpoint)
@@ -247,22 +267,29 @@ class Model:
         the final LayerNorm. Negative numbers count from the end. `layers` None is all of them. They
         have the model's dtype, to which the native kernels' float32 stream is rounded.
         """
-        ids_BT = self.check_ids(ids_BT)
-        last = self.architecture.layers
-        wanted = list(range(last + 1)) if layers is None else list(layers)
-        for layer in wanted:
-            if not -last - 1 <= layer <= last:
-                raise ArgumentError(f"layers are 0 to {last} (or -1 to {-last - 1}), got {layer}")
-        shape = *ids_BT.shape, self.architecture.width
-        found = {
-            layer % (last + 1): torch.empty(shape, dtype=self.dtype, device=self.device)
-            for layer in wanted
-        }
-        for rows in self._passes(ids_BT):
-            for layer, x_BTD in enumerate(self._residual_stream(ids_BT[rows])):
-                if layer in found:
-                    found[layer][rows] = x_BTD if layer < last else self._final_norm(x_BTD)
-        return {layer: found[layer % (last + 1)] for layer in wanted}
+        return lens.hidden_states(self, self.check_ids(ids_BT), layers)
+
+    @torch.inference_mode()
+    def logit_lens(
+        self, ids_BT: Ids, layers: Iterable[int] | None = None
+    ) -> dict[int, torch.Tensor]:
+        """Logits of each next token as every layer would have them, {layer: [B, T, V]}.
+
+        The final LayerNorm and the unembedding of the residual stream at the `layers`, which are
+        numbered as by `hidden_states`; those of the last are the model's own. All are in memory,
+        B · T · V values a layer: for more than a few texts take `lens_scores`.
+        """
+        return lens.logit_lens(self, self.check_ids(ids_BT), layers)
+
+    @torch.inference_mode()
+    def lens_scores(
+        self, ids_BT: Ids, layers: Iterable[int] | None = None, start: int = 0
+    ) -> dict[int, TokenScores]:
+        """What every layer would say of the targets, as `score` does, {layer: [B, T - 1 - start]}.
+
+        Layers are those of `logit_lens`, whose logits are never stored.
+        """
+        return lens.lens_scores(self, self.check_ids(ids_BT, labels=1), layers, start)
 
     def generate(
         self,
@@ -285,6 +312,25 @@ class Model:
             stop_token=stop_token,
         )
 
+    def complete(
+        self,
+        prompt: str,
+        max_new_tokens: int = 20,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """The prompt and what the model writes after it, to an end of text at most.
+
+        As `generate` of the prompt's ids; no special tokens are added to them, those that it
+        spells ("<|endoftext|>") are themselves. ArgumentError for an empty prompt, TokenRangeError
+        for one with a token that the model has no embedding for, and the errors of `tokenizer`.
+        """
+        return complete(
+            self, prompt, max_new_tokens, temperature=temperature, top_k=top_k, seed=seed
+        ).text
+
     def decoder(self, sequences: int, positions: int, *, reproducible: bool = True) -> Decoder:
         """For so many sequences of up to `positions` tokens, all of one length, none fed yet.
 
@@ -296,11 +342,21 @@ class Model:
             few = sequences <= FEW_SEQUENCES and self.dtype == torch.float32
             if reproducible or not few or self.native.arithmetic == "bfloat16":
                 return NativeDecoder(self.native, self._weights, sequences, positions)
-        return TorchDecoder(self.architecture, self._shape, weights, sequences, positions)
+        return TorchDecoder(self.architecture, self.shape, weights, sequences, positions)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of every weight under its Hugging Face name."""
         return self._weights.state_dict()
+
+    def to_transformers(
+        self, *, dtype: str | torch.dtype | None = None
+    ) -> "transformers.GPTNeoXForCausalLM":
+        """The checkpoint as transformers' own model, on the same device (extra: `transformers`).
+
+        It has a copy of the weights, in the resident dtype unless another is given, and so outlives
+        the step. ArgumentError for another dtype than float32, bfloat16 and float16.
+        """
+        return to_transformers(self, dtype)
 
     def check_ids(self, ids: Ids, *, labels: int = 0) -> torch.Tensor:
         """The ids as int64 [B, T] on the model's device, or one of the errors named above.
@@ -313,38 +369,17 @@ class Model:
         if self.device.type != "cpu" or not native.takes(self.architecture):
             return None
         chosen = self._arithmetic or default_arithmetic(self.dtype)
-        return native.Native(self.architecture, self._shape, chosen)
+        return native.Native(self.architecture, self.shape, chosen)
 
     def _make_referee(self) -> Referee:
-        return Referee(self.architecture, self._shape, self.device)
+        return Referee(self.architecture, self.shape, self.device)
 
     def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        return neox.hidden(ids_BT, self._weights.views, self._shape)
+        return neox.hidden(ids_BT, self._weights.views, self.shape)
 
-    def _residual_stream(self, ids_BT: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The residual stream before each block and after the last, [B, T, D]."""
-        if self.native is not None:
-            for x_BTD in self.native.residual_stream(ids_BT, self._weights):
-                yield x_BTD.to(self.dtype)
-            return
-        x_BTD = embedding(ids_BT, self._weights.embed_VD)
-        yield x_BTD
-        for weights in self._weights.layers:
-            x_BTD = neox.block(x_BTD, weights, self._shape)
-            yield x_BTD
-
-    def _final_norm(self, x_BTD: torch.Tensor) -> torch.Tensor:
-        return neox.layer_norm(x_BTD, self._weights.final_norm, self._shape.epsilon)
-
-    def _passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
+    def passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
         """Slices of the batch that go through the blocks together."""
         tokens = PASS_TOKENS if self.native is None else NATIVE_PASS_TOKENS
         rows = max(1, tokens // max(1, ids_BT.shape[1] - 1))  # the last is often only a label
         for first in range(0, len(ids_BT), rows):
             yield slice(first, first + rows)
-
-    def _targets(self, ids_BT: torch.Tensor, start: int) -> int:
-        T = ids_BT.shape[1]
-        if not 0 <= start < T:
-            raise ArgumentError(f"start is a position, 0 to {T - 1}, got {start}")
-        return T - 1 - start

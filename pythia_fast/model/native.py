@@ -4,7 +4,7 @@ B batch, T time, P panels, L = 16 lanes, D width, E = D + F, N = B·T tokens, V 
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -80,18 +80,8 @@ class Native:
         self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights, start: int
     ) -> TokenScores:
         """All scores of the targets from position `start` on, [B, T - start] each."""
-        B, T = ids_BT.shape
         with self._states(ids_BT, weights) as (x_PDL, w):
-            if start:
-                # The vocabulary is half of a small model's work: only what is asked for.
-                x_ND = self._rows(x_PDL, B, T)[:, start:].flatten(0, 1)
-                h = self.final(panelled(x_ND), w)
-                y_N = y_BT[:, start:].flatten()
-                found = self.kernels.scores(h, w.unembed, y_N)
-                return found.map(lambda x_N: x_N.view(B, T - start))
-            h = self.final(x_PDL, w)
-            found = self.kernels.scores(h, w.unembed, panels_of(y_BT).flatten())
-        return found.map(lambda x_N: _unpadded(x_N, B, T))
+            return self._scores(x_PDL, w, y_BT, start)
 
     def scores_at(
         self,
@@ -111,24 +101,72 @@ class Native:
 
         Some of the vocabulary's rows at a time: in float32 they are in memory for these only.
         """
-        B, T = ids_BT.shape
         with self._states(ids_BT, weights) as (x_PDL, w):
             h = self.final(x_PDL, w)
+        self._project(h, weights, to_BTV)
+
+    def lens_into(
+        self, ids_BT: torch.Tensor, weights: Weights, to: Mapping[int, torch.Tensor]
+    ) -> None:
+        """`logits_into` from the residual stream at each layer that `to` has a tensor for."""
+        for layer, x_PDL, w in self._layers(ids_BT, weights, max(to, default=0)):
+            if layer in to:
+                self._project(self.final(x_PDL, w), weights, to[layer])
+
+    def lens_scores(
+        self,
+        ids_BT: torch.Tensor,
+        y_BT: torch.Tensor,
+        weights: Weights,
+        start: int,
+        layers: Collection[int],
+    ) -> dict[int, TokenScores]:
+        """`scores` from the residual stream at each of the `layers`."""
+        return {
+            layer: self._scores(x_PDL, w, y_BT, start)
+            for layer, x_PDL, w in self._layers(ids_BT, weights, max(layers, default=0))
+            if layer in layers
+        }
+
+    def residual_stream(
+        self, ids_BT: torch.Tensor, weights: Weights, deepest: int
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """The residual stream before each block up to `deepest`, numbered, [B, T, D] float32."""
+        for layer, x_PDL, _ in self._layers(ids_BT, weights, deepest):
+            yield layer, self._rows(x_PDL, *ids_BT.shape)
+
+    def _layers(
+        self, ids_BT: torch.Tensor, weights: Weights, deepest: int
+    ) -> Iterator[tuple[int, torch.Tensor, Packed]]:
+        """As panels, which the next block overwrites."""
+        with self._turn:
+            w = self._packer.take(weights)
+            room, attend = self._room(*ids_BT.shape)
+            self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
+            yield 0, room.x_PDL, w
+            for layer, block in enumerate(w.layers[:deepest], start=1):
+                self.block(block, room, attend)
+                yield layer, room.x_PDL, w
+
+    def _scores(
+        self, x_PDL: torch.Tensor, w: Packed, y_BT: torch.Tensor, start: int
+    ) -> TokenScores:
+        B, T = y_BT.shape
+        if start:
+            # The vocabulary is half of a small model's work: only what is asked for.
+            x_ND = self._rows(x_PDL, B, T)[:, start:].flatten(0, 1)
+            h = self.final(panelled(x_ND), w)
+            found = self.kernels.scores(h, w.unembed, y_BT[:, start:].flatten())
+            return found.map(lambda x_N: x_N.view(B, T - start))
+        h = self.final(x_PDL, w)
+        found = self.kernels.scores(h, w.unembed, panels_of(y_BT).flatten())
+        return found.map(lambda x_N: _unpadded(x_N, B, T))
+
+    def _project(self, h: Operand, weights: Weights, to_BTV: torch.Tensor) -> None:
+        B, T, _ = to_BTV.shape
         for first in range(0, len(weights.unembed_VD), LOGIT_ROWS):
             cut = slice(first, first + LOGIT_ROWS)
             to_BTV[..., cut] = self._rows(self.kernels.project(h, weights.unembed_VD[cut]), B, T)
-
-    def residual_stream(self, ids_BT: torch.Tensor, weights: Weights) -> Iterator[torch.Tensor]:
-        """The residual stream before each block and after the last, [B, T, D] float32 each."""
-        B, T = ids_BT.shape
-        with self._turn:
-            w = self._packer.take(weights)
-            room, attend = self._room(B, T)
-            self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
-            yield self._rows(room.x_PDL, B, T)
-            for block in w.layers:
-                self.block(block, room, attend)
-                yield self._rows(room.x_PDL, B, T)
 
     @contextmanager
     def _states(

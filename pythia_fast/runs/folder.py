@@ -1,6 +1,6 @@
 """The run folder: the one module that writes results.
 
-    run.json                                  the specification, its hash, versions, machine
+    run.json                                  specification, hash, sources, versions, machine
     asked/<hash>.json                         the steps that a sweep was asked for
     commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
@@ -52,9 +52,16 @@ class RunFolder:
 
     RunMismatchError if `path` holds results of another specification, or something else than a run;
     FormatError for a `run.json` that is none; WriteError if the folder cannot be written.
+    `sources` say where model and tokens were, for those who want to read them again; that is no
+    part of the specification, and the first writer's are kept.
     """
 
-    def __init__(self, path: Path, specification: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        specification: Mapping[str, Any],
+        sources: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.path = path
         self.hash = fingerprint(specification)
         try:
@@ -71,7 +78,7 @@ class RunFolder:
                     "Give an empty or a new one as `out`"
                 )
         if found is None:
-            text = json.dumps(_run_record(specification, self.hash), indent=2) + "\n"
+            text = json.dumps(_run_record(specification, self.hash, sources or {}), indent=2) + "\n"
             self._publish(path / "run.json", text.encode())
             found = read_run(path)
         if found is None or found["hash"] != self.hash:
@@ -186,11 +193,14 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
-def _run_record(specification: Mapping[str, Any], run_hash: str) -> dict[str, Any]:
+def _run_record(
+    specification: Mapping[str, Any], run_hash: str, sources: Mapping[str, str | None]
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "hash": run_hash,
         "specification": dict(specification),
+        "sources": dict(sources),
         "versions": versions(),
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
         "command": sys.argv,

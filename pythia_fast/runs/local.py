@@ -99,7 +99,12 @@ class LocalEngine:
         """Go through the queue, which grows where a step fails that others have the weights of."""
         queue = self._todo.queue
         arenas = make_arenas(self._plan.spec.architecture, len(queue), precision, device)
-        resident = Model(arenas[0], self._plan.spec, arithmetic=precision.arithmetic)
+        resident = Model(
+            arenas[0],
+            self._plan.spec,
+            arithmetic=precision.arithmetic,
+            series=self._series,
+        )
         try:
             while queue:
                 checkpoints = prefetch(

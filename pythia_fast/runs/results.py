@@ -1,6 +1,5 @@
 """What a sweep found, read from its run folder."""
 
-import html
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -9,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.extras import require
+from pythia_fast.markup import html_arrow
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.columns import Columns
@@ -28,6 +29,7 @@ from pythia_fast.runs.parts import (
     read_run,
 )
 from pythia_fast.runs.times import LoadTimes, times_table
+from pythia_fast.tokens import TokenDataset, TokenSource
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -38,7 +40,6 @@ KEYS = ("model", "step", "metric")
 ORIGIN = ("commit", "weights_sha256", "dtype", "device", "tokens_fingerprint", "version")
 RESERVED = frozenset((*KEYS, *ORIGIN, "value", "status", "sequences", "duplicate_of", "sequence"))
 """Names that a metric's own columns and summaries may not take."""
-_SHOWN_ROWS = 20
 
 
 class SweepResult:
@@ -49,6 +50,8 @@ class SweepResult:
 
     Attributes:
         path: the run folder.
+        record: its `run.json`: specification and hash; sources, versions, machine and command of
+            whoever began it.
         specification: all that determines the values, as `run.json` has it.
         failures: the steps that failed, each with its error, and have not been finished since.
     """
@@ -68,6 +71,7 @@ class SweepResult:
             self._names = [str(metric["name"]) for metric in run["specification"]["metrics"]]
         except (KeyError, TypeError) as error:
             raise FormatError(self.path / "run.json", "its metrics have no names") from error
+        self.record: Mapping[str, Any] = run
         self.specification: Mapping[str, Any] = run["specification"]
         self._hash = run["hash"]
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
@@ -122,6 +126,35 @@ class SweepResult:
             for step, table in by_step.items()
         ]
         return stacked(tables) if tables else pa.table({})
+
+    def sequences_of(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of `sequences` of one step, without the step, for those too large to hold.
+
+        Of `columns` those that there are; no rows of a step that is not there.
+        """
+        found: pa.Table | None = None
+        wanted = None if columns is None else ("sequence", *columns)
+        for _, name, _, parts in self._complete(step):
+            part = stacked([read_part(path, wanted) for path in parts], name)
+            part = part.replace_schema_metadata(None)
+            found = part if found is None else _side_by_side(found, part)
+        return pa.table({"sequence": pa.array([], pa.int64())}) if found is None else found
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        tokens: TokenDataset | TokenSource | None = None,
+        tokenizer: str | Path | Tokenizer | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> Path:
+        """Write all that is known as one page that opens from the disk (extra: `analysis`).
+
+        See `pythia_fast.write_report`, which takes several runs, for the arguments and errors.
+        """
+        from pythia_fast.report import write_report
+
+        return write_report([self], path, tokens=tokens, tokenizer=tokenizer, cache_dir=cache_dir)
 
     def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> "Columns":
         """Some columns of `sequences`, step by step or shard by shard, for very many sequences."""
@@ -238,14 +271,8 @@ class SweepResult:
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
 
     def _repr_html_(self) -> str:
-        names = [n for n in self.table.column_names if n not in ORIGIN]
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        lines = []
-        for row in self.table.slice(0, _SHOWN_ROWS).to_pylist():
-            cells = "".join(f"<td>{html.escape(_text(row[name]))}</td>" for name in names)
-            lines.append(f"<tr>{cells}</tr>")
-        title = html.escape(repr(self))
-        return f"<p>{title}</p><table><tr>{head}</tr>{''.join(lines)}</table>"
+        names = [name for name in self.table.column_names if name not in ORIGIN]
+        return html_arrow(self.table, title=repr(self), names=names)
 
     def _asked(self, step: int) -> bool:
         return self._steps is None or step in self._steps
@@ -336,9 +363,3 @@ def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
         if name not in left.column_names:
             left = left.append_column(name, right[name])
     return left
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -19,12 +19,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError, ReadError
 from pythia_fast.model import (
     LoadReport,
     Model,
     Precision,
+    TokenizerSource,
     Weights,
     packed_bytes,
     resolve_precision,
@@ -33,6 +35,7 @@ from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
 from pythia_fast.series.sources import Ahead
 from pythia_fast.suite import Architecture, Steps, parse_steps
+from pythia_fast.tokens import load_tokenizer
 
 _log = logging.getLogger("pythia_fast")
 
@@ -94,6 +97,7 @@ def load(
     dtype: str | torch.dtype = "auto",
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
+    tokenizer: TokenizerSource | None = None,
 ) -> Model:
     """One checkpoint as a `Model`; `step=None` is the last of the series.
 
@@ -107,17 +111,26 @@ def load(
         cache_dir: where downloads go; beside huggingface_hub's own cache if None.
         disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
             as much as there is room for.
+        tokenizer: the path of a tokenizer.json, or a Tokenizer, for `model.tokenizer`; None is each
+            step's own, looked for when it is first used.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
         ArgumentError: no such device or dtype, or `disk_budget` is less than one checkpoint takes.
+        MissingTokensError: there is no tokenizer where one was said to be.
         MissingCheckpointError: the step's files are not all there.
         HubError, ChecksumError: they cannot be had, or are not what the Hub promises.
         FormatError, WeightsError: a file is not what it should be.
     """
     wanted: str | int = "last" if step is None else step
     stream_of_one = stream(
-        model, wanted, device=device, dtype=dtype, cache_dir=cache_dir, disk_budget=disk_budget
+        model,
+        wanted,
+        device=device,
+        dtype=dtype,
+        cache_dir=cache_dir,
+        disk_budget=disk_budget,
+        tokenizer=tokenizer,
     )
     with closing(stream_of_one):
         return next(stream_of_one)[1]
@@ -131,6 +144,7 @@ def stream(
     dtype: str | torch.dtype = "auto",
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
+    tokenizer: TokenizerSource | None = None,
 ) -> Generator[tuple[int, Model], None, None]:
     """Walk through the checkpoints of a series with one resident model.
 
@@ -152,24 +166,34 @@ def stream(
         cache_dir: where downloads go; beside huggingface_hub's own cache if None.
         disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
             as much as there is room for.
+        tokenizer: the path of a tokenizer.json, or a Tokenizer, for `model.tokenizer`; None is each
+            step's own, looked for when it is first used.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
         ArgumentError: no such device or dtype, or `disk_budget` is less than one checkpoint takes.
+        MissingTokensError: there is no tokenizer where one was said to be.
         MissingCheckpointError, HubError, ChecksumError, FormatError, WeightsError: a step cannot be
             had or loaded; what was yielded before stays good.
     """
     target = resolve_device(device)
+    given = None if tokenizer is None else load_tokenizer(tokenizer)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
-    return _stream(series, parse_steps(steps, series.steps), precision, target)
+    return _stream(series, parse_steps(steps, series.steps), precision, target, given)
 
 
 def _stream(
-    series: CheckpointSeries, steps: Sequence[int], precision: Precision, device: torch.device
+    series: CheckpointSeries,
+    steps: Sequence[int],
+    precision: Precision,
+    device: torch.device,
+    tokenizer: Tokenizer | None,
 ) -> Generator[tuple[int, Model], None, None]:
     arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
-    resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic)
+    resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic, series=series)
+    if tokenizer is not None:
+        resident.tokenizer = tokenizer
     with closing(prefetch(series, deque(steps), arenas, hashed=False)) as loaded_steps:
         for loaded in loaded_steps:
             if isinstance(loaded, NotLoaded):

@@ -120,7 +120,8 @@ def sweep(
     path = expanded(out) if out else default_folder(series, plan, cache_dir)
     if not resume:
         path = fresh_folder(path, given=out is not None)
-    folder = RunFolder(path, plan.specification)
+    sources = {"model": series.source, "tokens": plan.dataset.address}
+    folder = RunFolder(path, plan.specification, sources)
     folder.ask(plan.steps)
     try:
         with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:

@@ -1,6 +1,7 @@
 """Checkpoints from any source written anew in the Hub's layout, step by step.
 
     OUT/stepN/  model.safetensors (or shards and an index), config.json
+                tokenizer.json      if the source has one
                 conversion.json     what it was made from, and the sha256 of every file
 
 A step is written under another name, flushed to the disk and renamed when all of it is there, so
@@ -22,6 +23,7 @@ from pythia_fast.core import File
 from pythia_fast.digest import sha256
 from pythia_fast.errors import (
     ArgumentError,
+    MissingTokensError,
     ReadError,
     RunMismatchError,
     WorkInterruptedError,
@@ -35,7 +37,7 @@ from pythia_fast.publish import (
 )
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.checkpoint import Checkpoint
-from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES
+from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES, TOKENIZER
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.parts import part_of, write_parts
 from pythia_fast.series.sources import CheckpointSeries, open_series
@@ -83,9 +85,10 @@ def convert(
 
     `model` is a model of the suite or a folder: `stepN/`, or GPT-NeoX's own `global_stepN/`, whose
     ranks are merged. Every weight keeps its bits and dtype; buffers that older files carry are left
-    out. `format` is "safetensors" or "torch"; above `max_shard_size` ("5GB", or bytes) the weights
-    are cut into shards. "torch" holds one file's tensors in memory, and cuts at 5 GB if no size is
-    given; "safetensors" needs a few megabytes. `progress` is told steps done and steps in all.
+    out, a tokenizer.json goes along. `format` is "safetensors" or "torch"; above `max_shard_size`
+    ("5GB", or bytes) the weights are cut into shards. "torch" holds one file's tensors in memory,
+    and cuts at 5 GB if no size is given; "safetensors" needs a few megabytes. `progress` is told
+    steps done and steps in all.
 
     Steps that an earlier call has finished are passed over if they are of the same weights, and in
     the same format; RunMismatchError says so if they are not, before anything is written. The other
@@ -175,7 +178,7 @@ class _Target:
             raise write_error(self.out, error) from error
         require_space(self.out, sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
         with published_folder(self._folder(step)) as folder:
-            files = self._write_files(folder, checkpoint)
+            files = self._write_files(folder, checkpoint) | _copy_tokenizer(series, step, folder)
             record = {
                 "source": checkpoint.source,
                 "commit": checkpoint.commit,
@@ -245,6 +248,20 @@ class _Target:
             name: {"size": (folder / name).stat().st_size, "sha256": digest}
             for name, digest in digests.items()
         }
+
+
+def _copy_tokenizer(series: CheckpointSeries, step: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """The step's tokenizer.json as it is, if it has one: without it weights give no text."""
+    try:
+        source = series.tokenizer_file(step)
+    except MissingTokensError:
+        return {}
+    file = File(source)
+    content = file.read(0, file.size)
+    with published(folder / TOKENIZER) as copy:
+        copy.write(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return {TOKENIZER: {"size": len(content), "sha256": digest}}
 
 
 def _require_elsewhere(out: Path, series: LocalSeries) -> None:

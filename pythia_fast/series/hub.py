@@ -19,6 +19,7 @@ from pythia_fast.errors import (
     FormatError,
     HubError,
     MissingCheckpointError,
+    MissingTokensError,
     OfflineError,
 )
 from pythia_fast.hub.asking import COMMIT, may_pass, require_online
@@ -31,6 +32,7 @@ from pythia_fast.series.layout import (
     CONFIG,
     INDEX_SUFFIX,
     SINGLE_FILES,
+    TOKENIZER,
     WeightFiles,
     choose_weights,
     read_architecture,
@@ -234,7 +236,7 @@ class HubSeries:
             raise
 
     def file(self, step: int, name: str) -> Path:
-        """A small file of the step's revision, such as its tokenizer.json, downloaded if need be.
+        """A small file of the step's revision, such as its config.json, downloaded if need be.
 
         The errors of `commit`; MissingCheckpointError if the revision has no such file.
         """
@@ -245,6 +247,20 @@ class HubSeries:
                 f"{self.repo}: {name} of commit {commit} is not on the Hub"
             )
         return self._small(commit, file)
+
+    def tokenizer_file(self, step: int) -> Path:
+        """The tokenizer.json of the step's own revision, downloaded if need be.
+
+        MissingTokensError if the revision has none, and the errors of `commit` and `file`.
+        """
+        self.commit(step)  # a branch that is missing is another error than its tokenizer
+        try:
+            return self.file(step, TOKENIZER)
+        except MissingCheckpointError as error:
+            raise MissingTokensError(
+                f"{self.repo} at step {step} has no {TOKENIZER}: give the path of one "
+                "(tokenizer=, --tokenizer)"
+            ) from error
 
     def _survey(self, step: int, small: _Small | None = None) -> Revision:
         """The step's files by the Hub's listing; a look into an index where that leaves a doubt."""

@@ -16,6 +16,7 @@ from pythia_fast.series.strict_json import parse_object
 from pythia_fast.suite.architecture import Architecture
 
 CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
 INDEX_SUFFIX = ".index.json"
 SINGLE_FILES = ("pytorch_model.bin", "model.safetensors")
 """In this order: where both are, the safetensors were converted later, and some from another step

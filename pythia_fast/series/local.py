@@ -14,6 +14,7 @@ from pythia_fast.core import File
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
+    MissingTokensError,
     PythiaFastError,
     ReadError,
     WeightsError,
@@ -24,6 +25,7 @@ from pythia_fast.series.layout import (
     CONFIG,
     INDEX_SUFFIX,
     SINGLE_FILES,
+    TOKENIZER,
     WeightFiles,
     choose_weights,
     read_architecture,
@@ -140,6 +142,23 @@ class LocalSeries:
             source=str(folder),
             commit=None,
             architecture=self._architecture(step, folder),
+        )
+
+    def tokenizer_file(self, step: int) -> Path:
+        """The tokenizer.json in the step's folder, or else the one beside the steps.
+
+        UnknownStepError, MissingTokensError, ReadError.
+        """
+        places = (self._step_folder(step) / TOKENIZER, self.folder / TOKENIZER)
+        for place in places:
+            try:
+                if place.is_file():
+                    return place
+            except OSError as error:  # a folder that may not be looked into
+                raise ReadError(error.errno, error.strerror, str(place)) from error
+        raise MissingTokensError(
+            f"{self.name} has no tokenizer: neither {places[0]} nor {places[1]} is there; put one "
+            "there, or give its path (tokenizer=, --tokenizer)"
         )
 
     def _survey(self, step: int) -> Revision:

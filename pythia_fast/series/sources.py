@@ -83,6 +83,12 @@ class CheckpointSeries(Protocol):
         entered so already.
         """
 
+    def tokenizer_file(self, step: int) -> Path:
+        """The path of the step's tokenizer.json, downloaded if need be.
+
+        MissingTokensError if it has none, UnknownStepError, and the errors of the Hub.
+        """
+
     def open(self, step: int) -> Checkpoint:
         """The checkpoint of one step; its files are here, open and checked when this returns.
 

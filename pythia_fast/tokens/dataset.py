@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import steps as training
+from pythia_fast.tokens.files import Files
 from pythia_fast.tokens.find import find
 from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
@@ -94,6 +95,16 @@ class TokenDataset:
     def is_remote(self) -> bool:
         """Whether the ids are on the Hub; `source` is then an address that keeps its meaning."""
         return is_remote(self.source)
+
+    @property
+    def address(self) -> str | None:
+        """What opens the same again, from any folder: a path, or an address on the Hub.
+
+        None for ids in memory and for samples stitched in training order.
+        """
+        if isinstance(self._origin, Files):
+            return str(self._origin.bins[0].absolute())
+        return self.source if self.is_remote else None
 
     @property
     def dtype(self) -> str:

@@ -24,6 +24,7 @@ from pythia_fast.errors import (
     SweepInterruptedError,
 )
 from pythia_fast.kernels.cpu import has_amx
+from pythia_fast.tokens import write_tokens
 
 Sweep = Callable[..., pythia_fast.SweepResult]
 
@@ -343,3 +344,34 @@ def test_a_record_of_steps_that_is_none_is_told(small_sweep: Sweep) -> None:
     (result.path / "asked/x.json").write_text('{"steps": [1.5]}')
     with pytest.raises(FormatError, match="remove it"):
         _ = pythia_fast.SweepResult(result.path).gaps
+
+
+def test_the_rows_of_a_step_are_those_of_all_steps(small_sweep: Sweep) -> None:
+    result = small_sweep(metrics=["perplexity", "memorization"], steps=[0, 8])
+    everything = result.sequences
+    for step in (0, 8):
+        wanted = everything.filter(np.array(everything["step"]) == step).drop_columns(["step"])
+        assert result.sequences_of(step).equals(wanted)
+        some = result.sequences_of(step, ["memorized", "nll", "no such column"])
+        assert some.equals(wanted.select(["sequence", "nll", "memorized"]))
+    assert len(result.sequences_of(4)) == 0
+
+
+def test_the_run_says_where_model_and_tokens_were(
+    small_sweep: Sweep, tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path
+) -> None:
+    result = small_sweep(steps=[0])
+    assert result.record["sources"] == {"model": str(tiny_series), "tokens": None}
+    write_tokens(tmp_path / "train", tiny_ids)
+    pair = small_sweep(steps=[0], tokens=tmp_path / "train", out=tmp_path / "pair")
+    assert pair.record["sources"]["tokens"] == str(tmp_path / "train.bin")
+    assert pair.record["hash"] == result.record["hash"], "sources are no part of what is asked"
+
+
+def test_a_report_is_written(small_sweep: Sweep, tiny_ids: np.ndarray, tmp_path: Path) -> None:
+    result = small_sweep(steps=[0, 4])
+    path = result.report(tmp_path / "r.html", tokens=tiny_ids)
+    assert path == tmp_path / "r.html"
+    assert "Content-Security-Policy" in path.read_text()[:400]
+    with pytest.raises(ArgumentError, match="fingerprints differ"):
+        result.report(path, tokens=tiny_ids[:, :40])

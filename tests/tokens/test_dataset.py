@@ -285,3 +285,14 @@ def test_huge_numbers_that_mean_something():
     assert data[::HUGE].tolist() == data[range(0, 3, HUGE)].tolist() == [[1] * 4]
     assert data[range(HUGE, HUGE)].shape == data[-HUGE:-HUGE].shape == (0, 0)
     data.check_ids(HUGE)
+
+
+def test_an_address_opens_the_same_again_from_any_folder(tmp_path, monkeypatch):
+    rows = np.arange(24).reshape(4, 6)
+    write_tokens(tmp_path / "train", rows)
+    monkeypatch.chdir(tmp_path)
+    address = TokenDataset("train").address
+    assert address == str(tmp_path / "train.bin")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(TokenDataset(address)[:], rows)
+    assert TokenDataset(rows).address is None

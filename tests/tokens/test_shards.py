@@ -123,7 +123,10 @@ def test_many_threads_read_one_dataset(sharded, rows):
 
 def test_where_the_ids_come_from(sharded):
     first, last = shard(sharded, 0, 26), shard(sharded, 26, 26)
-    assert TokenDataset(sharded).source == f"{first} to {last.name}"
+    data = TokenDataset(sharded)
+    assert data.source == f"{first} to {last.name}"
+    assert data.address == str(first)
+    assert TokenDataset(data.address).fingerprint() == data.fingerprint()
 
 
 def test_a_folder_with_one_pair(tmp_path, token_files, rows):

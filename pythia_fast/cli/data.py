@@ -1,0 +1,30 @@
+"""Token data as commands take it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pythia_fast.tokens import TokenDataset
+
+
+def open_tokens(
+    path: Path | None, tokenizer: Path | None, cache_dir: Path | None
+) -> "TokenDataset | None":
+    """What --tokens names: a file pair, or with --tokenizer a text, each line a sequence."""
+    if path is None:
+        return None
+    from pythia_fast.errors import ArgumentError, ReadError
+    from pythia_fast.tokens import TokenDataset
+
+    if tokenizer is None:
+        return TokenDataset(path, cache_dir=cache_dir)
+    try:
+        # Not splitlines(), to which a form feed and other separators inside a text are ends too.
+        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"{path} is no UTF-8 text: {error}") from error
+    if not lines:
+        raise ArgumentError(f"{path} holds no text: one sequence a line is expected")
+    return TokenDataset(lines, tokenizer=tokenizer)
