@@ -1,7 +1,8 @@
 """Tables for notebooks, as HTML: whatever stands in them is shown as text, never as markup."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,14 +11,19 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 """Rows that a notebook shows of a table."""
 
+_WIDTH, _HEIGHT = 120, 24  # of a sparkline, in pixels
 _SHOWN = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 """Control characters to their pictures: a browser would drop them or stop at them."""
 
 
 def html_table(
-    names: Sequence[str], rows: Sequence[Sequence[object]], *, title: str, most: int = MOST_ROWS
+    names: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str = "",
+    most: int = MOST_ROWS,
 ) -> str:
-    """A title and under it a table of `rows`, each with a cell for each of `names`.
+    """A title, if there is one, and a table of `rows`, each with a cell for each of `names`.
 
     Of more than `most` rows the first and the last are shown, and between them how many are not.
     Floats are written with six digits, None is an empty cell, numbers stand to the right.
@@ -25,14 +31,18 @@ def html_table(
     last = most // 2 if len(rows) > most else 0
     first = rows[: most - last]
     left_out = len(rows) - len(first) - last
+    ends = rows[len(rows) - last :]
     body = [_row(row) for row in first]
     if left_out:
         what = f"… {left_out:,} more row{'s' * (left_out > 1)}"
         body.append(f'<tr><td colspan="{len(names)}" style="text-align:left">{what}</td></tr>')
-    body += [_row(row) for row in rows[len(rows) - last :]]
-    head = "".join(_header(name, "col") for name in names)
+    body += [_row(row) for row in ends]
+    shown = zip(*first, *ends, strict=True) if rows else ((),) * len(names)
+    head = "".join(
+        _header(name, "col", _side(*column)) for name, column in zip(names, shown, strict=True)
+    )
     return (
-        f"<p>{escaped(title)}</p><table><thead><tr>{head}</tr></thead>"
+        f"{f'<p>{escaped(title)}</p>' if title else ''}<table><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table>{'' if rows else '<p>no rows</p>'}"
     )
 
@@ -40,7 +50,7 @@ def html_table(
 def html_arrow(
     table: "pa.Table",
     *,
-    title: str,
+    title: str = "",
     names: Iterable[str] | None = None,
     most: int = MOST_ROWS,
 ) -> str:
@@ -49,14 +59,39 @@ def html_arrow(
     return html_table(shown.column_names, _ArrowRows(shown), title=title, most=most)
 
 
-def html_facts(facts: Mapping[str, object], *, title: str) -> str:
+def html_facts(facts: Iterable[tuple[str, object]], *, title: str) -> str:
     """A title and under it one line for each fact, its name before it; None is left out."""
     lines = "".join(
         f"<tr>{_header(name, 'row')}{_cell(_listed(value), left=True)}</tr>"
-        for name, value in facts.items()
+        for name, value in facts
         if value is not None
     )
     return f"<p>{escaped(title)}</p><table><tbody>{lines}</tbody></table>"
+
+
+def html_sparkline(places: Sequence[float], values: Sequence[float | None], *, label: str) -> str:
+    """A small line of `values` over rising `places`, as SVG in the text's colour.
+
+    It breaks at a value that is None or not finite; `label` is for those who do not see it.
+    """
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    low, high = min(finite, default=0.0) / 2, max(finite, default=0.0) / 2  # no span overflows
+    wide = max(places, default=0.0) - min(places, default=0.0)
+    path, pen_down = [], False
+    for place, value in zip(places, values, strict=True):
+        if value is None or not math.isfinite(value):
+            pen_down = False
+            continue
+        x = 2 + (_WIDTH - 4) * ((place - places[0]) / wide if wide else 0.5)
+        y = 2 + (_HEIGHT - 4) * ((high - value / 2) / (high - low) if high > low else 0.5)
+        path.append(f"{'L' if pen_down else 'M'}{x:.1f} {y:.1f}" + ("" if pen_down else "h0"))
+        pen_down = True
+    return (
+        f'<svg role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'style="vertical-align:middle"><title>{escaped(label)}</title>'
+        f'<path d="{"".join(path)}" fill="none" stroke="currentColor" stroke-width="1.5" '
+        'stroke-linecap="round" stroke-linejoin="round"/></svg>'
+    )
 
 
 def escaped(text: str) -> str:
@@ -76,14 +111,15 @@ class _ArrowRows(Sequence[Sequence[object]]):
 
     def __getitem__(self, index: Any) -> Any:
         if not isinstance(index, slice):
-            return self[index : index + 1][0]
+            row = range(len(self))[index]
+            return self[row : row + 1][0]
         first, last, _ = index.indices(len(self))
         columns = self._table.slice(first, max(0, last - first)).columns
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-def _header(name: str, scope: str) -> str:
-    return f'<th scope="{scope}" dir="auto" style="text-align:left">{escaped(name)}</th>'
+def _header(name: str, scope: str, side: str = "left") -> str:
+    return f'<th scope="{scope}" dir="auto" style="text-align:{side}">{escaped(name)}</th>'
 
 
 def _row(values: Iterable[object]) -> str:
@@ -92,9 +128,15 @@ def _row(values: Iterable[object]) -> str:
 
 def _cell(value: object, *, left: bool = False) -> str:
     # dir: text that runs from right to left does not turn its neighbours around.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and not left
-    side = "right" if number else "left"
+    side = "left" if left else _side(value)
     return f'<td dir="auto" style="text-align:{side}">{escaped(_text(value))}</td>'
+
+
+def _side(*values: object) -> str:
+    """Where they stand: to the right if they are numbers, or not there."""
+    known = [value for value in values if value is not None]
+    numbers = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in known]
+    return "right" if numbers and all(numbers) else "left"
 
 
 def _text(value: object) -> str:

@@ -1,7 +1,8 @@
-"""Numbers of bytes, as users write and read them."""
+"""Numbers of bytes and of seconds, as users write and read them."""
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from pythia_fast.errors import ArgumentError
 
@@ -34,3 +35,15 @@ def sized(nbytes: float) -> str:
             return f"{nbytes:.3g} {unit}"
         nbytes /= 1000
     return f"{nbytes:.3g} TB"
+
+
+def duration(elapsed_s: float) -> str:
+    """Seconds as people say them: "4 min 10 s", "2 d 3 h"."""
+    whole = round(elapsed_s)
+    if whole < 1:
+        return f"{elapsed_s:.2f} s"
+    names = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+    for (unit, name), (smaller, smaller_name) in pairwise(names):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // smaller} {smaller_name}"
+    return f"{whole} s"

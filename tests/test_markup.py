@@ -1,13 +1,15 @@
 """Tables for notebooks: read back by the standard library's parser of HTML."""
 
 import math
+import re
 from html.parser import HTMLParser
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.markup import escaped, html_arrow, html_facts, html_table
+from pythia_fast.markup import escaped, html_arrow, html_facts, html_sparkline, html_table
 
 
 class _Read(HTMLParser):
@@ -48,7 +50,7 @@ def test_any_text_stays_text(rows: list[tuple[str, str]], title: str) -> None:
     assert not read.open
     shown = [cell.translate(_PICTURES) for row in rows for cell in row]
     assert read.cells == ["a", "<b>", *shown]
-    assert read.said[0] == title.translate(_PICTURES)
+    assert read.said[:1] == ([title.translate(_PICTURES)] if title else [*read.said[:1]])
 
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"}
@@ -58,7 +60,9 @@ def test_values_are_written_for_people() -> None:
     values = (1.23456789, 2, None, True, math.nan, [1, 2])
     page = html_table([*"abcdef"], [values], title="t")
     assert _Read(page).cells[6:] == ["1.23457", "2", "", "True", "nan", "[1, 2]"]
-    assert page.count("text-align:right") == 3  # two floats and an int
+    assert page.count("text-align:right") == 6  # two floats and an int, and their headers
+    mixed = html_table(["n", "m"], [(1, 1), (None, "x")], title="t")
+    assert mixed.count("text-align:right") == 3  # n and its 1, and the 1 of m
 
 
 def test_of_many_rows_the_first_and_the_last_are_shown() -> None:
@@ -87,7 +91,8 @@ def test_an_arrow_table() -> None:
 
 
 def test_facts() -> None:
-    page = html_facts({"layers": 6, "repo": None, "names": ("a", "<b>"), "of": []}, title="<t>")
+    facts = [("layers", 6), ("repo", None), ("names", ("a", "<b>")), ("of", [])]
+    page = html_facts(facts, title="<t>")
     read = _Read(page)
     assert read.cells == ["layers", "6", "names", "a, <b>", "of", ""]
     assert read.said == ["<t>"]
@@ -96,3 +101,38 @@ def test_facts() -> None:
 
 def test_a_path_that_is_no_unicode_can_be_sent_to_a_browser() -> None:
     assert escaped("caf\udce9").encode() == b"caf\\udce9"
+
+
+def strokes(svg: str) -> list[list[tuple[float, float]]]:
+    """The points of each unbroken line of a sparkline."""
+    (path,) = re.findall(r' d="([^"]*)"', svg)
+    number = r"(-?[\d.]+)"
+    return [
+        [(float(x), float(y)) for x, y in re.findall(rf"{number} {number}", stroke)]
+        for stroke in path.split("M")
+        if stroke
+    ]
+
+
+def test_a_sparkline_goes_where_the_values_go() -> None:
+    svg = html_sparkline([0, 1, 3], [5.0, 7.0, 6.0], label='<"up">')
+    assert strokes(svg) == [[(2, 22), (pytest.approx(40.7), 2), (118, 12)]]
+    assert "<title>&lt;&quot;up&quot;&gt;</title>" in svg
+
+
+def test_a_sparkline_breaks_where_nothing_is_known() -> None:
+    values = [1.0, None, 2.0, math.nan, math.inf, 3.0, 4.0]
+    lines = strokes(html_sparkline(range(7), values, label="x"))
+    assert [len(line) for line in lines] == [1, 1, 2]
+    for nothing in ([], [None], [math.nan, None]):
+        assert strokes(html_sparkline(range(len(nothing)), nothing, label="x")) == []
+    assert strokes(html_sparkline([3], [2.0], label="x")) == [[(60, 12)]]
+    assert strokes(html_sparkline([0, 1], [2.0, 2.0], label="x")) == [[(2, 12), (118, 12)]]
+
+
+@given(st.lists(st.floats() | st.none(), max_size=9))
+def test_a_sparkline_stays_in_its_box(values: list[float | None]) -> None:
+    for line in strokes(html_sparkline(range(len(values)), values, label="x")):
+        for x, y in line:
+            assert 0 <= x <= 120
+            assert 0 <= y <= 24

@@ -3,7 +3,7 @@
 import pytest
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.quantities import parse_bytes, sized
+from pythia_fast.quantities import duration, parse_bytes, sized
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,18 @@ def test_nothing_where_that_is_a_size(nothing: int | str) -> None:
 )
 def test_words(nbytes: float, words: str) -> None:
     assert sized(nbytes) == words
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "text"),
+    [
+        (0.25, "0.25 s"),
+        (59.6, "1 min 0 s"),
+        (250, "4 min 10 s"),
+        (3_700, "1 h 1 min"),
+        (183_600, "2 d 3 h"),
+        (5, "5 s"),
+    ],
+)
+def test_durations(elapsed_s: float, text: str) -> None:
+    assert duration(elapsed_s) == text

@@ -1,7 +1,6 @@
 """`pythia-fast plan`."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +14,7 @@ from pythia_fast.cli.options import (
     sequences_option,
     steps_option,
 )
-from pythia_fast.quantities import sized
+from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
     from pythia_fast.runs.forecast import Forecast
@@ -163,15 +162,3 @@ def _totals(found: "Forecast") -> Iterator[str]:
         mark = "  <- the bottleneck" if stage == found.bottleneck else ""
         yield f"{stage:>10}  {duration(elapsed_s):>12}  at {speed[stage]}{mark}"
     yield f"{'in all':>10}  {duration(found.total_s):>12}  (the stages overlap)"
-
-
-def duration(elapsed_s: float) -> str:
-    """Seconds as people say them: "4 min 10 s", "2 d 3 h"."""
-    whole = round(elapsed_s)
-    if whole < 1:
-        return f"{elapsed_s:.2f} s"
-    names = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-    for (unit, name), (smaller, smaller_name) in pairwise(names):
-        if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // smaller} {smaller_name}"
-    return f"{whole} s"

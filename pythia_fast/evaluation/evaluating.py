@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 
 from pythia_fast.cache import cache_folder, expanded
-from pythia_fast.errors import ArgumentError, MissingCheckpointError, MissingTokensError
+from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.answers import Answers
 from pythia_fast.evaluation.bootstrap import ITERATIONS
 from pythia_fast.evaluation.checkpoints import Checkpoints
@@ -28,11 +28,9 @@ from pythia_fast.runs.plan import fingerprint
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.runs.sweeping import check_batch_tokens, fresh_folder
-from pythia_fast.series import CheckpointSeries, LocalSeries, open_series
+from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import load_tokenizer
-
-_TOKENIZER = "tokenizer.json"
 
 
 def evaluate(
@@ -108,7 +106,7 @@ def evaluate(
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     chosen = parse_steps(steps, series.steps)
     precision = resolve_precision(dtype, target, series.spec.architecture)
-    text = load_tokenizer(_own_tokenizer(series, chosen[-1]) if tokenizer is None else tokenizer)
+    text = load_tokenizer(series.tokenizer_file(chosen[-1]) if tokenizer is None else tokenizer)
     answers = Answers(text, series.spec.architecture.max_positions, batch_tokens=batch_tokens)
     with quiet_harness():
         loaded = load_tasks(tasks, num_fewshot=num_fewshot, limit=limit, include_path=include_path)
@@ -151,30 +149,6 @@ def _default_folder(
 ) -> Path:
     digest = fingerprint({"specification": specification, "series": series.source})[:16]
     return cache_folder(cache_dir) / "runs" / f"{series.name}-evaluation-{digest}"
-
-
-def _own_tokenizer(series: CheckpointSeries, step: int) -> Path:
-    """The model's own tokenizer.json, of the step or beside the steps. MissingTokensError."""
-    if not isinstance(series, LocalSeries):
-        from pythia_fast.series.hub import HubSeries
-
-        if isinstance(series, HubSeries):
-            series.commit(step)  # a branch that is missing is another error than its tokenizer
-            try:
-                return series.file(step, _TOKENIZER)
-            except MissingCheckpointError as error:
-                raise MissingTokensError(
-                    f"{series.repo} at step {step} has no {_TOKENIZER}: give tokenizer="
-                ) from error
-    folder = Path(series.source)
-    places = (folder / f"step{step}" / _TOKENIZER, folder / _TOKENIZER)
-    for place in places:
-        if place.is_file():
-            return place
-    raise MissingTokensError(
-        f"{series.name} has no tokenizer: neither {places[0]} nor {places[1]} is there; give "
-        "tokenizer="
-    )
 
 
 def _check(num_fewshot: object, limit: object, on_error: object) -> None:

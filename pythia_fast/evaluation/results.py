@@ -15,6 +15,7 @@ from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointErro
 from pythia_fast.evaluation.records import KIND, read_result, result_name
 from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.extras import require
+from pythia_fast.markup import html_arrow
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import Failure, read_failures, read_run
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
+_SHOWN = (*TIDY.names, "n", "status")  # in a notebook
 _NO_FILTER = "none"
 
 
@@ -208,6 +210,11 @@ class EvaluationResult:
         failed = f", {len(self.failures)} failed" if self.failures else ""
         tasks = ", ".join(self.specification["tasks"])
         return f"<EvaluationResult {tasks}: {span}{failed}, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        missing = ", ".join(map(str, self.gaps))
+        title = repr(self) + (f"; without results: {missing}" if missing else "")
+        return html_arrow(self.table, title=title, names=_SHOWN)
 
     def _asked(self, step: int) -> bool:
         return self._steps is None or step in self._steps

@@ -3,6 +3,7 @@
 B sequences of equal length, T prompt tokens, V vocabulary rows.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,10 @@ def _decode(
     """Up to n steps: the token that `choose` makes of (context, decoder) is fed back."""
     T = ids_BT.shape[1]
     limit = model.architecture.max_positions
+    try:
+        n = operator.index(n)
+    except TypeError as error:
+        raise ArgumentError(f"the number of new tokens is a whole number, not {n!r}") from error
     if n < 0:
         raise ArgumentError(f"the number of new tokens is at least 0, got {n}")
     if T + n > limit:

@@ -21,6 +21,7 @@ from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
 from pythia_fast.model.ids import Ids, checked_ids, target_count
 from pythia_fast.model.near_tie import largest_logit_scale, relative_error
+from pythia_fast.model.shown import model_html
 from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
 from pythia_fast.model.to_transformers import to_transformers
 from pythia_fast.model.weights import Weights
@@ -79,6 +80,9 @@ class Model:
         if self.native is not None and kind != f"torch.{self.native.arithmetic}":
             kind += f" by {self.native.arithmetic}"
         return f"Model({self.spec.name!r}, step={self.step}, {kind}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        return model_html(self)
 
     @property
     def weights(self) -> Weights:

@@ -1,6 +1,8 @@
 """How all figures look: sizes for print, colours that survive a copier, no line without a use."""
 
+import io
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pythia_fast.errors import ArgumentError
@@ -23,6 +25,7 @@ TEXT_PT = 9.0
 SMALL_PT = 8.0
 _WIDTH_IN = 7.0  # of two columns of a page
 _PANEL_IN = 3.6  # high
+_SCREEN_DPI = 110
 _LEGEND_LINES = 7  # more lines have their legend beside the panel
 _BELOW_LETTERS = 88
 _LINE_IN = 0.17
@@ -66,7 +69,17 @@ def new_figure(
     )
     for axes in panels.flat:
         dress(axes)
+    vars(figure)["_repr_png_"] = partial(_png, figure)  # pyplot would teach notebooks all figures
     return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    """What a notebook shows of a figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    picture = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(picture, format="png", dpi=_SCREEN_DPI)
+    return picture.getvalue()
 
 
 def dress(axes: "Axes") -> None:

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 
 from pythia_fast.errors import ArgumentError, PythiaFastError
+from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
-from pythia_fast.quantities import parse_bytes
+from pythia_fast.quantities import duration, parse_bytes, sized
 from pythia_fast.runs import rates, stages
 from pythia_fast.runs.plan import Sequences, sequences_argument
 from pythia_fast.runs.planned import PlannedStep, planned_step
@@ -76,6 +77,25 @@ class Forecast:
             for step in self.steps
             if step.missing is None and step.download_bytes
         )
+
+    def _repr_html_(self) -> str:
+        longest = self.bottleneck
+        there = len(self.steps) - len(self.missing)
+        facts = [
+            ("steps", f"{there} of {len(self.steps)} are there"),
+            ("missing", [step.step for step in self.missing] or None),
+            ("to download", f"{'about ' * self.makes_masks}{sized(self.download_bytes)}"),
+            ("disk needed", f"{sized(self.disk_bytes)}, of {sized(self.free_bytes)} free"),
+            ("largest checkpoint", sized(self.largest_bytes)),
+            ("operations", f"{self.flops:.3g}"),
+            *(
+                (stage, f"{duration(elapsed_s)}{', the bottleneck' * (stage == longest)}")
+                for stage, elapsed_s in self.stage_s.items()
+            ),
+            ("in all", f"{duration(self.total_s)} (the stages overlap)"),
+        ]
+        title = f"{self.model} in {self.dtype} on {self.device}, from {self.source}"
+        return html_facts(facts, title=title)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it in what JSON knows."""

@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.extras import require
-from pythia_fast.markup import html_arrow
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.columns import Columns
@@ -28,6 +27,7 @@ from pythia_fast.runs.parts import (
     read_provenance,
     read_run,
 )
+from pythia_fast.runs.shown import run_html
 from pythia_fast.runs.times import LoadTimes, times_table
 from pythia_fast.tokens import TokenDataset, TokenSource
 
@@ -271,8 +271,7 @@ class SweepResult:
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
 
     def _repr_html_(self) -> str:
-        names = [name for name in self.table.column_names if name not in ORIGIN]
-        return html_arrow(self.table, title=repr(self), names=names)
+        return run_html(self.table, self.gaps, title=repr(self), leave_out=ORIGIN)
 
     def _asked(self, step: int) -> bool:
         return self._steps is None or step in self._steps

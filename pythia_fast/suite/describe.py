@@ -15,7 +15,7 @@ _WIDTH = 100
 def card(spec: ModelSpec) -> str:
     """All that is known of one model, without what is not known; no line over 100 columns."""
     lines = [spec.repo or spec.name]
-    for label, text in _rows(spec):
+    for label, text in facts(spec):
         wrapped = wrap(text, _WIDTH - _LABEL - 2, break_on_hyphens=False)
         lines += [f"  {label if i == 0 else '':<{_LABEL}}{line}" for i, line in enumerate(wrapped)]
     return "\n".join(lines)
@@ -34,8 +34,8 @@ def table(specs: tuple[ModelSpec, ...]) -> str:
     return "\n".join(lines)
 
 
-def _rows(spec: ModelSpec) -> Iterator[tuple[str, str]]:
-    """Label and text of each row."""
+def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """What is known of a model, by name; a fact that goes on has no name."""
     shape = spec.architecture
     yield "name", spec.name
     if spec.old_names:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pythia_fast.markup import html_facts
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.steps import TOKENS_PER_STEP, unknown_step
 
@@ -103,6 +104,11 @@ class ModelSpec:
             "non_embedding_parameters": self.non_embedding_parameters,
         }
         return {key: list(v) if isinstance(v, tuple) else v for key, v in card.items()}
+
+    def _repr_html_(self) -> str:
+        from pythia_fast.suite.describe import facts  # which is about this very class
+
+        return html_facts(facts(self), title=self.repo or self.name)
 
     def _check(self, step: int) -> None:
         if step not in self.steps:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 import pythia_fast
-from pythia_fast.cli.plan import duration
 from pythia_fast.runs import rates
 from pythia_fast.testing import HubServer
 
@@ -100,18 +99,3 @@ def test_a_budget_is_a_size(run, hub):
     assert "no size" in run(*arguments, "much", exit_code=3).stderr
     found = json.loads(run(*arguments, "1TB", "--json").stdout)
     assert found["disk_bytes"] == found["download_bytes"] > 0
-
-
-@pytest.mark.parametrize(
-    ("elapsed_s", "text"),
-    [
-        (0.25, "0.25 s"),
-        (59.6, "1 min 0 s"),
-        (250, "4 min 10 s"),
-        (3_700, "1 h 1 min"),
-        (183_600, "2 d 3 h"),
-        (5, "5 s"),
-    ],
-)
-def test_durations(elapsed_s, text):
-    assert duration(elapsed_s) == text

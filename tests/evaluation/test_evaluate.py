@@ -74,6 +74,13 @@ def test_the_table_is_tidy(suite, evaluate):
     assert by_task["local_choices"]["higher_is_better"] is True
     assert pa.table(result) == table
     assert "4 steps, 0 to 64" in repr(result)
+    page = result._repr_html_()
+    assert "4 steps, 0 to 64" in page
+    assert page.count("<tr>") == 1 + len(rows)
+    assert "without results" not in page
+    assert "weights_sha256" not in page
+    some = EvaluationResult(result.path, steps=[0, 5])
+    assert "without results: 5" in some._repr_html_()
 
 
 def test_the_same_weights_are_asked_once(suite, evaluate, asked):
@@ -291,7 +298,7 @@ def test_a_series_without_a_tokenizer(suite, evaluate, tmp_path):
     series = shutil.copytree(suite, tmp_path / "tiny")
     for file in series.rglob("tokenizer.json"):
         file.unlink()
-    with pytest.raises(MissingTokensError, match="give tokenizer="):
+    with pytest.raises(MissingTokensError, match="tokenizer="):
         evaluate(series, [8])
 
 

@@ -69,6 +69,9 @@ def test_options_are_those_of_generate(model: Model) -> None:
         model.complete(PROMPT, temperature=-1.0)
     with pytest.raises(ArgumentError, match="positions"):
         model.complete(PROMPT, 10_000)
+    for count in (-1, 1.5, None, "9"):
+        with pytest.raises(ArgumentError, match="new tokens"):
+            model.complete(PROMPT, count)
 
 
 def test_it_ends_at_the_end_of_text(suite: Path) -> None:
