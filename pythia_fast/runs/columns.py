@@ -10,10 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.runs.parts import columns_of, read_part
-
-Complete = Sequence[tuple[int, str, dict[str, Any], list[Path]]]
-"""Step, metric, origin and files of whatever is complete."""
+from pythia_fast.runs.parts import Complete, columns_of, read_part
 
 
 class Columns:
@@ -27,7 +24,7 @@ class Columns:
         origins: where the numbers of each of them are from.
     """
 
-    def __init__(self, complete: Complete, names: Sequence[str]) -> None:
+    def __init__(self, complete: Sequence[Complete], names: Sequence[str]) -> None:
         sources: dict[int, dict[str, list[Path]]] = {}
         origins: dict[int, dict[str, Any]] = {}
         known: dict[str, tuple[str, ...]] = {}  # what a metric's parts hold

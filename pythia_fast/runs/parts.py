@@ -21,6 +21,9 @@ _OF_A_PART = {
     *("duplicate_of", "dtype", "device", "tokens_fingerprint", "version"),
 }
 
+Complete = tuple[int, str, dict[str, Any], list[Path]]
+"""Step, metric, origin and files of what is complete."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from pythia_fast.runs.columns import Columns
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.intervals import interval_table, line_of
 from pythia_fast.runs.parts import (
+    Complete,
     Failure,
     numbered,
     read_failures,
@@ -28,6 +29,13 @@ from pythia_fast.runs.parts import (
     read_run,
 )
 from pythia_fast.runs.shown import run_html
+from pythia_fast.runs.tables import (
+    ORIGIN,
+    checked_numbers,
+    result_table,
+    side_by_side,
+    stacked,
+)
 from pythia_fast.runs.times import LoadTimes, times_table
 from pythia_fast.tokens import TokenDataset, TokenSource
 
@@ -35,11 +43,6 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
     import polars
-
-KEYS = ("model", "step", "metric")
-ORIGIN = ("commit", "weights_sha256", "dtype", "device", "tokens_fingerprint", "version")
-RESERVED = frozenset((*KEYS, *ORIGIN, "value", "status", "sequences", "duplicate_of", "sequence"))
-"""Names that a metric's own columns and summaries may not take."""
 
 
 class SweepResult:
@@ -93,7 +96,7 @@ class SweepResult:
         """
         rows = []
         for step, name, origin, sequences in self._each(self._names):
-            numbers = _checked(name, summarize(self._metrics.get(name), sequences))
+            numbers = checked_numbers(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
             finite = finite and (value is None or math.isfinite(value))
@@ -105,7 +108,7 @@ class SweepResult:
                 | {"duplicate_of": origin["duplicate_of"]}
                 | {key: origin[key] for key in ORIGIN}
             )
-        return _table(rows)
+        return result_table(rows)
 
     @cached_property
     def sequences(self) -> pa.Table:
@@ -115,16 +118,13 @@ class SweepResult:
         `memorized`, `score`, `first_mismatch`, `margin`, `redecided`. A column that two metrics
         have is the first one's.
         """
-        by_step: dict[int, pa.Table] = {}
-        for step, name, _, parts in self._complete():
-            part = stacked([read_part(path) for path in parts], name)
-            part = part.replace_schema_metadata(None)
-            known = by_step.get(step)
-            by_step[step] = part if known is None else _side_by_side(known, part)
-        tables = [
-            table.add_column(0, "step", pa.array(np.full(len(table), step)))
-            for step, table in by_step.items()
-        ]
+        by_step: dict[int, list[Complete]] = {}
+        for each in self._complete():
+            by_step.setdefault(each[0], []).append(each)
+        tables = []
+        for step, complete in by_step.items():
+            table = _joined(complete)
+            tables.append(table.add_column(0, "step", pa.array(np.full(len(table), step))))
         return stacked(tables) if tables else pa.table({})
 
     def sequences_of(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -132,13 +132,10 @@ class SweepResult:
 
         Of `columns` those that there are; no rows of a step that is not there.
         """
-        found: pa.Table | None = None
-        wanted = None if columns is None else ("sequence", *columns)
-        for _, name, _, parts in self._complete(step):
-            part = stacked([read_part(path, wanted) for path in parts], name)
-            part = part.replace_schema_metadata(None)
-            found = part if found is None else _side_by_side(found, part)
-        return pa.table({"sequence": pa.array([], pa.int64())}) if found is None else found
+        complete = self._complete(step)
+        if not complete:
+            return pa.table({"sequence": pa.array([], pa.int64())})
+        return _joined(complete, None if columns is None else ("sequence", *columns))
 
     def report(
         self,
@@ -297,13 +294,11 @@ class SweepResult:
             if name in names:
                 yield step, name, origin, stacked([read_part(part) for part in parts], name)
 
-    def _complete(
-        self, only: int | None = None
-    ) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
+    def _complete(self, only: int | None = None) -> list[Complete]:
         """Steps × metrics all of whose shards are there: their origin and their files."""
         return [each for each in self._begun(only) if len(each[3]) == each[2]["shards"]]
 
-    def _begun(self, only: int | None = None) -> list[tuple[int, str, dict[str, Any], list[Path]]]:
+    def _begun(self, only: int | None = None) -> list[Complete]:
         """The same of which any shard is there."""
         found = []
         for step, folder in numbered(self.path / "parts"):
@@ -318,47 +313,10 @@ class SweepResult:
         return found
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows with different keys to one table: keys in order, numbers before the origin's words."""
-    own = [key for row in rows for key in row if key not in RESERVED]
-    names = [*KEYS, "value", *dict.fromkeys(own), "status", "sequences", "duplicate_of", *ORIGIN]
-    columns = {name: pa.array([row.get(name) for row in rows]) for name in names}
-    counts = {"step", "sequences", "duplicate_of"}
-    words = {*KEYS, "status", *ORIGIN} - counts
-    for name, column in columns.items():
-        if pa.types.is_null(column.type):
-            kind = pa.string() if name in words else pa.int64() if name in counts else pa.float64()
-            columns[name] = column.cast(kind)
-    return pa.table(columns)
-
-
-def _checked(metric: str, numbers: dict[str, float]) -> dict[str, float]:
-    for name, value in numbers.items():
-        if name in RESERVED:
-            raise ArgumentError(f"the metric {metric!r} may not name a number {name!r}")
-        if value is not None and not isinstance(value, (int, float, np.number, np.bool_)):
-            raise ArgumentError(f"the metric {metric!r} gave {value!r} as {name!r}, no number")
-    return numbers
-
-
-def stacked(tables: Sequence[pa.Table], metric: str = "") -> pa.Table:
-    """One table after the other; a column may be of integers in one and of floats in the next.
-
-    ArgumentError, which names the `metric` if it is known, for kinds that do not go together.
-    """
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        whose = f"the metric {metric!r}" if metric else "a metric"
-        raise ArgumentError(f"{whose} gave values of several kinds: {error}") from error
-
-
-def _side_by_side(left: pa.Table, right: pa.Table) -> pa.Table:
-    """Join two metrics' rows of the same sequences; of equal names the left column stays."""
-    if not left["sequence"].equals(right["sequence"]):
-        extra = [n for n in right.column_names if n not in left.column_names]
-        return left.join(right.select(["sequence", *extra]), "sequence", join_type="full outer")
-    for name in right.column_names:
-        if name not in left.column_names:
-            left = left.append_column(name, right[name])
-    return left
+def _joined(complete: Sequence[Complete], columns: Sequence[str] | None = None) -> pa.Table:
+    """The sequences of one step, the columns of its metrics side by side."""
+    tables = [
+        stacked([read_part(part, columns) for part in parts], name)
+        for _, name, _, parts in complete
+    ]
+    return reduce(side_by_side, [table.replace_schema_metadata(None) for table in tables])
