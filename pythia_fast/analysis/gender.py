@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from pythia_fast.analysis.gender_figure import draw_bias
 from pythia_fast.analysis.study import Study
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.evaluation import EvaluationResult
 from pythia_fast.extras import require
 from pythia_fast.plots import StepAxis
+from pythia_fast.suite import spec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ TYPES = ("1", "2")
 _CROWS_TASK, _CROWS_METRIC = "crows_pairs_english_gender", "pct_stereotype"
 _WINO_TASK = re.compile(r"wino_bias_type([12])_(pro|anti)(?:_(refers_to|stands_for))?")
 _PROMPTS = {"What does p stand for": "stands_for"}
+# Folders of one's own; the suite's models are known by their specs.
 _INTERVENED = re.compile(r"(?:.*/)?(?:pythia-)?(long-)?intervention-(long-)?(.+)")
 _NEEDED = ("model", "step", "task", "metric", "value", "stderr")
 _BASES = (None, "baseline")
@@ -73,9 +75,10 @@ def gender_bias(
     """CrowS-Pairs and WinoBias of base and intervened models over the steps.
 
     `results` are evaluations of crows_pairs_english_gender and of the tasks in
-    `wino_bias_tasks()`, by `evaluate` or as `published` reads the suite's; one or several. A model
-    whose name begins with "intervention-", and rows with a `variant`, belong to the base model of
-    the same name. `models` chooses some of the base models.
+    `wino_bias_tasks()`, by `evaluate` or as `published` reads the suite's; one or several. The
+    suite's intervened models ("intervention-1.4b-deduped"), folders that are called like them
+    ("intervention-mine"), and rows with a `variant` belong to the base model ("1.4b-deduped",
+    "mine"). `models` chooses some of the base models.
 
     `table`, a row for each model, variant, step and measure: "crows-pairs"; "winobias type 1" and
     "winobias type 2", the accuracy on sentences in line with the stereotype, `pro`, minus that on
@@ -159,6 +162,7 @@ def _numbers(table: pa.Table) -> list[tuple[_Key, tuple[str, ...], _Number]]:
         )
     optional = [n for n in ("variant", "prompt", "status", "filter") if n in table.column_names]
     found = []
+    bases: dict[str, tuple[str, str | None]] = {}
     for row in table.select([*_NEEDED, *optional]).to_pylist():
         measure = _measure(row)
         usable = row["value"] is not None and math.isfinite(row["value"])
@@ -168,13 +172,22 @@ def _numbers(table: pa.Table) -> list[tuple[_Key, tuple[str, ...], _Number]]:
         number = _Number(
             row["value"], error if error is not None and math.isfinite(error) else None
         )
-        intervened = _INTERVENED.fullmatch(row["model"])
-        model, variant = row["model"], row.get("variant")
-        if intervened:
-            long = "long-" if intervened[1] or intervened[2] else ""
-            variant, model = f"{long}intervention", intervened[3]
-        found.append((_Key(model, variant, row["step"]), measure, number))
+        name = row["model"]
+        base, variant = bases[name] = bases.get(name) or _base(name)
+        found.append((_Key(base, variant or row.get("variant"), row["step"]), measure, number))
     return found
+
+
+def _base(model: str) -> tuple[str, str | None]:
+    """The base of an intervened model, and which intervention it was; else the model itself."""
+    try:
+        known = spec(model)
+    except UnknownModelError:
+        named = _INTERVENED.fullmatch(model)
+        if named is None:
+            return model, None
+        return named[3], "long-intervention" if named[1] or named[2] else "intervention"
+    return known.base or model, known.variant
 
 
 def _measure(row: Mapping[str, Any]) -> tuple[str, ...] | None:

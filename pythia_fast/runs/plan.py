@@ -140,6 +140,7 @@ class Plan:
 def chosen_rows(sequences: Sequences, step: int, spec: ModelSpec, rows: int) -> range:
     """Which of the `rows` of the data a step looks at.
 
+    Of an intervened model, "seen" ends at its branch: what it saw after that were other texts.
     ArgumentError for "seen" and "unseen" where the model's order is not known.
     """
     every = range(rows)
@@ -152,8 +153,9 @@ def chosen_rows(sequences: Sequences, step: int, spec: ModelSpec, rows: int) -> 
             f"sequences={sequences!r} needs to know in which order {spec.name} saw its data, "
             "which is published for the suite's main models only; give a slice"
         )
-    stop = seen(step).stop
-    return every[:stop] if sequences == "seen" else every[stop:]
+    if sequences == "seen":
+        return every[: seen(spec.unaltered(step)).stop]
+    return every[seen(step).stop :]
 
 
 def fingerprint(specification: Mapping[str, Any]) -> str:

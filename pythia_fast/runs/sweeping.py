@@ -68,7 +68,8 @@ def sweep(
             chooses is fetched from the Hub before any work, and kept (other seeds than the suite's
             own saw the same corpus in another order).
         sequences: how many of its sequences from the first on, or a slice of them, or those that
-            a step has "seen" or not ("unseen").
+            a step has "seen" or not ("unseen"). What an intervened model saw in an altered text
+            is neither.
         metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
             `Metric` protocol.
         out: the run folder. By default one in the user's cache that belongs to these arguments.

@@ -52,6 +52,8 @@ def facts(spec: ModelSpec) -> Iterator[tuple[str, str]]:
     yield "checkpoints", _steps(spec.steps)
     if spec.data is not None:
         yield "data", f"{spec.data} ({spec.corpus})"
+    if spec.base is not None:
+        yield "trained on from", f"{spec.base} at step {spec.branch_step}"
     if spec.seed is not None:
         varies = f", which sets the {spec.seed_varies}" if spec.seed_varies else ""
         yield "seed", f"{spec.seed}{varies}"

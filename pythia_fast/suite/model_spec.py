@@ -8,7 +8,8 @@ from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.steps import TOKENS_PER_STEP, unknown_step
 
 Corpus = Literal["pile-standard", "pile-deduped"]
-Release = Literal["v0", "v1", "polypythias"]
+Release = Literal["v0", "v1", "polypythias", "intervention"]
+Variant = Literal["intervention", "long-intervention"]
 Precision = Literal["float16", "bfloat16"]
 SeedVaries = Literal["initialisation and data order", "data order", "initialisation"]
 
@@ -35,6 +36,12 @@ class ModelSpec:
     seed: int | None = None
     seed_varies: SeedVaries | None = None
     """What differs between this run and those with other seeds of its family."""
+    base: str | None = None
+    """The model from a checkpoint of which an intervened one was trained on: "1.4b-deduped"."""
+    branch_step: int | None = None
+    """That checkpoint. The rows that followed were trained on with altered texts."""
+    variant: Variant | None = None
+    """What sets an intervened model apart from its base in tables of evaluations."""
     batch_tokens: int | None = None
     """Tokens in each batch as this very model was trained."""
     batch_tokens_v0: int | None = None
@@ -70,9 +77,17 @@ class ModelSpec:
         """Whether it is known to have seen its corpus in the suite's own, published order.
 
         Not so for other seeds, which shuffle anew, nor for the decoupled ones, whose cards do not
-        say which order was held fixed.
+        say which order was held fixed. An intervened model saw the same rows in the same order, but
+        those after its `branch_step` with other texts: see `unaltered`.
         """
         return self.seed == SEED
+
+    def unaltered(self, step: int) -> int:
+        """How many of the steps behind the checkpoint `step` were on the corpus as it stands.
+
+        All of them, but for an intervened model only those up to its branch.
+        """
+        return step if self.branch_step is None else min(step, self.branch_step)
 
     def revision(self, step: int) -> str:
         """The branch on the Hub. UnknownStepError if the series has no such step."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from types import MappingProxyType
 
+from pythia_fast.suite.interventions import interventions
 from pythia_fast.suite.model_spec import SEED, Corpus, ModelSpec, Precision, SeedVaries
 from pythia_fast.suite.names import resolve
 from pythia_fast.suite.sizes import SIZES, Size
@@ -72,6 +73,8 @@ def _catalogue() -> Mapping[str, ModelSpec]:
     specs: dict[str, ModelSpec] = {}
     for size in SIZES:
         for found in (*_current(size), *_first_release(size), *_seeds(size)):
+            specs[found.name] = found
+        for found in interventions(specs[f"{size.name}-deduped"]):
             specs[found.name] = found
     return MappingProxyType(specs)
 

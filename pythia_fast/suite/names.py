@@ -23,22 +23,27 @@ OLD_SIZES = {
 
 _OLD_VARIANTS = {"", "-deduped", "-v0", "-deduped-v0"}  # no seed run ever had an old name
 _PREFIX = re.compile(r"(eleutherai/)?(pythia-)?", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([mb])(.*)", re.ASCII)
+_SIZE = re.compile(r"((?:[a-z]+-)*)(\d+(?:\.\d+)?)([mb])(.*)", re.ASCII)
+_INTERVENED = re.compile(
+    r"(long-)?intervention-(?:pythia-)?(?:v1\.1-)?(long-)?(.+?)(-long)?", re.ASCII
+)
 
 
 def resolve(name: str, known: Collection[str]) -> str:
     """The one of `known` that `name` means.
 
     Upper and lower case are the same; "EleutherAI/" and "pythia-" may be left out; old sizes are
-    understood. ArgumentError if it is no text, UnknownModelError, naming the nearest, if no model.
+    understood, and the names that the published evaluations have for intervened models.
+    ArgumentError if it is no text, UnknownModelError, naming the nearest, if no model.
     """
     if not isinstance(name, str):
         raise ArgumentError(f"a model's name is text, not {name!r}")
     bare = _bare(name)
     if bare in known:
         return bare
-    size, variant = _split(bare)
-    if variant in _OLD_VARIANTS and (today := OLD_SIZES.get(size, "") + variant) in known:
+    before, size, after = _split(bare)
+    old = not before and after in _OLD_VARIANTS
+    if old and (today := OLD_SIZES.get(size, "") + after) in known:
         return today
     near = nearest(name, known)
     hint = f"the nearest: {', '.join(near)}; " if near else ""
@@ -51,29 +56,40 @@ def resolve(name: str, known: Collection[str]) -> str:
 def nearest(name: str, known: Collection[str], *, most: int = 3) -> tuple[str, ...]:
     """Up to `most` of `known` that look like `name`, or have nearly its size."""
     bare = _bare(name)
-    size, variant = _split(bare)
-    bare = OLD_SIZES.get(size, size) + variant if size else bare
+    before, size, after = _split(bare)
+    bare = before + OLD_SIZES.get(size, size) + after
     found = difflib.get_close_matches(bare, sorted(known), n=most, cutoff=0.6)
-    if size and not any(_split(other)[0] == size for other in known):
-        of_variant = [other for other in known if _split(other)[1] == variant]
+    if size and not any(_split(other)[1] == size for other in known):
+        of_variant = [other for other in known if _split(other)[::2] == (before, after)]
         of_variant.sort(key=lambda other: abs(math.log(_number(other) / _number(bare))))
         found = [*of_variant[:2], *found]
     return tuple(dict.fromkeys(found))[:most]
 
 
 def _bare(name: str) -> str:
-    """In lower case, without the organisation and without "pythia-"."""
-    return _PREFIX.sub("", name.strip().lower(), count=1)
+    """In lower case, without the organisation and without "pythia-".
+
+    Of an intervened model in today's order of words: "intervention-long-1.4b-deduped".
+    """
+    bare = _PREFIX.sub("", name.strip().lower(), count=1)
+    match = _INTERVENED.fullmatch(bare)
+    if match is None:
+        return bare
+    long = "long-" if match[1] or match[2] or match[4] else ""
+    return f"intervention-{long}{match[3]}"
 
 
-def _split(bare: str) -> tuple[str, str]:
-    """Size and variant: ("160m", "-seed3"); the size is empty where there is none."""
+def _split(bare: str) -> tuple[str, str, str]:
+    """What is before the size, the size, and what follows: ("", "160m", "-seed3").
+
+    Where there is no size all of it follows.
+    """
     match = _SIZE.fullmatch(bare)
-    return (match[1] + match[2], match[3]) if match else ("", bare)
+    return (match[1], match[2] + match[3], match[4]) if match else ("", "", bare)
 
 
 def _number(bare: str) -> float:
     """The size in parameters, at least one (so that it has a logarithm)."""
     match = _SIZE.fullmatch(bare)
     assert match is not None  # only called for names that have a size
-    return max(float(match[1]) * (1e9 if match[2] == "b" else 1e6), 1.0)
+    return max(float(match[2]) * (1e9 if match[3] == "b" else 1e6), 1.0)

@@ -14,6 +14,7 @@ import pythia_fast
 from pythia_fast.analysis.gender import gender_bias
 from pythia_fast.analysis.wino_bias import prompts, wino_bias_tasks
 from pythia_fast.errors import ArgumentError
+from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.testing import tiny_suite
 
 PROMPTS = ("What does p stand for", "refers_to")
@@ -128,6 +129,50 @@ def test_names_of_intervened_models_of_ours():
         (row,) = gender_bias(table(rows(name, crows=(0.5, None)))).table.to_pylist()
         assert (row["model"], row["variant"]) == ("1.4b-deduped", "long-intervention")
     assert row["stderr"] is row["low"] is row["high"] is None
+
+
+@pytest.mark.parametrize(
+    "model", [model for model in pythia_fast.models() if model.variant], ids=lambda m: m.name
+)
+def test_the_suite_s_intervened_models_as_evaluate_names_them(model):
+    """Beside their base, both with the columns of an evaluation: no variant, no prompt."""
+
+    def evaluated(name, step, shift):
+        kept = {key: each for key, each in wino(shift).items() if key[2] == "refers_to"}
+        found = rows(name, step=step, crows=(0.6 - shift, 0.03), wino=kept)
+        for row in found:
+            row["task"] += f"_{row['prompt']}" if row["prompt"] else ""
+            del row["variant"], row["prompt"]
+        return table([{key: row[key] for key in TIDY.names} for row in found]).cast(TIDY)
+
+    first, last = model.steps[0], model.steps[-1]
+    study = gender_bias(
+        [
+            *(evaluated(model.base, step, 0.0) for step in (model.branch_step, first, last)),
+            *(evaluated(model.name, step, 0.1) for step in (first, last)),
+        ]
+    )
+    assert set(study.table["model"].to_pylist()) == {model.base}
+    assert set(study.table["variant"].to_pylist()) == {None, model.variant}
+    effects = [row for row in study.details["effects"].to_pylist() if row["measure"] == "winobias"]
+    assert [(row["variant"], row["step"]) for row in effects] == [
+        (model.variant, first),
+        (model.variant, last),
+    ]
+    assert [row["difference"] for row in effects] == pytest.approx([0.1, 0.1])
+    assert gender_bias(evaluated(model.repo, last, 0.1)).table["variant"][0].as_py() == (
+        model.variant
+    )
+
+
+def test_a_folder_called_like_an_intervened_model():
+    for name, variant in (
+        ("intervention-mine", "intervention"),
+        ("long-intervention-mine", "long-intervention"),
+        ("mine", None),
+    ):
+        (row,) = gender_bias(table(rows(name, crows=(0.5, 0.1)))).table.to_pylist()
+        assert (row["model"], row["variant"]) == ("mine", variant)
 
 
 def test_prompts_that_not_all_tasks_have_do_not_count():

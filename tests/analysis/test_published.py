@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from pythia_fast.analysis import published
+from pythia_fast.analysis import compare, published
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.tidy import TIDY
+from pythia_fast.suite import ModelSpec, models
 
 RESULTS = {"lambada_openai": {"ppl": 142.4, "ppl_stderr": 6.0, "acc": 0.18, "acc_stderr": 0.01}}
 
@@ -215,6 +216,47 @@ def test_which_checkpoint_a_file_is_about(
     assert row["release"] == (
         "v0" if model.endswith("-v0") else "polypythias" if "seed" in model else "v1"
     )
+
+
+@pytest.mark.parametrize(
+    "model", [model for model in models() if model.variant], ids=lambda model: model.name
+)
+def test_an_intervened_model_is_the_base_and_variant_of_its_spec(
+    tmp_path: Path, model: ModelSpec
+) -> None:
+    """By its repository of today and of then, and by the name of a file alone."""
+    step = model.steps[0]
+    files = {
+        "a/results_2026.json": harness(str(model.repo), step),
+        "b/results_2023.json": harness(f"EleutherAI/{model.old_names[0]}", step),
+        f"c/{model.name}_step{step}.json": neox(step, "/c/anything"),
+    }
+    for index, (name, content) in enumerate(files.items()):
+        row = one(tmp_path / str(index), name, content)
+        found = (row["model"], row["variant"], row["step"], row["release"], row["status"])
+        assert found == (model.base, model.variant, step, "v1", "ok")
+
+
+def test_an_intervened_model_is_compared_with_itself_and_not_with_its_base(tmp_path: Path) -> None:
+    folder = "pythia-v1/pythia-70m-deduped"
+    for name, acc in (
+        ("intervention/intervention-70m-deduped_step134000", 0.25),
+        ("zero-shot/70m-deduped_step134000", 0.5),
+    ):
+        results = {"arc_easy": {"acc": acc, "acc_stderr": 0.01}}
+        repo = "intervention-pythia-v1.1" if "interven" in name else "pythia-v1.1"
+        content = harness(f"EleutherAI/{repo}-70m-deduped", 134_000, results=results)
+        write(tmp_path, f"{folder}/{name}.json", content)
+    own = {"step": 134_000, "task": "arc_easy", "metric": "acc", "num_fewshot": 0}
+    ours = pa.Table.from_pylist(
+        [
+            own | {"model": "intervention-70m-deduped", "value": 0.26, "stderr": 0.01},
+            own | {"model": "70m-deduped", "value": 0.51, "stderr": 0.01},
+        ],
+        schema=TIDY,
+    )
+    found = {row["model"]: row["published"] for row in compare(ours, tmp_path).table.to_pylist()}
+    assert found == {"intervention-70m-deduped": 0.25, "70m-deduped": 0.5}
 
 
 def test_a_folder_of_the_tree_is_read_as_in_the_whole(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ def test_a_model_has_a_card(run):
     assert "11,846,072,320" in text
 
 
+def test_an_intervened_model_has_one(run):
+    text = run("models", "EleutherAI/pythia-intervention-1.4b-deduped").stdout
+    assert "1.4b-deduped at step 133000" in text
+
+
 def test_a_folder_has_a_card_too(run, suite):
     assert "6: 0, 1, 2, 4, 8, 16" in run("models", suite).stdout
 

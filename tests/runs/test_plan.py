@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 import pythia_fast
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.metrics import Memorization, Perplexity
-from pythia_fast.runs.plan import SHARD_SEQUENCES, Plan, batches, fingerprint, sequences_argument
+from pythia_fast.runs.plan import (
+    SHARD_SEQUENCES,
+    Plan,
+    batches,
+    chosen_rows,
+    fingerprint,
+    sequences_argument,
+)
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.testing import HubServer
 from pythia_fast.tokens import TokenDataset, write_tokens
@@ -87,6 +94,17 @@ def test_seen_and_unseen_follow_the_step() -> None:
     assert [len(seen.rows(step)) for step in (0, 1, 2)] == [0, 1024, 2048]
     assert [unseen.rows(step)[0] for step in (0, 1, 2)] == [0, 1024, 2048]
     assert len(seen.rows(4)) == 3000
+
+
+def test_what_an_intervened_model_saw_altered_is_neither_seen_nor_unseen() -> None:
+    spec = pythia_fast.spec("intervention-70m-deduped")
+    rows = 146_432_000  # of the corpus in training order
+    for step in (134_000, 143_000):
+        assert chosen_rows("seen", step, spec, rows) == range(133_000 * 1024)
+        assert chosen_rows("unseen", step, spec, rows) == range(step * 1024, rows)
+    base = pythia_fast.spec("70m-deduped")
+    assert chosen_rows("seen", 134_000, base, rows) == range(134_000 * 1024)
+    assert chosen_rows(512, 134_000, spec, rows) == range(512)
 
 
 @pytest.mark.parametrize("sequences", ["seen", "unseen"])

@@ -22,7 +22,11 @@ def test_every_anomaly_is_about_steps_that_the_model_has(model):
 @pytest.mark.parametrize("model", models(), ids=lambda model: model.name)
 def test_step_0_is_step_1_wherever_both_were_kept_from_one_run(model):
     same = [anomaly for anomaly in anomalies(model) if anomaly.issue == 83]
-    if "v0" in model.name or model.name in ("160m-weight-seed1", "160m-weight-seed2"):
+    if (
+        model.base is not None
+        or "v0" in model.name
+        or model.name in ("160m-weight-seed1", "160m-weight-seed2")
+    ):
         assert same == []
     else:
         [anomaly] = same
@@ -95,6 +99,8 @@ def test_a_card_s_facts():
     assert "0.00012, falling to 1.2e-05" in text
     assert "issues/206" in text
     assert "71,500 steps of 4,194,304 tokens" in card(spec("1.4b-v0"))
+    text = " ".join(card(spec("intervention-1.4b-deduped")).split())
+    assert "trained on from 1.4b-deduped at step 133000 seed" in text
 
 
 def test_the_table_has_a_line_a_model():

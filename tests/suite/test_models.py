@@ -45,8 +45,17 @@ OF_FIRST_RELEASE = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 HALVED = ("160m", "410m", "1.4b")
 
 
+INTERVENED = {
+    "intervention-70m-deduped": ("70m-deduped", 133_000),
+    "intervention-410m-deduped": ("410m-deduped", 133_000),
+    "intervention-1.4b-deduped": ("1.4b-deduped", 133_000),
+    "intervention-long-1.4b-deduped": ("1.4b-deduped", 113_000),
+    "intervention-6.9b-deduped": ("6.9b-deduped", 133_000),
+}
+
+
 def size_of(model: ModelSpec) -> str:
-    return model.name.split("-")[0]
+    return next(part for part in model.name.split("-") if part in CARDS)
 
 
 @pytest.mark.parametrize("model", models(), ids=lambda model: model.name)
@@ -92,16 +101,22 @@ def test_the_list_of_models():
         f"{s}-seed{n}" for s in ("14m", "31m", "70m", "160m", "410m") for n in range(1, 10)
     ]
     expected += [f"160m-{what}-seed{n}" for what in ("data", "weight") for n in (1, 2, 3)]
+    expected += INTERVENED
     names = [model.name for model in models()]
     assert sorted(names) == sorted(expected)
-    assert len(set(names)) == len(names) == 87
+    assert len(set(names)) == len(names) == 92
     assert [names.index(size) for size in CARDS] == sorted(names.index(size) for size in CARDS)
 
 
 @pytest.mark.parametrize("model", models(), ids=lambda model: model.name)
 def test_steps(model):
-    assert checkpoints(model.name) == model.steps == (STEPS_V0 if "v0" in model.name else STEPS)
-    assert len(model.steps) == (143 if "v0" in model.name else 154)
+    assert checkpoints(model.name) == model.steps
+    if model.name in INTERVENED:
+        branch = INTERVENED[model.name][1]
+        assert model.steps == tuple(range(branch + 1_000, 143_001, 1_000))
+    else:
+        assert model.steps == (STEPS_V0 if "v0" in model.name else STEPS)
+        assert len(model.steps) == (143 if "v0" in model.name else 154)
     assert model.steps[-1] == 143_000
     assert model.revision(143_000) == "step143000"
 
@@ -112,7 +127,7 @@ def test_tokens_and_real_steps(model):
     halved = first_release and size_of(model) in HALVED
     assert model.batch_tokens == (4_194_304 if halved else 2_097_152)
     assert model.real_step(143_000) == (71_500 if halved else 143_000)
-    assert model.real_step(1_000) == (500 if halved else 1_000)
+    assert model.real_step(134_000) == (67_000 if halved else 134_000)
     assert model.real_step(143_000) * model.batch_tokens == 299_892_736_000
     assert model.tokens_seen(143_000) == 299_892_736_000
     if size_of(model) in OF_FIRST_RELEASE:
@@ -136,6 +151,36 @@ def test_what_it_was_trained_on_and_how(model):
     else:
         assert model.seed == 1234
         assert model.suite_order
+
+
+@pytest.mark.parametrize(("name", "origin"), INTERVENED.items())
+def test_an_intervened_model_is_its_base_but_for_the_end(name, origin):
+    base, branch = origin
+    model, own = spec(name), spec(base)
+    assert (model.base, model.branch_step, model.release) == (base, branch, "intervention")
+    assert branch in own.steps
+    assert set(model.steps) == {step for step in own.steps if step > branch}
+    assert model.variant == ("long-intervention" if "long" in name else "intervention")
+    assert model.old_names == (
+        f"intervention-pythia-v1.1-{base}{'-long' if 'long' in name else ''}",
+    )
+    same = {"architecture", "corpus", "seed", "batch_tokens", "learning_rate", "precision"}
+    for field in same:
+        assert getattr(model, field) == getattr(own, field)
+    share = "21%" if "long" in name else "7%"
+    assert share in model.data
+    assert (143_000 - branch) / 143_000 == pytest.approx(float(share[:-1]) / 100, abs=0.001)
+    assert any("unswapped" in note for note in model.notes)
+    assert any("could not be checked" in note for note in model.notes) == ("long" in name)
+    assert set(own.notes) <= set(model.notes)
+    assert model.unaltered(model.steps[0]) == model.unaltered(143_000) == branch
+    assert own.unaltered(143_000) == 143_000
+    assert own.variant is own.base is own.branch_step is None
+
+
+def test_an_intervened_model_has_no_step_before_its_branch():
+    with pytest.raises(UnknownStepError, match=r"has no checkpoint of step 133000; .* 134000 "):
+        spec("intervention-70m-deduped").revision(133_000)
 
 
 def test_what_the_seeds_of_polypythias_vary():
@@ -185,6 +230,13 @@ ALIASES = {
     "125m-deduped": "160m-deduped",
     "13b-v0": "12b-v0",
     "1.3b-deduped-v0": "1.4b-deduped-v0",
+    "EleutherAI/pythia-intervention-1.4b-deduped": "intervention-1.4b-deduped",
+    "Intervention-70M-deduped": "intervention-70m-deduped",
+    "EleutherAI/pythia-intervention-long-1.4b-deduped": "intervention-long-1.4b-deduped",
+    "long-intervention-1.4b-deduped": "intervention-long-1.4b-deduped",
+    "intervention-1.4b-deduped-long": "intervention-long-1.4b-deduped",
+    "EleutherAI/intervention-pythia-v1.1-410m-deduped": "intervention-410m-deduped",
+    "EleutherAI/intervention-pythia-v1.1-1.4b-deduped-long": "intervention-long-1.4b-deduped",
 }
 
 
@@ -214,6 +266,12 @@ def test_old_names_are_listed_with_the_model_and_lead_to_it():
         ("EleutherAI/pythia-70", "70m"),
         ("14m-v0", "410m-v0"),
         ("160m-data-seed9", "160m-data-seed1"),
+        ("intervention-1.4b", "intervention-1.4b-deduped"),
+        ("intervention-1.3b-deduped", "intervention-1.4b-deduped"),
+        ("intervention-7b-deduped", "intervention-6.9b-deduped"),
+        ("EleutherAI/pythia-intervention-long-6.9b-deduped", "intervention-6.9b-deduped"),
+        ("intervension-70m-deduped", "intervention-70m-deduped"),
+        ("5bintervention-70m-deduped", "intervention-70m-deduped"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(typed, suggested):
@@ -224,7 +282,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(typed, suggested):
     assert repr(typed) in message
     assert suggested in message.split("the nearest: ")[1].split(";")[0].split(", ")
     assert "pythia-fast models" in message
-    assert "87" in message
+    assert "92" in message
 
 
 @pytest.mark.parametrize("typed", ["", "gpt2", "EleutherAI/", "pythia-", "./suite", "12b/step1000"])

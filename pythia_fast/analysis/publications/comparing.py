@@ -15,6 +15,7 @@ from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.extras import require
+from pythia_fast.suite import models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +54,8 @@ def compare(ours: "pa.Table | Tabular", theirs: "pa.Table | str | Path") -> Stud
 
     `ours` is an `EvaluationResult` or a table with the columns of `TIDY`; `theirs` is the folder of
     published evaluations or its table, from `published`. Old names of tasks and metrics
-    ("hendrycksTest-…", "ppl") are taken for today's. Rows of the published table that are
+    ("hendrycksTest-…", "ppl") are taken for today's, and the variants "intervention" and
+    "long-intervention" for the suite's models of these names. Rows of the published table that are
     "doubtful" are compared too, and say so; the summary leaves them out.
 
     `z` is the difference over its standard error, sqrt(ours_stderr² + published_stderr²), `p` that
@@ -95,7 +97,13 @@ def _of_the_suite(table: pa.Table) -> list[dict[str, Any]]:
         raise ArgumentError(f"this is no table of `published`: it has no {', '.join(missing)}")
     kept = pc.is_in(table["status"], pa.array(["ok", "doubtful"]))
     rows = table.filter(pc.and_(kept, pc.is_valid(table["value"]))).select(needed).to_pylist()
-    return [row for row in rows if row["variant"] in _OF_THE_SUITE and row["prompt"] is None]
+    intervened = {(each.base, each.variant): each.name for each in models() if each.variant}
+    kept_rows = []
+    for row in rows:
+        name = intervened.get((row["model"], row["variant"]))
+        if row["prompt"] is None and (name is not None or row["variant"] in _OF_THE_SUITE):
+            kept_rows.append(row | {"model": name or row["model"]})
+    return kept_rows
 
 
 def _keyed(

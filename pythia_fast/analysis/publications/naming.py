@@ -17,7 +17,8 @@ from pythia_fast.suite.names import OLD_SIZES
 from pythia_fast.suite.steps import TOKENS_PER_STEP
 
 _NAME = re.compile(
-    r"(?:baseline-|(?:long-)?intervention-|eval_results_)*(?:pythia-)?(?:v1\.1-)?"
+    r"(?:pythia-)?(?:baseline-|(?:long-)?intervention-(?:long-)?|eval_results_)*"
+    r"(?:pythia-)?(?:v1\.1-)?"
     r"(?P<size>\d+(?:\.\d+)?[mb])(?P<deduped>-deduped)?"
     r"(?:-(?P<rest>v0|bf16|long|\d+(?:\.\d+)?mtokbs|(?:data-|weight-)?seed\d+))?(?![a-z0-9.])",
     re.ASCII | re.IGNORECASE,

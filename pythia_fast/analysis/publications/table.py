@@ -40,9 +40,10 @@ def published(folder: str | Path) -> pa.Table:
     ("1.4b-deduped-v0" of the first release), `step` the checkpoint's label and `trained_steps` the
     optimizer steps behind it, half as many in the first release of 160m, 410m and 1.4b. `task` and
     `metric` are called as in the file; `prompt` is that of WinoBias's. `variant` sets models apart
-    that the suite calls the same: "intervention", "long-intervention", "baseline" (the suite's own
-    model beside these), "bf16" (today's 1b), "0.5MtokBS" and the like (other batch sizes). Then
-    what was evaluated and how, the `file` (relative to `folder`), and whether to trust it:
+    that have the same name here: "intervention" and "long-intervention" (`model` is then the `base`
+    of their spec, and this its `variant`), "baseline" (the suite's own model beside these), "bf16"
+    (today's 1b), "0.5MtokBS" and the like (other batch sizes). Then what was evaluated and how, the
+    `file` (relative to `folder`), and whether to trust it:
 
     - status "ok", "non-finite" (the value is NaN or infinite), "duplicate" (of a checkpoint that
       `duplicate_of` evaluates already), "doubtful" (the file contradicts itself, or has the numbers
