@@ -29,22 +29,30 @@ class Answered(NamedTuple):
     correct: int
 
 
-def answered(
-    results: "SweepResult | pa.Table | Iterable[SweepResult | pa.Table]",
-) -> list[Answered]:
+class Answers(NamedTuple):
+    """What results say: the questions, and how many rows of tables could not be used."""
+
+    rows: list[Answered]
+    left_out: int
+
+
+def answered(results: "SweepResult | pa.Table | Iterable[SweepResult | pa.Table]") -> Answers:
     """All that there are. ArgumentError for results that hold no arithmetic, or are none."""
     several = [results] if isinstance(results, (SweepResult, pa.Table)) else results
     if not isinstance(several, Iterable):
         raise ArgumentError(f"results are SweepResults or tables of evaluations, got {results!r}")
     found: list[Answered] = []
+    left_out = 0
     for each in several:
         if isinstance(each, SweepResult):
             found += _of_run(each)
         elif isinstance(each, pa.Table):
-            found += _of_table(each)
+            usable, others = _usable(each)
+            found += _of_table(usable)
+            left_out += others
         else:
             raise ArgumentError(f"results are SweepResults or tables of evaluations, got {each!r}")
-    return found
+    return Answers(found, left_out)
 
 
 def _of_run(result: SweepResult) -> Iterator[Answered]:
@@ -74,18 +82,27 @@ def _of_run(result: SweepResult) -> Iterator[Answered]:
             yield Answered(model, step, operation, shots, first, asked_count, right)
 
 
-def _of_table(table: pa.Table) -> Iterator[Answered]:
-    """Published rows: the accuracy of 50 questions each."""
+def _usable(table: pa.Table) -> tuple[pa.Table, int]:
+    """The rows of arithmetic that have a sound value, and how many have not."""
     missing = [name for name in _NEEDED if name not in table.column_names]
     if missing:
         raise ArgumentError(
             f"a table of evaluations has the columns {', '.join(_NEEDED)}; this one has no "
             f"{missing[0]!r}"
         )
-    usable = pc.and_(pc.equal(table["metric"], "acc"), pc.is_valid(table["value"]))
+    arithmetic = pc.and_(
+        pc.equal(table["metric"], "acc"), pc.starts_with(table["task"], "num_reasoning_arithmetic_")
+    )
+    table = table.filter(arithmetic)
+    sound = pc.is_finite(table["value"])
     if "status" in table.column_names:
-        usable = pc.and_(usable, pc.equal(table["status"], "ok"))
-    table = table.filter(usable)
+        sound = pc.and_(sound, pc.equal(table["status"], "ok"))
+    kept = table.filter(sound)
+    return kept, len(table) - len(kept)
+
+
+def _of_table(table: pa.Table) -> Iterator[Answered]:
+    """Published rows: the accuracy of 50 questions each."""
     found = 0
     for row in table.select(list(_NEEDED)).to_pylist():
         match = _TASK.fullmatch(row["task"] or "")

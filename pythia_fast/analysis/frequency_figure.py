@@ -1,25 +1,32 @@
 """The figure of the study of term frequency: accuracy against counts, a line for each step."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pythia_fast.errors import UnknownModelError
 from pythia_fast.plots import COLOURS, DASHES, MARKERS, legend, new_figure
-from pythia_fast.plots.style import NAMED, SHIELD, TEXT_PT
+from pythia_fast.plots.style import NAMED, SHIELD, TEXT_PT, title
+from pythia_fast.suite import spec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MODELS = 4  # of more the first and the last ones
+_MODELS = 4  # of more some that are spread over them, with the first and the last
 _STEPS = 6
 
 
 def draw_frequency(table: pa.Table, bins: pa.Table) -> "Figure":
-    """A row of panels for each operation, a panel for each model: the most shots that there are."""
-    models = _some(pc.unique(table["model"]).to_pylist(), _MODELS)
+    """A row of panels for each operation, a column for each model: the most shots that there are.
+
+    Bars are one standard error over the terms of a bin.
+    """
+    names = sorted(pc.unique(table["model"]).to_pylist(), key=_parameters)
+    models = _some(names, _MODELS)
     operations = pc.unique(table["operation"]).to_pylist()
     figure = new_figure(max(1, len(models)), max(1, len(operations)), share_values=True)
     if not len(bins):
@@ -32,18 +39,25 @@ def draw_frequency(table: pa.Table, bins: pa.Table) -> "Figure":
         for model in models:
             axes = next(panels)
             own = _only(bins, model=model, operation=operation)
-            shots = pc.max(own["shots"]).as_py()
-            own = _only(own, shots=shots) if shots is not None else own
-            _panel(axes, own)
-            title = f"{model}: {operation}" + ("" if shots is None else f", {shots} shots")
-            axes.set_title(title, fontsize=TEXT_PT)
-            axes.title.set_parse_math(False)
-    for axes in figure.axes[:: len(models)]:
-        axes.set_ylabel("accuracy")
-    for axes in figure.axes[-len(models) :]:
-        axes.set_xlabel("times that the number was seen")
+            _panel(axes, _only(own, shots=pc.max(own["shots"]).as_py()) if len(own) else own)
+            if operation == operations[0]:
+                title(axes, model, letters=72 // len(models))
+            if model == models[0]:
+                axes.set_ylabel(f"accuracy, x {operation} y")
+    below = "times that the number x was seen (bars: one standard error)"
+    if left_out := [name for name in names if name not in models]:
+        below += f"\nnot drawn: {', '.join(left_out)}"
+    figure.supxlabel(below, fontsize=TEXT_PT, parse_math=False)
     legend(figure.axes[len(models) - 1], title="training step")
     return figure
+
+
+def _parameters(model: str) -> tuple[int, str]:
+    """What sorts models by size; those that are not the suite's come last."""
+    try:
+        return spec(model).parameters, model
+    except UnknownModelError:
+        return sys.maxsize, model
 
 
 def _panel(axes: "Axes", bins: pa.Table) -> None:

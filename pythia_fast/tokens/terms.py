@@ -38,9 +38,12 @@ RULES: Mapping[str, int] = MappingProxyType(
 """What a neighbour must not be, by the rule's name.
 
 "spaced": between spaces, newlines, or the ends of a row or document, as Razeghi et al. (2022,
-arXiv:2202.07206) and the suite's own case study take numbers out of text; of "costs $24." nothing
-counts. "word": not joined to another letter or digit; "24" counts there, and in "24,000" and "3.24"
-too. "anywhere": wherever the tokens stand, also inside words."""
+arXiv:2202.07206) take numbers out of text; of "costs $24." nothing counts. "word": not joined to
+another letter or digit; "24" counts there, and in "24,000" and "3.24" too. "anywhere": wherever the
+tokens stand, also inside words.
+
+The suite's own case study counts otherwise: both numbers of each window of a number, one to three
+words and another number, so that a number by itself counts nothing. Its counts are not these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,12 +149,19 @@ class TermCounts:
 
     @property
     def table(self) -> pa.Table:
-        """`step`, `term`, `count`: a row for each step and term."""
+        """A row for each step and term: `step`, `term`, `count`, and what it is a count of.
+
+        That is `source` (the data), `rule` and `batch` (rows of a training step).
+        """
+        rows = len(self.steps) * len(self.terms)
         return pa.table(
             {
                 "step": pa.array(np.repeat(np.array(self.steps, np.int64), len(self.terms))),
                 "term": pa.array(list(self.terms) * len(self.steps), pa.string()),
                 "count": pa.array(self.counts_SK.reshape(-1)),
+                "source": pa.repeat(self.source, rows),
+                "rule": pa.repeat(self.rule, rows),
+                "batch": pa.repeat(self.batch, rows),
             }
         )
 
@@ -171,7 +181,8 @@ def count_terms(
     """Count `terms` in what checkpoints have seen of `data`, which is in training order.
 
     Checkpoint stepN has seen the first batch·N rows: all are read once, block by block, up to the
-    last step; a row's last token, the next one's label in the suite's data, is counted with it.
+    last step. A row's last token, its last label, is counted with it: in the suite's data, whose
+    windows overlap by one token, it is the first of another row as well.
     Terms may overlap; none is counted across the end of a row. `threads` is by default the number
     of this process's processors. `progress` is called with the rows that are done, and all of them.
 

@@ -88,7 +88,14 @@ def test_numbers_of_a_group(planted):
     assert row["gap_stderr"] == pytest.approx(
         np.hypot(scipy.stats.sem(top), scipy.stats.sem(bottom))
     )
-    assert study.summary["rising with frequency"] == study.summary["at 5%"] == 1
+    ranks = [scipy.stats.rankdata(x) for x in (counts, np.arange(100), accuracy)]
+    design = np.stack([np.ones(100), ranks[1]], 1)
+    rest = [x - design @ np.linalg.lstsq(design, x, rcond=None)[0] for x in (ranks[0], ranks[2])]
+    assert row["partial"] == pytest.approx(np.corrcoef(*rest)[0, 1])
+    assert row["p_holm"] == row["p_partial"] < 1e-6
+    assert study.summary["rising with frequency"] == 1
+    assert study.summary["of these at 5% after Holm"] == 1
+    assert "spearman" in study.summary["410m-deduped, times"]
     terms = study.details["terms"]
     assert terms["count"].to_pylist() == sorted(counts.tolist())
     assert sum(terms["correct"].to_pylist()) == correct.sum()
@@ -117,8 +124,8 @@ def test_several_tables_and_the_figure(planted):
         published(correct),
         published(none, operation="plus"),
         published(correct, step=2000, shots=0),
-        published(correct, model="14m"),
-        published([50] * 50 + [0] * 50, model="31m"),
+        published(correct, model="14m-deduped"),
+        published([50] * 50 + [0] * 50, model="31m-deduped"),
     ]
     counted = counts_table(np.arange(100)[::-1], steps=(1000, 2000))
     study = term_frequency(tables, counted)
@@ -126,8 +133,8 @@ def test_several_tables_and_the_figure(planted):
         ("410m-deduped", 1000, "plus"),
         ("410m-deduped", 1000, "times"),
         ("410m-deduped", 2000, "times"),
-        ("14m", 1000, "times"),
-        ("31m", 1000, "times"),
+        ("14m-deduped", 1000, "times"),
+        ("31m-deduped", 1000, "times"),
     ]
     plus, *_, separated = study.table.to_pylist()
     assert plus["accuracy"] == plus["gap"] == 0
@@ -135,9 +142,43 @@ def test_several_tables_and_the_figure(planted):
     # All right above a count and none below it: the slope would be infinite.
     assert separated["spearman"] > 0.8
     assert separated["slope"] is None
-    titles = [axes.get_title() for axes in study.figure().axes]
-    assert "410m-deduped: times, 16 shots" in titles
-    assert "14m: plus" in titles
+    panels = study.figure().axes
+    assert [axes.get_title() for axes in panels[:3]] == [
+        "14m-deduped",
+        "31m-deduped",
+        "410m-deduped",
+    ]  # by size
+    assert panels[0].get_ylabel() == "accuracy, x plus y"
+    edges = {(row["low"], row["high"]) for row in study.details["bins"].to_pylist()}
+    assert len(edges) <= 20  # the same for all
+
+
+def test_size_is_told_from_frequency():
+    """Counts that fall with the number, and answers that depend on the number alone."""
+    random = np.random.default_rng(4)
+    counts = np.round(1e6 / (1 + np.arange(100)) ** random.uniform(0.9, 1.3, 100)).astype(int)
+    correct = random.binomial(50, np.linspace(0.9, 0.1, 100))
+    (row,) = term_frequency(published(correct), counts_table(counts)).table.to_pylist()
+    assert row["spearman"] > 0.7
+    assert abs(row["partial"]) < 0.25
+    ordered = term_frequency(published(correct), counts_table(np.arange(100)[::-1]))
+    assert ordered.table["partial"].to_pylist() == [None]  # the two cannot be told apart
+
+
+def test_models_that_are_not_drawn_are_named(planted):
+    counts, correct = planted
+    names = ["14m", "70m", "160m", "410m", "1b", "1.4b"]
+    study = term_frequency([published(correct, model=name) for name in names], counts_table(counts))
+    figure = study.figure()
+    assert [axes.get_title() for axes in figure.axes] == ["14m", "160m", "410m", "1.4b"]
+    assert "not drawn: 70m, 1b" in figure.get_supxlabel()
+
+
+def test_counts_of_one_corpus_are_not_taken_for_another(planted):
+    counts, correct = planted
+    tables = [published(correct, model=name) for name in ("410m", "410m-deduped")]
+    with pytest.raises(ArgumentError, match="410m on pile-standard and 410m-deduped on pile-d"):
+        term_frequency(tables, counts_table(counts))
 
 
 def test_rows_that_are_doubtful_are_left_out(planted):
@@ -147,6 +188,7 @@ def test_rows_that_are_doubtful_are_left_out(planted):
     both = pa.concat_tables([good, bad])
     study = term_frequency(both, counts_table(counts))
     assert study.table.equals(term_frequency(good, counts_table(counts)).table)
+    assert "100 rows" in study.summary["left out"]
 
 
 def test_from_a_sweep_and_counted_data(tiny_series, words, tmp_path, tiny):
@@ -187,7 +229,7 @@ def test_what_is_wrong(planted, tiny_series, tiny_ids, tmp_path):
         term_frequency(published(correct), counts_table(counts[:99]))
     with pytest.raises(ArgumentError, match="two results have the questions 0 times"):
         term_frequency([published(correct)] * 2, counts_table(counts))
-    with pytest.raises(ArgumentError, match="columns step, term and count"):
+    with pytest.raises(ArgumentError, match="has no term and no count; it has step"):
         term_frequency(published(correct), pa.table({"step": [1]}))
     with pytest.raises(ArgumentError, match="has no 'num_fewshot'"):
         term_frequency(published(correct).drop(["num_fewshot"]), counts_table(counts))

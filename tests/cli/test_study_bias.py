@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -76,7 +77,8 @@ def test_term_frequency_counts_and_keeps_the_counts(run, evals, words, tmp_path)
     assert row["spearman"] == pytest.approx(1.0)
     assert (row["operation"], row["shots"], row["terms"]) == ("plus", 16, 20)
     counts = pq.read_table(kept).to_pylist()
-    assert counts[3] == {"step": 1000, "term": "3", "count": 18_000}
+    assert (counts[3]["step"], counts[3]["term"], counts[3]["count"]) == (1000, "3", 18_000)
+    assert (counts[3]["rule"], counts[3]["batch"]) == ("spaced", 1)
     for ending in (".parquet", ".csv", ".json"):
         run(*arguments, *where, "--batch", 1, "--save-counts", kept.with_suffix(ending))
         again = run(*arguments, "--counts", kept.with_suffix(ending))
@@ -117,3 +119,32 @@ def test_arithmetic_is_swept(run, suite, tmp_path, monkeypatch):
 )
 def test_wrong_usage(run, arguments, words):
     assert words in run("study", *arguments, exit_code=2).stderr
+
+
+def test_counts_that_are_none_and_options_that_exclude_each_other(run, evals, tmp_path):
+    ask = ("study", "term-frequency", "--published", evals)
+    for text in ("5", '{"a": 1}', "[1, 2]"):
+        counts = tmp_path / "counts.json"
+        counts.write_text(text)
+        assert "it holds no counts" in run(*ask, "--counts", counts, exit_code=3).output
+    both = run(*ask, "--counts", counts, "--save-counts", tmp_path / "c.csv", exit_code=2)
+    assert "made anew" in both.output
+    data = ("--data", tmp_path / "none", "--tokenizer", tmp_path / "t.json")
+    odd = run(*ask, *data, "--save-counts", tmp_path / "c.txt", exit_code=2)
+    assert ".parquet" in odd.output  # before anything is counted
+
+
+def test_arithmetic_where_every_step_fails(run, suite, tmp_path, monkeypatch):
+    def few(shots):
+        return Questions(operations=["plus"], shots=shots, firsts=range(2), seconds=[1])
+
+    monkeypatch.setattr("pythia_fast.analysis.arithmetic.Questions", few)
+    broken = tmp_path / "broken"
+    shutil.copytree(suite, broken)
+    for weights in broken.glob("step1/*model*"):
+        weights.write_bytes(b"no weights")
+    arguments = (
+        *("study", "arithmetic", broken, "--steps", "1", "--shots", "0", "--quiet"),
+        *("--tokenizer", suite / "tokenizer.json", "--out", tmp_path / "run"),
+    )
+    assert "step 1 failed" in run(*arguments, exit_code=4).stderr

@@ -68,7 +68,14 @@ def test_words_phrases_and_the_end_of_a_document(words):
     terms = Terms.of(["he was", "he", "was"], words)
     found = count_terms(TokenDataset(rows), terms, [0, 1, 2], batch=1)
     assert found.counts_SK.tolist() == [[0, 0, 0], [1, 1, 2], [3, 3, 4]]
-    assert found.table.to_pylist()[3] == {"step": 1, "term": "he was", "count": 1}
+    assert found.table.to_pylist()[3] == {
+        "step": 1,
+        "term": "he was",
+        "count": 1,
+        "source": "uint16 array [2, 4]",
+        "rule": "spaced",
+        "batch": 1,
+    }
     assert found.table.num_rows == 9
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pythia_fast.analysis.multiple import holm
 from pythia_fast.analysis.publications.table import published
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
@@ -143,13 +144,8 @@ def _row(
 
 def _corrected(table: pa.Table) -> pa.Table:
     """With `p_holm` of the rows that are "ok" and have a `p`."""
-    tested = np.asarray(pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["p"])))
-    corrected = np.full(len(table), math.nan)
-    if tested.any():
-        multipletests = require("statsmodels.stats.multitest").multipletests
-        chances = table["p"].to_numpy()[tested]
-        corrected[tested] = multipletests(chances, alpha=_LEVEL, method="holm")[1]
-    column = pa.array(corrected, pa.float64(), mask=~tested)
+    tested = pc.if_else(pc.equal(table["status"], "ok"), table["p"], pa.scalar(None, pa.float64()))
+    column = pa.array(holm(tested.to_pylist()), pa.float64())
     return table.set_column(table.schema.get_field_index("p_holm"), "p_holm", column)
 
 

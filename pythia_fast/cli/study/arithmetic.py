@@ -70,7 +70,8 @@ def arithmetic(
         on_error="skip",
         progress=not quiet,
     )
-    rows = result.table.select(["model", "step", "accuracy", "answered"]).to_pylist()
+    there = result.table  # without one of its columns if no step is there
+    rows = there.select(["model", "step", "accuracy", "answered"]).to_pylist() if there else []
     if as_json:
         print_json({"out": str(result.path), "rows": rows})
     else:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FIGURES = (".pdf", ".png", ".svg")
-_TABLES = (".csv", ".json", ".parquet")
+TABLES = (".csv", ".json", ".parquet")
 _SHOWN_ROWS = 40
 
 runs_argument = click.argument(
@@ -54,13 +54,13 @@ def study_options(command: F) -> F:
     figure = click.option(
         "--figure",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=_ends_with(_FIGURES),
+        callback=ends_with(_FIGURES),
         help="Draw it into this .pdf, .png or .svg.",
     )
     table = click.option(
         "--table",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=_ends_with(_TABLES),
+        callback=ends_with(TABLES),
         help="Save the table as this .csv, .parquet or .json.",
     )
     return figure(table(common(command)))
@@ -102,9 +102,11 @@ def tell(
         click.echo(f"kept in {path}", err=True)
 
 
-def _ends_with(
+def ends_with(
     kinds: tuple[str, ...],
 ) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """The callback of an option that is a file of one of these kinds: wrong usage if it is none."""
+
     def check(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
         if value is not None and value.suffix.lower() not in kinds:
             raise click.BadParameter(f"{str(value)!r} ends with none of {', '.join(kinds)}.")

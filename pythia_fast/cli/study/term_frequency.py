@@ -8,7 +8,14 @@ import click
 from pythia_fast.cli.frame import Command
 from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.progress import shown
-from pythia_fast.cli.study.frame import open_runs, study_options, tell
+from pythia_fast.cli.study.frame import (
+    TABLES,
+    details_option,
+    ends_with,
+    open_runs,
+    study_options,
+    tell,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,11 +66,13 @@ _RULES = ("spaced", "word", "anywhere")
 @click.option(
     "--save-counts",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=ends_with(TABLES),
     metavar="FILE",
     help="Save the counts as this .parquet, .csv or .json.",
 )
 @click.option("--bins", type=click.IntRange(min=1), default=20, show_default=True)
 @quiet_option
+@details_option
 @study_options
 def term_frequency(
     runs: tuple[Path, ...],
@@ -76,6 +85,7 @@ def term_frequency(
     save_counts: Path | None,
     bins: int,
     quiet: bool,
+    details: Path | None,
     figure: Path | None,
     table: Path | None,
     as_json: bool,
@@ -91,6 +101,8 @@ def term_frequency(
         raise click.UsageError("Give one of --counts and --data.")
     if data is not None and tokenizer is None:
         raise click.UsageError("--data needs --tokenizer.")
+    if counts is not None and save_counts is not None:
+        raise click.UsageError("--save-counts is for counts made anew, with --data.")
     from pythia_fast.analysis.answered import answered
     from pythia_fast.analysis.frequency import term_frequency as run
     from pythia_fast.analysis.saving import save_table
@@ -103,7 +115,7 @@ def term_frequency(
     if counts is not None:
         counted = _read(counts)
     else:
-        asked = answered(results)
+        asked = answered(results).rows
         assert data is not None
         assert tokenizer is not None
         steps = sorted({each.step for each in asked})
@@ -111,7 +123,7 @@ def term_frequency(
         counted = _count(data, tokenizer, steps, numbers, rule, batch, quiet)
         if save_counts is not None:
             click.echo(f"kept in {save_table(counted, save_counts)}", err=True)
-    tell(run(results, counted, bins=bins), figure, table, as_json=as_json)
+    tell(run(results, counted, bins=bins), figure, table, as_json=as_json, details=details)
 
 
 def _count(
@@ -148,6 +160,8 @@ def _read(path: Path) -> "pa.Table":
         if path.suffix.lower() == ".json":
             return pa.Table.from_pylist(json.loads(path.read_text()))
         return pq.read_table(path)
+    except (AttributeError, KeyError, TypeError) as error:  # JSON, but no list of rows
+        raise FormatError(path, "it holds no counts: it is no list of rows") from error
     except OSError as error:
         raise ReadError(error.errno, error.strerror or str(error), str(path)) from error
     except (pa.ArrowException, ValueError) as error:
