@@ -4,8 +4,12 @@ Each error is also the built-in that a caller expects (`ValueError`, `LookupErro
 its message says what was wrong, where, and what to do.
 """
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+_NAMED = 5  # of what is known
 
 
 class PythiaFastError(Exception):
@@ -165,6 +169,23 @@ class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
 
 class WorkerError(PythiaFastError, RuntimeError):
     """A worker process ended before it could begin: how, and where to look for the reason."""
+
+
+def nearest(what: str, name: object, known: Iterable[str]) -> str:
+    """For the message of an error: "no task 'sciqq'; near are sciq", as much as is `known`.
+
+    Near is what looks like `name` or has it within. Where nothing does, the first of all are
+    named, and how many more there are.
+    """
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(str(name), names, n=_NAMED)
+    if not near and name:
+        near = [each for each in names if str(name).lower() in each.lower()][:_NAMED]
+    if near:
+        return f"no {what} {name!r}; near are {', '.join(near)}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    there = f"; there are {', '.join(names[:_NAMED])}{more}" if names else ""
+    return f"no {what} {name!r}{there}"
 
 
 def _format_error(

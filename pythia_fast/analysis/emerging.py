@@ -19,7 +19,6 @@ from pythia_fast.analysis.sources import (
     Source,
     chosen_of,
     incomplete,
-    level_of,
     positive,
     several,
     source,
@@ -27,6 +26,7 @@ from pythia_fast.analysis.sources import (
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
+from pythia_fast.metrics.intervals import check_level
 from pythia_fast.runs import SweepResult
 from pythia_fast.suite import Steps
 
@@ -95,7 +95,8 @@ def emergence(
     ArgumentError for runs without these numbers, over other sequences at other steps ("seen"), or
     without `batch` where it is not known; UnknownStepError for steps that they do not have.
     """
-    level, bins = level_of(level), positive(bins, "bins")
+    check_level(level)
+    bins = positive(bins, "bins")
     require("scipy.stats")
     rows: list[dict[str, Any]] = []
     positions = [_POSITIONS.empty_table()]

@@ -9,16 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from pythia_fast.analysis.gender_figure import draw_bias
 from pythia_fast.analysis.study import Study
-from pythia_fast.errors import ArgumentError, UnknownModelError
+from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
 from pythia_fast.evaluation import EvaluationResult
 from pythia_fast.extras import require
+from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import StepAxis
 from pythia_fast.suite import spec
 
@@ -96,8 +96,7 @@ def gender_bias(
 
     ArgumentError for other results or models, and for two results for the same thing.
     """
-    if isinstance(level, bool) or not 0 < level < 1:
-        raise ArgumentError(f"level is a share between 0 and 1, such as 0.95, got {level!r}")
+    check_level(level)
     normal = require("scipy.stats").norm
     found = _collected(results)
     if models is not None:
@@ -206,8 +205,7 @@ def _chosen(found: dict[_Key, _Numbers], models: Sequence[str]) -> dict[_Key, _N
     there = sorted({key.model for key in found})
     for name in names:
         if name not in there:
-            near = get_close_matches(name, there) or there
-            raise ArgumentError(f"no model {name!r} is in the results; is it {' or '.join(near)}?")
+            raise ArgumentError(f"the results have {nearest('model', name, there)}")
     return {key: numbers for key, numbers in found.items() if key.model in names}
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pythia_fast.analysis.sources import Source, incomplete, level_of, positive, several, source
+from pythia_fast.analysis.sources import Source, incomplete, positive, several, source
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
+from pythia_fast.metrics.intervals import check_level
 from pythia_fast.runs import SweepResult
 from pythia_fast.suite import Steps
 
@@ -101,7 +102,8 @@ def training_order(
     ArgumentError for runs without memorization, or of which two have the same model and step;
     UnknownStepError for steps that they do not have.
     """
-    block, level = positive(block, "block"), level_of(level)
+    check_level(level)
+    block = positive(block, "block")
     require("scipy.stats")
     sources = [source(each, ("memorized",), steps=steps, batch=batch) for each in several(results)]
     rows: list[dict[str, Any]] = []

@@ -18,7 +18,6 @@ from pythia_fast.analysis.sources import (
     Source,
     incomplete,
     known,
-    level_of,
     positive,
     several,
     source,
@@ -26,6 +25,7 @@ from pythia_fast.analysis.sources import (
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
+from pythia_fast.metrics.intervals import check_level
 from pythia_fast.runs import SweepResult
 from pythia_fast.suite import Steps, parse_steps
 
@@ -81,9 +81,10 @@ def predictability(
     is what cannot be told, as precision where nothing is predicted.
 
     ArgumentError for runs without memorization, or whose sequences, data or metric's settings
-    differ; UnknownStepError for steps that they do not have.
+    differ, or of which two have the same model and step; UnknownStepError for steps that they do
+    not have.
     """
-    level = level_of(level)
+    check_level(level)
     first = None if first is None else positive(first, "first")
     require("scipy.stats")
     require("statsmodels.stats.proportion")
@@ -106,6 +107,8 @@ def predictability(
                 skipped += 1
                 continue
             key = {"model": of.model, "step": each, "target": aim.model, "target_step": end}
+            if any(key.items() <= row.items() for row in rows):
+                raise ArgumentError(f"two runs have step {each} of {of.model}: give one of them")
             rows.append(key | _compare(_flags(of, each, first), true, level))
     unknown = any(each.batch is None for each in (aim, *sources))
     gaps = {each.model: each.gaps for each in (*sources, aim)}

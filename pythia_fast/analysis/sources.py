@@ -7,10 +7,9 @@ tokens at a time, since its labels count as if they had been 2M.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
-from pythia_fast.errors import ArgumentError, UnknownModelError
+from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
 from pythia_fast.runs import SweepResult
 from pythia_fast.runs.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
@@ -113,20 +112,12 @@ def positive(value: int, name: str) -> int:
     return int(value)
 
 
-def level_of(level: float) -> float:
-    """A level of confidence. ArgumentError unless it lies between 0 and 1."""
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
-        raise ArgumentError(f"level is a share between 0 and 1, such as 0.95, got {level!r}")
-    return float(level)
-
-
 def chosen_of(names: Iterable[str], available: Sequence[str], what: str) -> tuple[str, ...]:
     """`names` if all are available. ArgumentError that lists the near ones if not."""
     given = (names,) if isinstance(names, str) else tuple(names)
     for name in given:
         if name not in available:
-            near = get_close_matches(str(name), available) or available
-            raise ArgumentError(f"there is no {what} {name!r} here; is it {' or '.join(near)}?")
+            raise ArgumentError(f"there is {nearest(what, name, available)}")
     return given
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, nearest
 from pythia_fast.metrics.memorization import Memorization, MemorizationScore
 from pythia_fast.metrics.perplexity import Perplexity
 from pythia_fast.metrics.protocol import (
@@ -56,7 +56,7 @@ def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...
 def _one(metric: str | Metric) -> Metric:
     if isinstance(metric, str):
         if metric not in METRICS:
-            raise ArgumentError(f"no metric {metric!r}; there are {', '.join(METRICS)}")
+            raise ArgumentError(f"there is {nearest('metric', metric, METRICS)}")
         return METRICS[metric]
     name = getattr(metric, "name", None)
     if not callable(metric) or not isinstance(name, str) or isinstance(metric, type):

@@ -52,7 +52,7 @@ def interval(
 
 def check_level(level: float) -> None:
     """ArgumentError unless it is the level of a confidence interval."""
-    if not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
         raise ArgumentError(f"level is between 0 and 1, such as 0.95, not {level!r}")
 
 

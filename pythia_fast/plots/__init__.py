@@ -4,7 +4,7 @@ Figures are made without pyplot: no global state, no window, nothing to close. L
 shade, dash and marker, so that they can be told apart in grey and by the colour-blind.
 """
 
-from pythia_fast.plots.curves import LABELS, curves, plot
+from pythia_fast.plots.curves import LABELS, curves
 from pythia_fast.plots.lines import Line, StepAxis, draw
 from pythia_fast.plots.saving import FORMATS, save_figure
 from pythia_fast.plots.style import COLOURS, DASHES, MARKERS, legend, new_figure, title
@@ -21,7 +21,6 @@ __all__ = [
     "draw",
     "legend",
     "new_figure",
-    "plot",
     "save_figure",
     "title",
 ]

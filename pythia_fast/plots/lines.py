@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,9 +31,12 @@ _MARKERS_MOST = 30  # along the axis; more of them hide the line
 class Line:
     """One line of a picture: a value for each step.
 
+    ArgumentError if there are not as many values, or ends of intervals, as steps, if only one end
+    of the intervals is given, or if the steps do not rise.
+
     Attributes:
         label: its name in the legend.
-        steps: in rising order.
+        steps: in rising order, each once.
         values: one for each step; one that is not finite, or beyond 1e200, breaks the line.
         low, high: the ends of an interval around each value; NaN or None where there is none.
         gaps: steps that belong to the line but have no value: they break it, and are marked.
@@ -44,6 +48,24 @@ class Line:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     gaps: Sequence[int] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Check what would be drawn wrong, or fail only when it is drawn."""
+        whose, steps = f"the line {self.label!r}", list(self.steps)
+        if (self.low is None) != (self.high is None):
+            raise ArgumentError(f"{whose} has one end of its intervals: give both low and high")
+        for name in ("values", "low", "high"):
+            column = getattr(self, name)
+            if column is not None and len(column) != len(steps):
+                raise ArgumentError(
+                    f"{whose} has {len(column)} {name} for {len(steps)} steps: give one for each"
+                )
+        for before, after in pairwise(steps):
+            if not before < after:
+                raise ArgumentError(
+                    f"the steps of {whose} do not rise: {after} follows {before}; sort them, and "
+                    "give each step once"
+                )
 
 
 def draw(
@@ -147,21 +169,24 @@ def _band(axes: "Axes", line: Line, places: Floats, colour: Colour) -> None:
 def _marked(places: Floats, finite: npt.NDArray[np.bool_], scale: StepAxis) -> list[int]:
     """Which points get a marker: all, or where they lie close those that stand apart.
 
-    A point with no neighbour always has one, since no line shows it.
+    A point with no neighbour always has one, since no line shows it. So has the last one, where
+    training ended; that just before it gives way.
     """
     along = np.log1p(places) if scale == "log" else places
     apart = float(np.ptp(along)) / _MARKERS_MOST if len(along) else 0.0
+    edge = [False]
+    alone = finite & ~np.r_[edge, finite[:-1]] & ~np.r_[finite[1:], edge]
     chosen: list[int] = []
     last = -math.inf
-    for index in np.flatnonzero(finite).tolist():
-        before = index > 0 and finite[index - 1]
-        after = index + 1 < len(finite) and finite[index + 1]
-        if along[index] - last >= apart * 0.999 or not (before or after):
+    every = np.flatnonzero(finite).tolist()
+    for index in every:
+        if along[index] - last >= apart * 0.999 or alone[index]:
             chosen.append(index)
             last = float(along[index])
-    end = int(np.flatnonzero(finite)[-1]) if finite.any() else None
-    if end is not None and end not in chosen:
-        chosen[-1] = end  # where training ended, rather than just before
+    if every and every[-1] != chosen[-1]:
+        if not alone[chosen[-1]]:
+            chosen.pop()
+        chosen.append(every[-1])
     return chosen
 
 

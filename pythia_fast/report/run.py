@@ -39,6 +39,21 @@ class Missing(Protocol):
         """Why it is not there."""
 
 
+class Columns(Protocol):
+    """Some of what is known of each sequence, step by step."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Those that exist at any step."""
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """The steps that have all of them."""
+
+    def of_step(self, step: int) -> pa.Table:
+        """`sequence` and the columns at one of `steps`."""
+
+
 class Run(Protocol):
     """The results of one sweep, as `SweepResult` has them."""
 
@@ -73,5 +88,5 @@ class Run(Protocol):
     def intervals(self, level: float) -> pa.Table:
         """`low` and `high` of each `step` and `metric`, null where there is no interval."""
 
-    def sequences_of(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of `sequences` of one step, or some of their columns, as far as they exist."""
+    def columns(self, names: Sequence[str]) -> Columns:
+        """What is known of each sequence, for each step that has all of `names` that exist."""

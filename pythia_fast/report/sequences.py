@@ -6,7 +6,7 @@ losses; what is left out is said in a note.
 Legend: n sequences, S steps, L tokens of a sequence.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ SHOWN_TOKENS = 96
 """Tokens of text of a sequence whose losses are not shown."""
 MOST_LOSSES = 3_000_000
 """Losses by token in a whole report, of two bytes each."""
-_OF_A_STEP = ("sequence", "nll", "tokens", "memorized", "score", "first_mismatch")
 _KINDS = {
+    "sequence": pa.types.is_integer,
     "nll": pa.types.is_floating,
     "tokens": pa.types.is_integer,
     "memorized": pa.types.is_boolean,
@@ -103,9 +103,8 @@ def _memory(run: Run, steps: Iterable[int]) -> Memory:
     gained: list[int | None] = []
     lost: list[int | None] = []
     before: Rows | None = None
-    for step in steps:
-        table = _read(run, step, ("sequence", "memorized"))
-        if "memorized" not in table.column_names or not len(table):
+    for step, table in _each(run, steps, ("memorized",)):
+        if table is None or not len(table):
             for values in (counts, gained, lost):
                 values.append(None)
             continue
@@ -127,10 +126,9 @@ def _memory(run: Run, steps: Iterable[int]) -> Memory:
 
 def _first(run: Run, steps: Iterable[int], known: Rows) -> Rows:
     """The first sequences of the first step that looked at any, without those `known`."""
-    for step in steps:
-        rows = np.unique(run.sequences_of(step, ("sequence",))["sequence"].to_numpy())
-        if len(rows):
-            return np.setdiff1d(rows, known)[:MOST_OTHERS]
+    for _, table in _each(run, steps, ("sequence",)):
+        if table is not None and len(table):
+            return np.setdiff1d(table["sequence"].to_numpy(), known)[:MOST_OTHERS]
     return np.array([], np.int64)
 
 
@@ -147,23 +145,28 @@ def _columns(run: Run, steps: list[int], rows_n: Rows) -> dict[str, npt.NDArray[
         "memorized": np.full(shape, -1, np.int8),
         "mismatch": np.full(shape, -1, np.int32),
     }
-    order = np.argsort(rows_n)
-    for s, step in enumerate(steps):
-        table = _some(_read(run, step, _OF_A_STEP), rows_n)
-        if not len(table):
-            continue
-        at = order[np.searchsorted(rows_n, table["sequence"].to_numpy(), sorter=order)]
-        names = set(table.column_names)
-        if {"nll", "tokens"} <= names:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found["loss"][at, s] = _floats(table["nll"]) / _floats(table["tokens"])
-        if "score" in names:
-            found["score"][at, s] = _floats(table["score"])
-        if "memorized" in names:
-            found["memorized"][at, s] = _ints(table["memorized"])
-        if "first_mismatch" in names:
-            found["mismatch"][at, s] = _ints(table["first_mismatch"])
+    for s, at, table in _placed(run, steps, ("nll", "tokens"), rows_n):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found["loss"][at, s] = _floats(table["nll"]) / _floats(table["tokens"])
+    for s, at, table in _placed(run, steps, ("score",), rows_n):
+        found["score"][at, s] = _floats(table["score"])
+    for s, at, table in _placed(run, steps, ("memorized",), rows_n):
+        found["memorized"][at, s] = _ints(table["memorized"])
+    for s, at, table in _placed(run, steps, ("first_mismatch",), rows_n):
+        found["mismatch"][at, s] = _ints(table["first_mismatch"])
     return found
+
+
+def _placed(
+    run: Run, steps: Iterable[int], names: Sequence[str], rows_n: Rows
+) -> Iterator[tuple[int, npt.NDArray[np.intp], pa.Table]]:
+    """The number of each step that has `names`, where its rows are in `rows_n`, and these rows."""
+    order = np.argsort(rows_n)
+    for s, (_, table) in enumerate(_each(run, steps, names)):
+        if table is not None:
+            some = _some(table, rows_n)
+            at = np.searchsorted(rows_n, some["sequence"].to_numpy(), sorter=order)
+            yield s, order[at], some
 
 
 def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
@@ -184,22 +187,19 @@ def _by_token(
     `index` says which of the rows they are. Of a sequence with L losses `data` holds [S, L], one
     sequence after the other.
     """
-    wanted = ("sequence", "token_nll")
     lengths: dict[int, int] = {}
-    for step in reversed(steps):
-        table = _some(_read(run, step, wanted), rows_n)
-        if "token_nll" in table.column_names and len(table):
-            counted = pc.list_value_length(table["token_nll"]).to_pylist()
-            of_row = dict(zip(table["sequence"].to_pylist(), counted, strict=True))
+    for _, table in _each(run, reversed(steps), ("token_nll",)):
+        some = None if table is None else _some(table, rows_n)
+        if some is not None and len(some):
+            counted = pc.list_value_length(some["token_nll"]).to_pylist()
+            of_row = dict(zip(some["sequence"].to_pylist(), counted, strict=True))
             lengths = _fitting(rows_n, of_row, len(steps), most)
             break
     if not lengths:
         return None
     blocks = {row: np.full((len(steps), n), np.nan, np.float32) for row, n in lengths.items()}
-    for s, step in enumerate(steps):
-        table = _some(_read(run, step, wanted), np.array(list(lengths), np.int64))
-        if "token_nll" not in table.column_names:
-            continue
+    shown = np.array(list(lengths), np.int64)
+    for s, _, table in _placed(run, steps, ("token_nll",), shown):
         for row, values in zip(table["sequence"].to_pylist(), table["token_nll"], strict=True):
             if values.is_valid and len(values.values) == lengths[row]:
                 blocks[row][s] = values.values.to_numpy(zero_copy_only=False)
@@ -217,17 +217,21 @@ def _by_token(
     }
 
 
-def _read(run: Run, step: int, columns: Sequence[str]) -> pa.Table:
-    """The `columns` of a step that hold what the page takes them for."""
-    table = run.sequences_of(step, columns)
-    own = [f.name for f in table.schema if f.name in _KINDS and not _KINDS[f.name](f.type)]
-    return table.drop_columns(own)
+def _each(
+    run: Run, steps: Iterable[int], names: Sequence[str]
+) -> Iterator[tuple[int, pa.Table | None]]:
+    """Each step and its `names`; None where it lacks one, or one is not what the page knows."""
+    columns = run.columns(names)
+    there = frozenset(columns.steps if tuple(columns.names) == tuple(names) else ())
+    for step in steps:
+        table = columns.of_step(step) if step in there else None
+        if table is not None and not all(_KINDS[name](table[name].type) for name in names):
+            table = None
+        yield step, table
 
 
 def _some(table: pa.Table, rows_n: Rows) -> pa.Table:
     """The rows of a step's table that are of these sequences."""
-    if "sequence" not in table.column_names:
-        return table
     return table.filter(pc.is_in(table["sequence"], pa.array(rows_n)))
 
 

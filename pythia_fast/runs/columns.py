@@ -11,15 +11,21 @@ import pyarrow as pa
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.runs.parts import Complete, columns_of, read_part
+from pythia_fast.runs.tables import stacked
+
+_NAMED = 8  # steps in an error
 
 
 class Columns:
     """The columns `names` of a run's sequences.
 
-    Where two metrics have a column of the same name, the first one's is taken.
+    Where two metrics have a column of the same name, the first one's is taken. A metric may give
+    other columns at another step, as may one that is complete at some steps only: a step that
+    lacks any of `names` is none of `steps`. Who can use the ones without the others asks for them
+    apart. At a step, what the first shard has counts; where a later one lacks it, there are nulls.
 
     Attributes:
-        names: those of the wanted columns that the run has at all, in the order of asking.
+        names: those of the wanted columns that the run has at any step, in the order of asking.
         steps: the steps that have all of `names`, ascending.
         origins: where the numbers of each of them are from.
     """
@@ -27,12 +33,10 @@ class Columns:
     def __init__(self, complete: Sequence[Complete], names: Sequence[str]) -> None:
         sources: dict[int, dict[str, list[Path]]] = {}
         origins: dict[int, dict[str, Any]] = {}
-        known: dict[str, tuple[str, ...]] = {}  # what a metric's parts hold
-        for step, metric, origin, parts in complete:
-            if metric not in known:
-                known[metric] = columns_of(parts[0])
+        for step, _, origin, parts in complete:
+            here = columns_of(parts[0])
             for name in names:
-                if name in known[metric]:
+                if name in here:
                     sources.setdefault(step, {}).setdefault(name, parts)
                     origins.setdefault(step, origin)
         there = {name for of_step in sources.values() for name in of_step}
@@ -42,10 +46,13 @@ class Columns:
         self.origins = {step: origins[step] for step in self.steps}
 
     def of_step(self, step: int) -> pa.Table:
-        """`sequence` (the dataset's row) and the columns, a row for each sequence of the run."""
-        shards = len(next(iter(self._sources[step].values())))
-        parts = [self._read(step, k) for k in range(shards)]
-        return pa.concat_tables(parts, promote_options="permissive")
+        """`sequence` (the dataset's row) and the columns, a row for each sequence of the run.
+
+        ArgumentError for a step that is none of `steps`, and where two metrics looked at different
+        sequences.
+        """
+        (files,) = self._of((step,))
+        return stacked([self._read(step, k) for k in range(len(files))])
 
     def sequences(self) -> Iterator[pa.Table]:
         """Shard after shard of the first step: its `sequence` only."""
@@ -55,7 +62,8 @@ class Columns:
     def shards(self, steps: Sequence[int] | None = None) -> Iterator[dict[int, pa.Table]]:
         """Shard after shard, which are the same sequences at every step: the steps' tables.
 
-        ArgumentError if they are not, as in a run over "seen" or "unseen".
+        ArgumentError if they are not, as in a run over "seen" or "unseen", and for a step that is
+        none of `steps`.
         """
         chosen = self.steps if steps is None else tuple(steps)
         for shard, _ in enumerate(self._files(chosen)):
@@ -67,10 +75,20 @@ class Columns:
 
     def _files(self, steps: Sequence[int]) -> list[tuple[Path, ...]]:
         """For each shard a file of each step."""
-        files = [next(iter(self._sources[step].values())) for step in steps]
+        files = self._of(steps)
         if len({len(of_step) for of_step in files}) > 1:
             raise ArgumentError("its steps look at different sequences")
         return list(zip(*files, strict=True))
+
+    def _of(self, steps: Sequence[int]) -> list[list[Path]]:
+        """The files of a column of each step. ArgumentError for a step that is not there."""
+        for step in steps:
+            if step not in self._sources:
+                what = f" with {', '.join(self.names)}" if self.names else ""
+                there = ", ".join(map(str, self.steps[:_NAMED])) or "none"
+                more = ", …" * (len(self.steps) > _NAMED)
+                raise ArgumentError(f"step {step} is not complete{what}; there are {there}{more}")
+        return [next(iter(self._sources[step].values())) for step in steps]
 
     def _read(self, step: int, shard: int) -> pa.Table:
         sources = self._sources[step]
@@ -83,4 +101,5 @@ class Columns:
                     f"{files[shard]} is about other sequences than the metrics beside it"
                 )
             found |= {name: part[name] for name in part.column_names}
+            found |= {n: pa.nulls(len(part)) for n in names if n not in part.column_names}
         return pa.table({name: found[name] for name in ("sequence", *self.names)})

@@ -11,7 +11,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.plots import Line, StepAxis, curves
@@ -127,16 +127,6 @@ class SweepResult:
             tables.append(table.add_column(0, "step", pa.array(np.full(len(table), step))))
         return stacked(tables) if tables else pa.table({})
 
-    def sequences_of(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of `sequences` of one step, without the step, for those too large to hold.
-
-        Of `columns` those that there are; no rows of a step that is not there.
-        """
-        complete = self._complete(step)
-        if not complete:
-            return pa.table({"sequence": pa.array([], pa.int64())})
-        return _joined(complete, None if columns is None else ("sequence", *columns))
-
     def report(
         self,
         path: str | Path,
@@ -154,7 +144,11 @@ class SweepResult:
         return write_report([self], path, tokens=tokens, tokenizer=tokenizer, cache_dir=cache_dir)
 
     def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> "Columns":
-        """Some columns of `sequences`, step by step or shard by shard, for very many sequences."""
+        """Some columns of `sequences`, step by step or shard by shard, for very many sequences.
+
+        Its steps are those that have all of the `names` that there are at any step: not each metric
+        is complete at each step, or gives the same columns there.
+        """
         complete = self._complete()
         if steps is not None:
             complete = [each for each in complete if each[0] in steps]
@@ -240,7 +234,7 @@ class SweepResult:
         With a band, the confidence interval over the sequences, unless `level` is None. `steps` is
         "log" (with room for step 0) or "linear". Steps that are not complete are marked, and no
         line leads across them. ArgumentError for a metric that the run does not have, which names
-        those it has, and if no step is complete.
+        the nearest, and if no step is complete.
         """
         require("matplotlib")
         return curves([self.curve(metric, level=level)], self.chosen_metric(metric), steps=steps)
@@ -250,9 +244,7 @@ class SweepResult:
         if metric is None:
             return self._names[0]
         if metric not in self._names:
-            raise ArgumentError(
-                f"the run has no metric {metric!r}; it has {', '.join(self._names)}"
-            )
+            raise ArgumentError(f"the run has {nearest('metric', metric, self._names)}")
         return metric
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
@@ -313,10 +305,7 @@ class SweepResult:
         return found
 
 
-def _joined(complete: Sequence[Complete], columns: Sequence[str] | None = None) -> pa.Table:
+def _joined(complete: Sequence[Complete]) -> pa.Table:
     """The sequences of one step, the columns of its metrics side by side."""
-    tables = [
-        stacked([read_part(part, columns) for part in parts], name)
-        for _, name, _, parts in complete
-    ]
+    tables = [stacked([read_part(part) for part in parts], name) for _, name, _, parts in complete]
     return reduce(side_by_side, [table.replace_schema_metadata(None) for table in tables])

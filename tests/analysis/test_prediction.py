@@ -200,6 +200,13 @@ def test_empty_runs_say_so(planted, flags) -> None:
         study.figure()
 
 
+def test_two_runs_of_one_model_at_one_step_are_refused(planted, flags) -> None:
+    runs = [planted({4: flags([1, 0])}, name=name, model="70m") for name in "ab"]
+    target = planted({4: flags([1, 0])}, name="c", model="12b")
+    with pytest.raises(ArgumentError, match="two runs have step 4 of 70m"):
+        predictability(runs, target)
+
+
 def test_what_cannot_be_compared_is_refused(planted, flags) -> None:
     own = flags(np.ones(50, dtype=bool))
     target = planted({9: own}, model="12b")

@@ -89,7 +89,7 @@ def test_an_evaluation_knows_its_gaps(evaluated):
 def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     out = ["-o", tmp_path / "a.png"]
     cases = {
-        ("--metric", "perplexty"): "it has perplexity, memorization",
+        ("--metric", "perplexty"): "no metric 'perplexty'; near are perplexity",
         ("-o", tmp_path / "a.gif"): ".png, .svg, .pdf",
     }
     for arguments, said in cases.items():

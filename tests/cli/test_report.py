@@ -44,7 +44,7 @@ def test_a_sweep_and_its_report_find_tokens_and_tokenizer_by_themselves(
     text = bytes(tiny_ids[0].tolist()).decode(errors="replace")
     assert "".join(sequences["pieces"][first])[:8] == text[:8]
     codes = np.frombuffer(base64.b64decode(sequences["losses"]["data"]), "<u2")
-    kept = pythia_fast.SweepResult(swept).sequences_of(4, ["token_nll"])["token_nll"][0].as_py()
+    kept = pythia_fast.SweepResult(swept).columns(["token_nll"]).of_step(4)["token_nll"][0].as_py()
     np.testing.assert_allclose(codes[79:158] / 1000, kept, rtol=0, atol=6e-4)
 
 

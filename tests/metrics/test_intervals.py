@@ -149,7 +149,7 @@ def test_equal_sequences_have_an_interval_of_no_width() -> None:
     assert of("perplexity", table) == pytest.approx((math.exp(3), math.exp(3)))
 
 
-@pytest.mark.parametrize("level", [0, 1, 95, -0.1, math.nan])
+@pytest.mark.parametrize("level", [0, 1, 95, -0.1, math.nan, True, "0.9", None])
 def test_a_level_is_between_0_and_1(level: float) -> None:
     with pytest.raises(ArgumentError, match=r"0\.95"):
         of("perplexity", losses(1), level)

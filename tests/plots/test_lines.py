@@ -62,6 +62,32 @@ def test_a_value_between_two_gaps_has_a_marker_whatever_is_close():
     assert len(marked) < 40
 
 
+def test_the_last_value_takes_no_marker_from_one_that_stands_alone():
+    gaps = (139_000, 141_000)
+    steps = [step for step in range(1000, 143_001, 1000) if step not in gaps]
+    (axes,) = curves([Line("a", steps, [1.0] * len(steps), gaps=gaps)], "x", steps="linear").axes
+    drawn = axes.lines[0]
+    marked = [int(drawn.get_xdata()[index]) for index in drawn.get_markevery()]
+    assert marked[-2:] == [140_000, 143_000]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"values": (1.0,)}, "the line 'mine' has 1 values for 3 steps"),
+        ({"low": (1.0, 2.0), "high": (3.0, 4.0, 5.0)}, "2 low for 3 steps"),
+        ({"low": (1.0, 2.0, 3.0), "high": (4.0,)}, "1 high for 3 steps"),
+        ({"low": (1.0, 2.0, 3.0)}, "one end of its intervals: give both"),
+        ({"steps": (0, 4, 2)}, "2 follows 4; sort them"),
+        ({"steps": (0, 4, 4)}, "4 follows 4"),
+    ],
+)
+def test_a_line_that_does_not_add_up_is_told(wrong, said):
+    fields = {"steps": (0, 1, 2), "values": (1.0, 2.0, 3.0)}
+    with pytest.raises(ArgumentError, match=said):
+        Line("mine", **(fields | wrong))
+
+
 def test_a_band_is_drawn_where_both_ends_are_known():
     line = Line("a", STEPS, (3.0,) * 6, low=(2.0, 2.0, None, 2.0, NAN, 2.0), high=(4.0,) * 6)
     (axes,) = curves([line], "x").axes
@@ -199,14 +225,14 @@ def test_a_legend_of_others_artists_is_matplotlibs():
 @settings(deadline=None, max_examples=30)
 @given(
     st.dictionaries(
-        st.integers(0, 200_000),
+        st.integers(0, 200_000) | st.integers(199_900, 200_000),
         st.tuples(
             st.floats(-1e150, 1e150) | st.sampled_from([NAN, math.inf]),
             st.floats(0, 1) | st.none() | st.just(NAN),
         ),
-        max_size=12,
+        max_size=40,
     ),
-    st.sets(st.integers(0, 200_000), max_size=5),
+    st.sets(st.integers(0, 200_000) | st.integers(199_900, 200_000), max_size=20),
     st.sampled_from(["log", "linear"]),
     st.booleans(),
 )
@@ -227,4 +253,9 @@ def test_any_line_can_be_drawn(points, gaps, scale, logarithmic):
     drawn = axes.lines[0]
     shown = drawn.get_xdata()[np.isfinite(drawn.get_ydata())]
     assert shown.tolist() == finite
-    assert all(not finite or index < len(drawn.get_xdata()) for index in drawn.get_markevery())
+    marked = {int(drawn.get_xdata()[index]) for index in drawn.get_markevery()}
+    assert marked <= set(finite)
+    every = sorted({*points, *gaps})
+    broken = {-1, len(every), *(i for i, step in enumerate(every) if step not in finite)}
+    alone = {every[i] for i in range(len(every)) if i not in broken and {i - 1, i + 1} <= broken}
+    assert alone | set(finite[-1:]) <= marked

@@ -49,7 +49,7 @@ class MadeUp:
     gaps: tuple[Any, ...] = ()
     failures: tuple[Any, ...] = ()
     remarks: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    asked: list[tuple[int, Sequence[str] | None]] = field(default_factory=list)
+    asked: list[tuple[int, Sequence[str]]] = field(default_factory=list)
 
     def intervals(self, level: float) -> pa.Table:
         """Of perplexity, 10 % wide, whatever the level."""
@@ -67,15 +67,25 @@ class MadeUp:
         ]
         return pa.Table.from_pylist(ends, pa.schema(list(keys.items())))
 
-    def sequences_of(self, step: int, columns: Sequence[str] | None = None) -> pa.Table:
-        self.asked.append((step, columns))
-        if step not in self.rows:
-            return pa.table({"sequence": pa.array([], pa.int64())})
-        table = self.rows[step]
-        names = table.column_names
-        return table.select(
-            [n for n in names if n == "sequence" or columns is None or n in columns]
-        )
+    def columns(self, names: Sequence[str]) -> "SomeColumns":
+        known = {name for table in self.rows.values() for name in table.column_names}
+        own = tuple(name for name in names if name in known)
+        steps = [s for s, rows in sorted(self.rows.items()) if {*own} <= {*rows.column_names}]
+        return SomeColumns(self, own, tuple(steps) if own else ())
+
+
+@dataclass
+class SomeColumns:
+    """Some columns of a made-up run."""
+
+    run: MadeUp
+    names: tuple[str, ...]
+    steps: tuple[int, ...]
+
+    def of_step(self, step: int) -> pa.Table:
+        assert step in self.steps
+        self.run.asked.append((step, self.names))
+        return self.run.rows[step].select(list(dict.fromkeys(["sequence", *self.names])))
 
 
 Memorized = Callable[[int, int], bool]

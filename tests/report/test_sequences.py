@@ -117,7 +117,7 @@ def test_long_texts_without_losses_are_cut(
 def test_only_what_is_needed_is_read(make_run: Make, texts: TokenDataset) -> None:
     run = make_run()
     told(run, texts)
-    assert all(columns is not None for _, columns in run.asked)
+    assert {name for _, columns in run.asked for name in columns} <= sequences._KINDS.keys()
     with_tokens = [step for step, columns in run.asked if "token_nll" in columns]
     assert len(with_tokens) == len(STEPS) + 1  # once to see how long they are
 
@@ -133,6 +133,21 @@ def test_steps_that_look_at_rows_of_their_own(make_run: Make, texts: TokenDatase
     memorized = array(found["columns"]["memorized"], (len(found["rows"]), len(STEPS)))
     at = found["rows"].index(3)
     assert memorized[at].tolist() == [-1, -1, -1, 0, 0, 0, 0, 1]
+
+
+def test_what_a_step_lacks_takes_nothing_else_away(make_run: Make, texts: TokenDataset) -> None:
+    """A metric may be complete at some steps only."""
+    run = make_run()
+    run.rows[4] = run.rows[4].select(["sequence", "nll", "tokens", "token_nll"])
+    run.rows[8] = run.rows[8].select(["sequence", "memorized"])
+    found = told(run, texts)
+    shape = (len(texts), len(STEPS))
+    loss, memorized = (array(found["columns"][name], shape) for name in ("loss", "memorized"))
+    assert np.isnan(loss).all(0).tolist() == [step == 8 for step in STEPS]
+    assert (memorized == -1).all(0).tolist() == [step == 4 for step in STEPS]
+    assert [n is None for n in found["memorized"]["count"]] == [step == 4 for step in STEPS]
+    codes = array(found["losses"], (12, len(STEPS), 63))
+    assert (codes == 65_535).all((0, 2)).tolist() == [step == 8 for step in STEPS]
 
 
 def test_no_steps_at_all(make_run: Make, texts: TokenDataset) -> None:

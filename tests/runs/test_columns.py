@@ -1,6 +1,7 @@
 """Some columns of a run, step by step and shard by shard."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -53,6 +54,47 @@ def test_only_complete_steps_with_all_columns(small_sweep: Sweep) -> None:
     assert again.columns(["nll"], steps=[16, 1]).steps == (16,)
     assert again.columns(["no such"]).steps == again.columns(["no such"]).names == ()
     assert list(again.columns(["no such"]).shards()) == []
+    everything = again.columns(["sequence"])
+    assert everything.steps == (0, 4, 16)
+    assert everything.of_step(4)["sequence"].to_pylist() == list(range(24))
+
+
+def test_a_step_that_is_not_there_is_told(small_sweep: Sweep) -> None:
+    columns = small_sweep(steps=[0, 4]).columns(["nll", "tokens"])
+    with pytest.raises(ArgumentError, match="step 1 is not complete with nll, tokens; there are 0"):
+        columns.of_step(1)
+    with pytest.raises(ArgumentError, match="step 8 is not complete"):
+        list(columns.shards([0, 8]))
+    with pytest.raises(ArgumentError, match="step 0 is not complete; there are none"):
+        small_sweep(steps=[0, 4]).columns(["no such"]).of_step(0)
+
+
+class Changing:
+    """A column that a metric gives at some steps only, of integers, of floats or of nothing."""
+
+    name = "changing"
+    settings: ClassVar[dict] = {}
+
+    def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict:
+        values = [int(row) if row < 10 else 0.5 if row < 20 else None for row in batch.rows_B]
+        if model.step == 1:
+            return {"other": values}
+        if model.step == 2:
+            return {"odd": values, "other": values}
+        return {"odd": values} if batch.rows_B[0] < 20 else {"other": values}
+
+
+@pytest.mark.usefixtures("few_at_a_time")
+def test_a_column_may_be_missing_at_some_steps_and_change_its_kind(small_sweep: Sweep) -> None:
+    result = small_sweep(steps=[1, 2, 4], metrics=["perplexity", Changing()])
+    wanted = [*map(float, range(10)), *[0.5] * 10, *[None] * 4]
+    assert result.columns(["odd"]).steps == (2, 4)
+    assert result.columns(["other"]).steps == (1, 2)
+    assert result.columns(["nll", "odd", "other"]).steps == (2,)
+    for step in (2, 4):
+        found = result.columns(["odd"]).of_step(step)
+        assert found["odd"].to_pylist() == wanted
+    assert [len(tables[4]) for tables in result.columns(["odd"]).shards()] == [10, 10, 4]
 
 
 def test_steps_over_other_sequences_are_no_shards(
@@ -63,7 +105,8 @@ def test_steps_over_other_sequences_are_no_shards(
             f"pythia_fast.runs.{module}.chosen_rows",
             lambda sequences, step, spec, rows: range(step),
         )
-    columns = small_sweep(sequences="seen", steps=[1, 4]).columns(["nll"])
+    columns = small_sweep(sequences="seen", steps=[0, 1, 4]).columns(["nll"])
+    assert columns.steps == (1, 4), "of no sequences nothing is known"
     assert len(columns.of_step(4)) == 4
     with pytest.raises(ArgumentError, match="different sequences"):
         list(columns.shards())
