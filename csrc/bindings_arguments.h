@@ -68,14 +68,14 @@ class Arguments {
   const std::int32_t* ids(const py::object& object, const char* name, std::int64_t panels,
                           std::int64_t limit, std::int64_t lowest = 0) {
     const auto* from = array<std::int32_t>(object, name, "i", panels * lanes, false);
-    ids_.assign(from, from + panels * lanes);
-    for (const std::int32_t id : ids_) {
+    const std::vector<std::int32_t>& copy = ids_.emplace_back(from, from + panels * lanes);
+    for (const std::int32_t id : copy) {
       if (id < lowest || id >= limit) {
         throw ArgumentError(std::string(name) + " lie in " + std::to_string(lowest) + " to " +
                             std::to_string(limit - 1) + ", got " + std::to_string(id));
       }
     }
-    return ids_.data();
+    return copy.data();
   }
 
   // A row-major matrix: float32, float16, or bfloat16 as uint16.
@@ -152,7 +152,7 @@ class Arguments {
   }
 
   std::vector<std::unique_ptr<Buffer>> held_;
-  std::vector<std::int32_t> ids_;
+  std::vector<std::vector<std::int32_t>> ids_;
 };
 
 inline void same(std::int64_t found, std::int64_t wanted, const char* what) {
@@ -160,6 +160,23 @@ inline void same(std::int64_t found, std::int64_t wanted, const char* what) {
     throw ArgumentError(std::string(what) + " are " + std::to_string(found) + ", not " +
                         std::to_string(wanted));
   }
+}
+
+// Up to where each of a tree's tokens is seen: beyond itself, the first one by all of its sequence.
+inline const std::int32_t* ends_of(Arguments& arguments, const py::object& object,
+                                   const cpu::Heads& heads) {
+  const std::int64_t tokens = heads.panels * lanes;
+  const std::int32_t* ends =
+      arguments.ids(object, "ends", heads.sequences * heads.panels, tokens + 1, 1);
+  for (std::int64_t i = 0; i < heads.sequences * tokens; ++i) {
+    const std::int64_t token = i % tokens;
+    if (ends[i] <= token || (token == 0 && ends[i] != tokens)) {
+      throw ArgumentError("ends are beyond their own token, and the first token's is " +
+                          std::to_string(tokens) + ": token " + std::to_string(token) + " has " +
+                          std::to_string(ends[i]));
+    }
+  }
+  return ends;
 }
 
 // Keys and values may have room for more than there is: they say how much by their size.

@@ -102,7 +102,7 @@ void heads(const Engine& engine, const py::object& x, const py::object& weight,
            const py::object& bias, const py::object& cosines, const py::object& sines,
            const py::object& rotary_object, const py::object& positions_object,
            const py::object& queries, const py::object& keys, const py::object& values,
-           const std::vector<std::int64_t>& shape, const py::object& threads) {
+           const std::vector<std::int64_t>& shape, const py::object& threads, bool each_its_own) {
   Arguments arguments;
   cpu::HeadsWork work{};
   work.to = heads_of(arguments, engine, queries, keys, values, shape, true);
@@ -112,6 +112,10 @@ void heads(const Engine& engine, const py::object& x, const py::object& weight,
       work.to.panels * lanes > work.positions) {
     throw ArgumentError("an even number of a head's features turns, at as many positions as " +
                         std::to_string(work.to.panels) + " panels have");
+  }
+  if (each_its_own) {
+    work.sequence_positions = work.to.panels * lanes;
+    same(work.positions, work.to.sequences * work.sequence_positions, "the sequences' positions");
   }
   work.weight = arguments.factor(weight, "weight", engine, {work.to.features, work.to.rotary});
   same(work.weight.rows, 3 * work.to.heads * work.to.features, "the weight's rows");
@@ -128,10 +132,12 @@ void heads(const Engine& engine, const py::object& x, const py::object& weight,
 
 void attention(const Engine& engine, const py::object& queries, const py::object& keys,
                const py::object& values, const std::vector<std::int64_t>& shape,
-               const py::object& out, const py::object& out_rows, const py::object& threads) {
+               const py::object& out, const py::object& out_rows, const py::object& threads,
+               const py::object& ends) {
   Arguments arguments;
   cpu::AttentionWork work{};
   work.from = heads_of(arguments, engine, queries, keys, values, shape, false);
+  if (!ends.is_none()) work.ends = ends_of(arguments, ends, work.from);
   work.out = arguments.operand(out, "out", engine, size_argument(out_rows, "out_rows"), true);
   const std::int64_t panels = work.from.sequences * work.from.panels;
   same(work.out.panels, (panels + 1) / 2 * 2, "the output's panels");
@@ -312,16 +318,22 @@ anew, from a matrix of the same shape. `features` and `rotary` are for the weigh
            "LayerNorm of x, scaled and shifted into one operand or two.")
       .def("heads", &heads, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("cosines"),
            py::arg("sines"), py::arg("rotary"), py::arg("positions"), py::arg("queries"),
-           py::arg("keys"), py::arg("values"), py::arg("shape"), py::arg("threads"),
+           py::arg("keys"), py::arg("values"), py::arg("shape"), py::arg("threads"), py::kw_only(),
+           py::arg("each_its_own") = false,
            R"(Queries, keys and values of W x + b, W's rows being [heads, 3, features].
 
 The first `rotary` features of queries and keys turn by their position; cosines and sines are
-[rotary / 2, positions]. `shape` is (sequences, heads, features, panels). Queries have sequences ×
+[rotary / 2, positions], those of every sequence, or, `each_its_own`, of one sequence's panels after
+the other's. `shape` is (sequences, heads, features, panels). Queries have sequences ×
 heads × panels rounded up to an even number × 16 × padded features values; keys and values as many,
 or as many for more panels, which `decode` fills.)")
       .def("attention", &attention, py::arg("queries"), py::arg("keys"), py::arg("values"),
-           py::arg("shape"), py::arg("out"), py::arg("out_rows"), py::arg("threads"),
-           "Causal attention into rows [heads, features] of an operand of `out_rows` rows.")
+           py::arg("shape"), py::arg("out"), py::arg("out_rows"), py::arg("threads"), py::kw_only(),
+           py::arg("ends") = py::none(),
+           R"(Attention into rows [heads, features] of an operand of `out_rows` rows.
+
+Causal, or in a tree: `ends`, int32 [sequences, panels × 16], says up to where, exclusively, each
+token is seen by those that follow it. The first one's is panels × 16.)")
       .def("mlp", &mlp, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("gelu"),
            py::arg("out"), py::arg("out_rows"), py::arg("out_row"), py::arg("threads"),
            "gelu(W x + b) into rows `out_row` and on of an operand; gelu is 'none' or 'tanh'.")

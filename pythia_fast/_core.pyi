@@ -65,6 +65,8 @@ class CpuEngine:
         values: _Memory,
         shape: Sequence[int],
         threads: int,
+        *,
+        each_its_own: bool = False,
     ) -> None: ...
     def attention(
         self,
@@ -75,6 +77,8 @@ class CpuEngine:
         out: _Memory,
         out_rows: int,
         threads: int,
+        *,
+        ends: _Memory | None = None,
     ) -> None: ...
     def mlp(
         self,

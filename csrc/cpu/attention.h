@@ -4,6 +4,10 @@
 // Scores are computed as keys x queries, so that lanes are queries: maximum and sum run down the
 // rows, and two rows of probabilities are a pair that the product with the values reads as it is.
 // Keys are taken some blocks of 32 at a time, whose scores fit into L1.
+//
+// In a tree (prefixes that several continuations share, laid out depth first) a key is seen by the
+// tokens of its subtree only, which follow it up to its end. Blocks that none of the 32 queries
+// sees are left out.
 #pragma once
 
 #include "cpu/heads.h"
@@ -36,7 +40,8 @@ class Attention {
         index_(work.sequence * work.from.heads + work.head),
         scratch_(scratch) {}
 
-  // Queries of one pair of panels against all keys up to their own.
+  // Queries of one pair of panels against all keys up to their own that one of them sees. The first
+  // of these blocks has key 0, which all see: from there on every query has a finite peak.
   void pair(std::int64_t pair) {
     const auto* queries = static_cast<const Element*>(work_.from.queries);
     const Element* q0 = queries + places_.query(index_, 2 * pair);
@@ -45,18 +50,22 @@ class Attention {
       peak_[panel] = set1(-__builtin_inff());
       sum_[panel] = set1(0);
     }
-    for (std::int64_t first = 0; first <= pair; first += chunk_blocks) {
-      const std::int64_t left = pair + 1 - first;
-      const int blocks = left < chunk_blocks ? static_cast<int>(left) : chunk_blocks;
+    bool is_first = true;
+    for (std::int64_t next = 0; next <= pair; is_first = false) {
+      int blocks = 0;
+      for (; next <= pair && blocks < chunk_blocks; ++next) {
+        if (is_seen(next, pair)) chosen_[blocks++] = next;
+      }
       for (int i = 0; i < blocks; ++i) {
         const auto* keys =
-            static_cast<const Element*>(work_.from.keys) + places_.key_block(index_, first + i);
+            static_cast<const Element*>(work_.from.keys) + places_.key_block(index_, chosen_[i]);
         multiply(M{}, keys, q0, q1, places_.query_plane, places_.width, nullptr, scores(i),
                  NoAside{});
+        if (work_.ends != nullptr) hide_branches(chosen_[i], pair, scores(i));
       }
-      if (first + blocks == pair + 1) hide_future(scores(blocks - 1));
-      for (int panel = 0; panel < 2; ++panel) weigh(panel, blocks, first == 0);
-      add_values(first, blocks);
+      if (next == pair + 1) hide_future(scores(blocks - 1));  // its queries see their own block
+      for (int panel = 0; panel < 2; ++panel) weigh(panel, blocks, is_first);
+      add_values(blocks, is_first);
     }
     for (int panel = 0; panel < 2; ++panel) put(2 * pair + panel, panel);
   }
@@ -74,6 +83,39 @@ class Attention {
         float* at = block + (panel * block_rows + row) * lanes;
         const std::uint32_t future = hidden >= lanes ? 0xffffU : (1U << hidden) - 1;
         store(at, select(mask_of(future), lowest, load(at)));
+      }
+    }
+  }
+
+  // The ends of a block's keys, which are fewer in the last block of an odd number of panels.
+  const std::int32_t* ends_of(std::int64_t block, int& keys) const {
+    const std::int64_t left = work_.from.panels * lanes - block * block_rows;
+    keys = left < block_rows ? static_cast<int>(left) : block_rows;
+    return work_.ends + work_.sequence * work_.from.panels * lanes + block * block_rows;
+  }
+
+  bool is_seen(std::int64_t block, std::int64_t pair) const {
+    if (work_.ends == nullptr || block == pair) return true;
+    int keys = 0;
+    const std::int32_t* ends = ends_of(block, keys);
+    std::int32_t last = 0;
+    for (int key = 0; key < keys; ++key) last = ends[key] > last ? ends[key] : last;
+    return last > pair * block_rows;
+  }
+
+  // A key of the block is hidden from queries that its end lies before.
+  void hide_branches(std::int64_t block, std::int64_t pair, float* scores) const {
+    const Vec lowest = set1(-__builtin_inff());
+    int keys = 0;
+    const std::int32_t* ends = ends_of(block, keys);
+    for (int panel = 0; panel < 2; ++panel) {
+      const std::int64_t query = pair * block_rows + panel * lanes;
+      for (int row = 0; row < keys; ++row) {
+        const std::int64_t seeing = ends[row] - query;  // so many of the queries see the key
+        if (seeing >= lanes) continue;
+        float* at = scores + (panel * block_rows + row) * lanes;
+        const std::uint32_t beyond = seeing <= 0 ? 0xffffU : 0xffffU << seeing & 0xffffU;
+        store(at, select(mask_of(beyond), lowest, load(at)));
       }
     }
   }
@@ -114,13 +156,18 @@ class Attention {
     sum_[panel] = total[0] + total[1];
   }
 
-  PF_INLINE void add_values(std::int64_t first, int blocks) {
+  // By the values of the chosen blocks: in one product for each run of neighbours.
+  PF_INLINE void add_values(int blocks, bool is_first) {
     const auto* values = static_cast<const Element*>(work_.from.values);
-    for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
-      float* to = scratch_.sums + feature / block_rows * block_size;
-      multiply(M{}, values + places_.value_block(index_, feature, first), scratch_.shares,
-               scratch_.shares + panel_size, 2 * panel_size, blocks * 32, first == 0 ? nullptr : to,
-               to, NoAside{});
+    for (int begin = 0, end = 0; begin < blocks; begin = end) {
+      while (end < blocks && chosen_[end] == chosen_[begin] + (end - begin)) ++end;
+      const Element* shares = scratch_.shares + begin * block_rows * lanes;
+      for (std::int64_t feature = 0; feature < places_.width; feature += block_rows) {
+        float* to = scratch_.sums + feature / block_rows * block_size;
+        multiply(M{}, values + places_.value_block(index_, feature, chosen_[begin]), shares,
+                 shares + panel_size, 2 * panel_size, (end - begin) * block_rows,
+                 is_first && begin == 0 ? nullptr : to, to, NoAside{});
+      }
     }
   }
 
@@ -149,6 +196,7 @@ class Attention {
   Scratch& scratch_;
   Vec peak_[2];
   Vec sum_[2];
+  std::int64_t chosen_[chunk_blocks];  // blocks of keys
 };
 
 template <typename M>

@@ -168,6 +168,9 @@ class HeadsEpilogue {
     sequence_ = number / work_.to.panels;
     panel_ = number % work_.to.panels;
     index_ = sequence_ * work_.to.heads + block.row / (3 * places_.width);
+    // A panel that makes their number even has no positions: it is turned by others.
+    const bool is_ours = sequence_ < work_.to.sequences;
+    position_ = panel_ * lanes + (is_ours ? sequence_ * work_.sequence_positions : 0);
     feature_ = block.row % places_.width;
   }
 
@@ -178,7 +181,7 @@ class HeadsEpilogue {
     const std::int64_t feature = row % places_.width;
     if (kind == 2) return;
     if (feature < work_.to.rotary) {
-      const std::int64_t at = feature / 2 * work_.positions + panel_ * lanes;
+      const std::int64_t at = feature / 2 * work_.positions + position_;
       const Vec cosine = load(work_.cosines + at), sine = load(work_.sines + at);
       const Vec turned = fnma(b, sine, a * cosine);
       b = fma(a, sine, b * cosine);
@@ -213,7 +216,7 @@ class HeadsEpilogue {
   HeadPlaces<M> places_;
   HeadOrder order_;
   Vec scale_;
-  std::int64_t sequence_ = 0, panel_ = 0, index_ = 0, feature_ = 0;
+  std::int64_t sequence_ = 0, panel_ = 0, index_ = 0, feature_ = 0, position_ = 0;
   Vec rows_[block_rows];
 };
 

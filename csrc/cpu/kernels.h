@@ -91,15 +91,19 @@ struct HeadsWork {
   const float* cosines;  // [rotary / 2][positions]
   const float* sines;
   std::int64_t positions;
+  std::int64_t sequence_positions;  // from one sequence's to the next one's; 0: all have the same
   OperandView x;
   Heads to;
   Range range;  // of rows padded to [heads][3][features padded]
 };
 
+// Causal, or among the branches of a tree: query q sees key k where k ≤ q < end of k. All see key
+// 0, whose end is the sequence's panels' last.
 struct AttentionWork {
   Heads from;
-  OperandView out;        // rows [heads][features] first
-  std::int64_t sequence;  // of one sequence and head,
+  const std::int32_t* ends;  // [sequences][panels][16], each beyond its own key; null: causal
+  OperandView out;           // rows [heads][features] first
+  std::int64_t sequence;     // of one sequence and head,
   std::int64_t head;
   std::int64_t pair_begin, pair_end;  // the queries of these pairs of panels
 };

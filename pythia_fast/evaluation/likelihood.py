@@ -1,13 +1,20 @@
 """How likely continuations are, given their contexts, all as token ids.
 
-Requests that are the same but for their last token, as the answers A, B, C and D to a question are,
-go through the model once. Sequences are sorted by length and cut into batches with little padding;
-the vocabulary is multiplied for the scored positions only, which is half of a small model's work.
-B sequences, T positions, N scored tokens, R requests.
+What requests share goes through the model once: the context of a question's answers, the examples
+before many questions, the beginning of a pair of sentences. Sorted, sequences with a common
+beginning are neighbours, and a run of them is laid out in one row as a tree of tokens (see
+`pythia_fast.kernels.tree`): each adds what it does not share with the one before. A sequence joins
+a row where that pays, and a row that gets too long begins anew with all that its sequences share.
+
+Rows are sorted by length and cut into batches with little padding; the vocabulary is multiplied
+once for each token that is asked for in a place, which is half of a small model's work.
+B rows, T places in a row, N scored tokens, M times that one is asked for, R requests.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -24,6 +31,13 @@ PADDING_SHARE = 0.125
 
 SMALL_BATCH = 1024
 """Tokens below which a batch is filled up whatever the padding."""
+
+SHARED_PART = 0.25
+"""What part of a sequence a row must have already for the sequence to join it."""
+
+SHORT_ROW = 256
+"""Tokens that any row may have. A longer one has twice those of its longest sequence at most, since
+attention's work, by torch, is that of the row's length."""
 
 Pair = tuple[Sequence[int], Sequence[int]]
 Advance = Callable[[int], None]
@@ -50,34 +64,68 @@ def continuations(
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Sequences [B, T], padded with 0 behind, and what is scored in them, [N] each.
+    """Rows [B, T], padded with 0 behind, and what is scored in them, [N] each.
 
-    `row` and `position` say whose logits, `target` of which id, `request` for whom.
+    `end` says up to where each token is seen, None if each row is one sequence. `row` and `place`
+    say whose logits, `target` of which id; `scored` and `request`, [M] each, who asks for which.
     """
 
     ids_BT: torch.Tensor
+    end_BT: torch.Tensor | None
     row_N: torch.Tensor
-    position_N: torch.Tensor
+    place_N: torch.Tensor
     target_N: torch.Tensor
-    request_N: npt.NDArray[np.int64]
+    scored_M: npt.NDArray[np.int64]
+    request_M: npt.NDArray[np.int64]
     tokens: int
 
     def halves(self) -> tuple["_Batch", "_Batch"]:
-        """The sequences before and behind the middle."""
+        """The rows before and behind the middle."""
         middle = len(self.ids_BT) // 2
         first_N = self.row_N < middle
         return self._cut(slice(0, middle), first_N), self._cut(slice(middle, None), ~first_N)
 
-    def _cut(self, rows: slice, scored_N: torch.Tensor) -> "_Batch":
+    def _cut(self, rows: slice, kept_N: torch.Tensor) -> "_Batch":
         ids_BT = self.ids_BT[rows]
+        number_N = kept_N.numpy().cumsum() - 1
+        kept_M = kept_N.numpy()[self.scored_M]
         return _Batch(
             ids_BT,
-            self.row_N[scored_N] - rows.start,
-            self.position_N[scored_N],
-            self.target_N[scored_N],
-            self.request_N[scored_N.numpy()],
+            None if self.end_BT is None else self.end_BT[rows],
+            self.row_N[kept_N] - rows.start,
+            self.place_N[kept_N],
+            self.target_N[kept_N],
+            number_N[self.scored_M[kept_M]],
+            self.request_M[kept_M],
             self.tokens * len(ids_BT) // len(self.ids_BT),
         )
+
+
+class _Row:
+    """Sequences in one row, each with a beginning in common with the one before, depth first."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.ends: list[int] = []
+        self.sequences: list[tuple[int, list[int]]] = []
+        """Their numbers, and where their tokens lie."""
+        self.longest = 0
+
+    def add(self, number: int, ids: tuple[int, ...], shared: int) -> None:
+        """One sequence more, whose first `shared` tokens are those of the last."""
+        places = self.sequences[-1][1] if self.sequences else []
+        for place in places[shared:]:
+            self.ends[place] = len(self.ids)
+        added = range(len(self.ids), len(self.ids) + len(ids) - shared)
+        self.sequences.append((number, [*places[:shared], *added]))
+        self.ids += ids[shared:]
+        self.ends += [-1] * len(added)
+        self.longest = max(self.longest, len(ids))
+
+    def ends_within(self, length: int) -> list[int]:
+        """Up to where each token is seen in a row of `length`, whose padding nobody sees."""
+        seen = [length if end < 0 else end for end in self.ends]
+        return seen + list(range(len(seen) + 1, length + 1))
 
 
 class Continuations:
@@ -102,11 +150,16 @@ class Continuations:
                 self._inputs.append(whole[:-1])
                 self._asked.append([])
             self._asked[index].append((number, len(whole) - len(continuation) - 1, whole[-1]))
+        self._order = sorted(range(len(self._inputs)), key=self._inputs.__getitem__)
+        self._shared = [0] * len(self._inputs)
+        for before, index in pairwise(self._order):
+            self._shared[index] = _common(self._inputs[before], self._inputs[index])
+        self._added = self._tokens_added()
 
     @property
     def tokens(self) -> int:
-        """How many tokens go through the model, padding aside."""
-        return sum(map(len, self._inputs))
+        """How many tokens go through the model, padding aside, if batches have room for rows."""
+        return sum(self._added)
 
     def of(
         self,
@@ -125,56 +178,106 @@ class Continuations:
         while todo:
             batch = todo.pop()
             try:
-                scores = model.score_at(batch.ids_BT, batch.row_N, batch.position_N, batch.target_N)
+                scores = model.score_at(
+                    batch.ids_BT, batch.row_N, batch.place_N, batch.target_N, batch.end_BT
+                )
             except torch.OutOfMemoryError:
                 if len(batch.ids_BT) < 2:
                     raise
                 todo += batch.halves()[::-1]
             else:
                 nll_N = scores.nll.double().numpy(force=True)
-                best_N = scores.argmax.cpu() == batch.target_N
-                np.subtract.at(likelihoods, batch.request_N, nll_N)
-                np.logical_and.at(greedy, batch.request_N, best_N.numpy())
+                best_N = (scores.argmax.cpu() == batch.target_N).numpy()
+                np.subtract.at(likelihoods, batch.request_M, nll_N[batch.scored_M])
+                np.logical_and.at(greedy, batch.request_M, best_N[batch.scored_M])
                 if advance is not None:
                     advance(batch.tokens)
                 continue
             torch.cuda.empty_cache()  # behind the except: until there the error holds the tensors
         return likelihoods, greedy
 
+    def _runs(self, most: int) -> Iterator[list[int]]:
+        """The sequences of each row, of at most so many tokens if it has more than one."""
+        run: list[int] = []
+        held = longest = 0
+        for index in self._order:
+            length, shared = len(self._inputs[index]), self._shared[index]
+            room = min(most, max(SHORT_ROW, 2 * max(longest, length)))
+            if not run or shared < SHARED_PART * length or held + length - shared > room:
+                if run:
+                    yield run
+                run, held, longest, shared = [], 0, 0, 0
+            run.append(index)
+            held += length - shared
+            longest = max(longest, length)
+        if run:
+            yield run
+
+    def _tokens_added(self) -> list[int]:
+        """How many tokens each sequence adds to its row, where rows are as long as they may be."""
+        added = [len(ids) - shared for ids, shared in zip(self._inputs, self._shared, strict=True)]
+        for first, *_ in self._runs(sys.maxsize):
+            added[first] = len(self._inputs[first])
+        return added
+
+    def _rows(self, most: int) -> Iterator[_Row]:
+        for run in self._runs(most):
+            row = _Row()
+            for index in run:
+                row.add(index, self._inputs[index], self._shared[index] if row.ids else 0)
+            yield row
+
     def _cut(self, batch_tokens: int) -> Iterator[_Batch]:
-        """Batches of at most so many tokens, padding included; the longest sequences first."""
-        order = sorted(range(len(self._inputs)), key=lambda i: (-len(self._inputs[i]), i))
-        chosen: list[int] = []
+        """Batches of at most so many tokens, padding included; the longest rows first."""
+        chosen: list[_Row] = []
         held = 0
-        for index in order:
-            length = len(self._inputs[index])
+        for row in sorted(self._rows(batch_tokens), key=lambda row: -len(row.ids)):
+            length = len(row.ids)
             if chosen:
-                area = (len(chosen) + 1) * len(self._inputs[chosen[0]])
+                area = (len(chosen) + 1) * len(chosen[0].ids)
                 padding = area - held - length
                 sparse = area > SMALL_BATCH and padding > PADDING_SHARE * area
                 if area > batch_tokens or sparse:
                     yield self._batch(chosen)
                     chosen, held = [], 0
-            chosen.append(index)
+            chosen.append(row)
             held += length
         if chosen:
             yield self._batch(chosen)
 
-    def _batch(self, chosen: Sequence[int]) -> _Batch:
-        inputs = [self._inputs[index] for index in chosen]
-        ids_BT = torch.zeros(len(chosen), len(inputs[0]), dtype=torch.int64)
-        scored: list[tuple[int, int, int, int]] = []
-        for row, (index, ids) in enumerate(zip(chosen, inputs, strict=True)):
-            ids_BT[row, : len(ids)] = torch.tensor(ids)
-            for request, start, last in self._asked[index]:
-                targets = (*ids[start + 1 :], last)
-                scored += (
-                    (row, position, target, request)
-                    for position, target in enumerate(targets, start)
-                )
-        row_N, position_N, target_N, request_N = torch.tensor(scored).T.contiguous()
-        tokens = sum(map(len, inputs))
-        return _Batch(ids_BT, row_N, position_N, target_N, request_N.numpy(), tokens)
+    def _batch(self, chosen: Sequence[_Row]) -> _Batch:
+        length = len(chosen[0].ids)
+        ids_BT = torch.zeros(len(chosen), length, dtype=torch.int64)
+        wanted: dict[tuple[int, int, int], int] = {}
+        asking: list[tuple[int, int]] = []
+        tokens = 0
+        for number, row in enumerate(chosen):
+            ids_BT[number, : len(row.ids)] = torch.tensor(row.ids)
+            for index, places in row.sequences:
+                tokens += self._added[index]
+                for request, start, last in self._asked[index]:
+                    targets = (*self._inputs[index][start + 1 :], last)
+                    for place, target in zip(places[start:], targets, strict=True):
+                        scored = wanted.setdefault((number, place, target), len(wanted))
+                        asking.append((scored, request))
+        end_BT = None
+        if any(len(row.sequences) > 1 for row in chosen):
+            end_BT = torch.tensor([row.ends_within(length) for row in chosen])
+        row_N, place_N, target_N = torch.tensor(list(wanted)).T.contiguous()
+        scored_M, request_M = np.array(asking).T
+        return _Batch(ids_BT, end_BT, row_N, place_N, target_N, scored_M, request_M, tokens)
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _check(

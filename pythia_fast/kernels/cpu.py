@@ -148,6 +148,7 @@ class CpuKernels:
             to.values.numpy(),
             to.shape,
             torch.get_num_threads(),
+            each_its_own=rope.each_its_own,
         )
 
     def room_for_keys(self, sequences: int, heads: int, width: int, positions: int) -> KeyValues:
@@ -204,8 +205,12 @@ class CpuKernels:
         )
         return to_PCL
 
-    def attention(self, heads: Heads, out: Operand) -> None:
-        """softmax(q kᵀ / sqrt(K)) v, causal, into the first H·K rows of `out`."""
+    def attention(self, heads: Heads, out: Operand, end_BX: torch.Tensor | None = None) -> None:
+        """softmax(q kᵀ / sqrt(K)) v, causal, into the first H·K rows of `out`.
+
+        Or in a tree: `end_BX` is of `panels.ends_of`, up to where each token is seen. ArgumentError
+        for an end that is not beyond its token, or if the first token is not seen by all.
+        """
         self._engine.attention(
             heads.queries.numpy(),
             heads.keys.numpy(),
@@ -214,6 +219,7 @@ class CpuKernels:
             out.data.numpy(),
             out.rows,
             torch.get_num_threads(),
+            ends=None if end_BX is None else _int32(end_BX),
         )
 
     def mlp(

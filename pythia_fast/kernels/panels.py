@@ -51,16 +51,39 @@ class KeyValues:
 
 
 class PanelRope:
-    """Cosines and sines [R/2, positions] for whole panels: one vector for sixteen positions."""
+    """Cosines and sines [R/2, positions] for whole panels: one vector for sixteen positions.
+
+    Of tables [T, R/2], the positions of every sequence; of [B, T, R/2], those of one sequence after
+    the other, each filled up to whole panels.
+    """
 
     def __init__(self, rope: Rope) -> None:
-        positions, pairs = rope.cos_TP.shape
-        self.positions = -(-positions // LANES) * LANES
-        self.rotary_dims = 2 * pairs
-        self.cosines = torch.zeros(pairs, self.positions)
-        self.sines = torch.zeros(pairs, self.positions)
-        self.cosines[:, :positions] = rope.cos_TP.T
-        self.sines[:, :positions] = rope.sin_TP.T
+        self.each_its_own = rope.cos_TP.ndim == 3
+        self.rotary_dims = 2 * rope.cos_TP.shape[-1]
+        self.cosines, self.sines = (
+            _whole_panels(table if self.each_its_own else table[None])
+            for table in (rope.cos_TP, rope.sin_TP)
+        )
+        self.positions = self.cosines.shape[1]
+
+
+def _whole_panels(table_BTR: torch.Tensor) -> torch.Tensor:
+    B, T, pairs = table_BTR.shape
+    whole_RBX = torch.zeros(pairs, B, -(-T // LANES) * LANES)
+    whole_RBX[:, :, :T] = table_BTR.permute(2, 0, 1)
+    return whole_RBX.flatten(1)
+
+
+def ends_of(end_BT: torch.Tensor) -> torch.Tensor:
+    """Up to where each token of a tree is seen, [B, T], filled up to whole panels, [B, X].
+
+    What fills up sees the first token and what else goes on to the row's end, and is seen by none.
+    """
+    B, T = end_BT.shape
+    whole = -(-T // LANES) * LANES
+    end_BX = torch.arange(1, whole + 1, device=end_BT.device).repeat(B, 1)
+    end_BX[:, :T] = torch.where(end_BT == T, whole, end_BT)
+    return end_BX
 
 
 def panels_of(ids_BT: torch.Tensor) -> torch.Tensor:

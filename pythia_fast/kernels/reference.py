@@ -24,23 +24,29 @@ def layer_norm(
 def rotate(x_BTHK: torch.Tensor, rope: Rope) -> torch.Tensor:
     """Turn dimension i of the first R against i + R/2 by the position (arXiv:2104.09864)."""
     half = rope.cos_TP.shape[-1]
-    cos_T1P = rope.cos_TP.to(x_BTHK.dtype)[:, None]
-    sin_T1P = rope.sin_TP.to(x_BTHK.dtype)[:, None]
+    cos_T1P = rope.cos_TP.to(x_BTHK.dtype)[..., None, :]
+    sin_T1P = rope.sin_TP.to(x_BTHK.dtype)[..., None, :]
     first, second, rest = x_BTHK.tensor_split((half, 2 * half), dim=-1)
     return torch.cat(
         (first * cos_T1P - second * sin_T1P, second * cos_T1P + first * sin_T1P, rest), dim=-1
     )
 
 
-def attention(qkv_BTC: torch.Tensor, heads: int, rope: Rope) -> torch.Tensor:
-    """Causal softmax(q kᵀ / √K) v from the projection laid out [H, 3, K]; returns [B, T, D]."""
+def attention(
+    qkv_BTC: torch.Tensor, heads: int, rope: Rope, seen: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Causal softmax(q kᵀ / √K) v from the projection laid out [H, 3, K]; returns [B, T, D].
+
+    `seen` [B, 1, T, T] says which keys a query sees instead.
+    """
     B, T, C = qkv_BTC.shape
     K = C // (3 * heads)
     q_BTHK, k_BTHK, v_BTHK = qkv_BTC.view(B, T, heads, 3, K).unbind(3)
     q_BTHK, k_BTHK = rotate(q_BTHK, rope), rotate(k_BTHK, rope)
     scores_BHTT = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK) / math.sqrt(K)
-    future_TT = torch.ones(T, T, dtype=torch.bool, device=qkv_BTC.device).triu(1)
-    weights_BHTT = scores_BHTT.masked_fill(future_TT, -math.inf).softmax(-1)
+    if seen is None:
+        seen = torch.ones(T, T, dtype=torch.bool, device=qkv_BTC.device).tril()
+    weights_BHTT = scores_BHTT.masked_fill(~seen, -math.inf).softmax(-1)
     return torch.einsum("bhts,bshk->bthk", weights_BHTT, v_BTHK).reshape(B, T, heads * K)
 
 

@@ -10,7 +10,10 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Cosine and sine of every position's angles, [T, R/2] each, in float32."""
+    """Cosine and sine of every position's angles, [T, R/2] each, in float32.
+
+    Or [B, T, R/2], where each sequence has positions of its own.
+    """
 
     cos_TP: torch.Tensor
     sin_TP: torch.Tensor
@@ -43,7 +46,8 @@ def rotate_(qkv_BTC: torch.Tensor, heads: int, rope: Rope) -> torch.Tensor:
     if not half:
         return qkv_BTC
     wide = torch.promote_types(qkv_BTC.dtype, torch.float32)
-    cos, sin = rope.cos_TP.to(wide)[:, None, None], rope.sin_TP.to(wide)[:, None, None]
+    cos = rope.cos_TP.to(wide)[..., None, None, :]
+    sin = rope.sin_TP.to(wide)[..., None, None, :]
     qk_BTH2R = qkv_BTC.view(B, T, heads, 3, C // (3 * heads))[:, :, :, :2, : 2 * half]
     first, second = qk_BTH2R.to(wide).chunk(2, dim=-1)
     qk_BTH2R.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1))

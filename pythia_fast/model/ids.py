@@ -7,15 +7,23 @@ import numpy as np
 import torch
 
 from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.kernels.tree import positions
 from pythia_fast.suite.architecture import Architecture
 
 Ids = torch.Tensor | np.ndarray | list[list[int]]
 
 
 def checked_ids(
-    ids: Ids, architecture: Architecture, device: torch.device, *, labels: int
+    ids: Ids,
+    architecture: Architecture,
+    device: torch.device,
+    *,
+    labels: int,
+    trees: bool = False,
 ) -> torch.Tensor:
     """The ids as int64 [B, T] on a device, T at most max_positions and `labels` more.
+
+    Rows that are `trees` may be longer: what `checked_ends` looks at.
 
     ArgumentError for anything but integers [B, T], TokenRangeError for an id that is not in the
     embedding.
@@ -35,7 +43,7 @@ def checked_ids(
         )
     limit = architecture.max_positions + labels
     vocab_rows = architecture.vocab_rows
-    if not ids_BT.numel() or ids_BT.shape[1] > limit:
+    if not ids_BT.numel() or (ids_BT.shape[1] > limit and not trees):
         raise ArgumentError(
             f"ids need at least one sequence of 1 to {limit} tokens, got shape "
             f"{tuple(ids_BT.shape)}"
@@ -46,6 +54,36 @@ def checked_ids(
         row, offset = ((ids_BT < 0) | (ids_BT >= vocab_rows)).nonzero()[0].tolist()
         raise TokenRangeError(row, offset, int(ids_BT[row, offset]), vocab_rows)
     return ids_BT.to(device)
+
+
+def checked_ends(end_BT: torch.Tensor, ids_BT: torch.Tensor, max_positions: int) -> torch.Tensor:
+    """Up to where each token is seen, int64 [B, T], on the ids' device.
+
+    ArgumentError for an end that is not beyond its token, a first token that is not seen by all,
+    or more than max_positions tokens to a sequence.
+    """
+    B, T = ids_BT.shape
+    if end_BT.dtype != torch.int64 or end_BT.shape != ids_BT.shape:
+        raise ArgumentError(
+            f"ends are torch.int64 of shape {(B, T)}, one a token, got {end_BT.dtype} of "
+            f"{tuple(end_BT.shape)}"
+        )
+    end_BT = end_BT.to(ids_BT.device)
+    lowest_T = torch.arange(1, T + 1, device=ids_BT.device)
+    lowest_T[0] = T
+    wrong_BT = (end_BT < lowest_T) | (end_BT > T)
+    if bool(wrong_BT.any()):
+        row, token = wrong_BT.nonzero()[0].tolist()
+        raise ArgumentError(
+            f"token {token} of row {row} is seen up to {int(lowest_T[token])} at least and {T} at "
+            f"most, not up to {int(end_BT[row, token])}"
+        )
+    longest = int(positions(end_BT).max()) + 1
+    if longest > max_positions:
+        raise ArgumentError(
+            f"a row holds a sequence of {longest} tokens, but the model takes {max_positions}"
+        )
+    return end_BT
 
 
 def target_count(ids_BT: torch.Tensor, start: int) -> int:

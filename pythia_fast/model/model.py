@@ -19,7 +19,7 @@ from pythia_fast.model import lens, native, neox
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
-from pythia_fast.model.ids import Ids, checked_ids, target_count
+from pythia_fast.model.ids import Ids, checked_ends, checked_ids, target_count
 from pythia_fast.model.near_tie import largest_logit_scale, relative_error
 from pythia_fast.model.shown import model_html
 from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
@@ -181,33 +181,44 @@ class Model:
         self,
         ids_BT: Ids,
         row_N: torch.Tensor,
-        position_N: torch.Tensor,
+        place_N: torch.Tensor,
         target_N: torch.Tensor,
+        end_BT: torch.Tensor | None = None,
     ) -> TokenScores:
-        """What the model says of each target behind a position of a row, [N] each, N ≥ 1.
+        """What the model says of each target behind a place in a row, [N] each, N ≥ 1.
 
-        The three are int64. The vocabulary is multiplied for these positions only, and the targets
+        The three are int64. The vocabulary is multiplied for these places only, and the targets
         need not be the sequences' own next tokens.
+
+        With `end_BT`, int64 [B, T], a row is a tree of tokens, depth first, and so holds several
+        sequences whose common beginning is computed once: token s is seen by the tokens from s to
+        end[s] - 1, its subtree. Its position is the number of tokens that it sees before itself,
+        so a row may be longer than max_positions. [context | answer | answer] of 5, 2 and 3 tokens
+        has the ends [10, 10, 10, 10, 10, 7, 7, 10, 10, 10]. ArgumentError for an end that is not
+        beyond its token, a first one that is not T, or a sequence longer than max_positions.
         """
-        ids_BT = self.check_ids(ids_BT)
+        ids_BT = self.check_ids(ids_BT, trees=end_BT is not None)
         B, T = ids_BT.shape
-        chosen = [x_N.to(self.device) for x_N in (row_N, position_N, target_N)]
+        if end_BT is not None:
+            end_BT = checked_ends(end_BT, ids_BT, self.architecture.max_positions)
+        chosen = [x_N.to(self.device) for x_N in (row_N, place_N, target_N)]
         for x_N, end in zip(chosen, (B, T, self.architecture.vocab_rows), strict=True):
             if not len(x_N) or bool(((x_N < 0) | (x_N >= end)).any()):
                 raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
-        row_N, position_N, target_N = chosen
+        row_N, place_N, target_N = chosen
         parts, order = [], []
         for rows in self.passes(ids_BT):
             here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
             if not len(here_M):
                 continue
             order.append(here_M)
-            row_M, position_M = row_N[here_M] - rows.start, position_N[here_M]
+            row_M, place_M = row_N[here_M] - rows.start, place_N[here_M]
+            ends = None if end_BT is None else end_BT[rows]
             if self.native is not None:
-                at = ids_BT[rows], row_M, position_M, target_N[here_M]
-                parts.append(self.native.scores_at(*at, self._weights))
+                at = ids_BT[rows], row_M, place_M, target_N[here_M]
+                parts.append(self.native.scores_at(*at, self._weights, ends))
                 continue
-            h_MD = self._hidden(ids_BT[rows])[row_M, position_M]
+            h_MD = self._hidden(ids_BT[rows], ends)[row_M, place_M]
             parts.append(linear_scores(h_MD, self._weights.unembed_VD, target_N[here_M]))
         back_N = torch.cat(order).argsort()
         return TokenScores.cat(parts).map(lambda x_N: x_N[back_N])
@@ -362,12 +373,13 @@ class Model:
         """
         return to_transformers(self, dtype)
 
-    def check_ids(self, ids: Ids, *, labels: int = 0) -> torch.Tensor:
+    def check_ids(self, ids: Ids, *, labels: int = 0, trees: bool = False) -> torch.Tensor:
         """The ids as int64 [B, T] on the model's device, or one of the errors named above.
 
-        The last `labels` of a sequence are never an input, so it may be longer by as many.
+        The last `labels` of a sequence are never an input, so it may be longer by as many. Rows
+        that are `trees` hold several sequences, and may have any length.
         """
-        return checked_ids(ids, self.architecture, self.device, labels=labels)
+        return checked_ids(ids, self.architecture, self.device, labels=labels, trees=trees)
 
     def _make_native(self) -> native.Native | None:
         if self.device.type != "cpu" or not native.takes(self.architecture):
@@ -378,8 +390,8 @@ class Model:
     def _make_referee(self) -> Referee:
         return Referee(self.architecture, self.shape, self.device)
 
-    def _hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        return neox.hidden(ids_BT, self._weights.views, self.shape)
+    def _hidden(self, ids_BT: torch.Tensor, end_BT: torch.Tensor | None = None) -> torch.Tensor:
+        return neox.hidden(ids_BT, self._weights.views, self.shape, end_BT=end_BT)
 
     def passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
         """Slices of the batch that go through the blocks together."""

@@ -11,8 +11,17 @@ from functools import partial
 
 import torch
 
+from pythia_fast.kernels import tree
 from pythia_fast.kernels.cpu import MAX_HEAD_DIM, Arithmetic, CpuKernels
-from pythia_fast.kernels.panels import LANES, Heads, Operand, PanelRope, panelled, panels_of
+from pythia_fast.kernels.panels import (
+    LANES,
+    Heads,
+    Operand,
+    PanelRope,
+    ends_of,
+    panelled,
+    panels_of,
+)
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model.neox import Shape
 from pythia_fast.model.packed import Packed, PackedBlock, Packer
@@ -60,7 +69,7 @@ class Native:
         self.architecture = architecture
         self._shape = shape
         self._packer = Packer(self.kernels, architecture, self.rope.rotary_dims)
-        self._rooms: dict[tuple[int, int], tuple[Room, Attend]] = {}
+        self._rooms: dict[tuple[int, int], tuple[Room, Heads]] = {}
         self._turn = threading.Lock()
 
     def packed(self, weights: Weights) -> Packed:
@@ -87,13 +96,17 @@ class Native:
         self,
         ids_BT: torch.Tensor,
         row_N: torch.Tensor,
-        position_N: torch.Tensor,
+        place_N: torch.Tensor,
         y_N: torch.Tensor,
         weights: Weights,
+        end_BT: torch.Tensor | None = None,
     ) -> TokenScores:
-        """All scores of targets [N], each behind a position of a row; N is 1 at least."""
-        with self._states(ids_BT, weights) as (x_PDL, w):
-            x_ND = self._rows(x_PDL, *ids_BT.shape)[row_N, position_N]
+        """All scores of targets [N], each behind a place in a row; N is 1 at least.
+
+        Rows may be trees of tokens, each seen up to `end_BT`: see `pythia_fast.kernels.tree`.
+        """
+        with self._states(ids_BT, weights, end_BT) as (x_PDL, w):
+            x_ND = self._rows(x_PDL, *ids_BT.shape)[row_N, place_N]
             return self.kernels.scores(self.final(panelled(x_ND), w), w.unembed, y_N)
 
     def logits_into(self, ids_BT: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
@@ -170,12 +183,13 @@ class Native:
 
     @contextmanager
     def _states(
-        self, ids_BT: torch.Tensor, weights: Weights
+        self, ids_BT: torch.Tensor, weights: Weights, end_BT: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, Packed]]:
         """The residual stream after the last block, as panels; good until the context ends."""
         with self._turn:
             w = self._packer.take(weights)
-            room, attend = self._room(*ids_BT.shape)
+            B, T = ids_BT.shape
+            room, attend = self._room(B, T, end_BT)
             self.kernels.embed(panels_of(ids_BT), w.embed_VD, room.x_PDL)
             for block in w.layers:
                 self.block(block, room, attend)
@@ -207,6 +221,19 @@ class Native:
         self.kernels.heads(a, w.qkv, w.weights.qkv_bias_C, self.rope, heads)
         self.kernels.attention(heads, out)
 
+    def attend_in_trees(
+        self,
+        a: Operand,
+        w: PackedBlock,
+        out: Operand,
+        heads: Heads,
+        rope: PanelRope,
+        end_BX: torch.Tensor,
+    ) -> None:
+        """The same in rows that are trees, whose tables and ends go on to whole panels."""
+        self.kernels.heads(a, w.qkv, w.weights.qkv_bias_C, rope, heads)
+        self.kernels.attention(heads, out, end_BX)
+
     def final(self, x_PDL: torch.Tensor, w: Packed) -> Operand:
         """The final LayerNorm's output."""
         h = self.kernels.operand(x_PDL.shape[1], len(x_PDL))
@@ -217,7 +244,7 @@ class Native:
         each = -(-T // LANES) * LANES
         return self.kernels.unpack(x_PDL)[: B * each].view(B, each, -1)[:, :T]
 
-    def _room(self, B: int, T: int) -> tuple[Room, Attend]:
+    def _room(self, B: int, T: int, end_BT: torch.Tensor | None = None) -> tuple[Room, Attend]:
         """Memory for B sequences of as many panels as T tokens take; the last shape's stays."""
         each = -(-T // LANES)
         if (B, each) not in self._rooms:
@@ -225,8 +252,13 @@ class Native:
             heads = self.kernels.room_for_heads(
                 B, self.architecture.heads, self.architecture.head_dim, each
             )
-            self._rooms[B, each] = self.room(B * each), partial(self.attend, heads=heads)
-        return self._rooms[B, each]
+            self._rooms[B, each] = self.room(B * each), heads
+        room, heads = self._rooms[B, each]
+        if end_BT is None:
+            return room, partial(self.attend, heads=heads)
+        rope = PanelRope(tree.rope_of(self._shape.rope, end_BT))
+        ends = ends_of(end_BT)
+        return room, partial(self.attend_in_trees, heads=heads, rope=rope, end_BX=ends)
 
     def room(self, panels: int) -> Room:
         """Memory for the activations of so many panels, or one more to make their number even."""

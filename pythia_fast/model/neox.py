@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import embedding, gelu, linear
 
+from pythia_fast.kernels import tree
 from pythia_fast.kernels.attention import attention
 from pythia_fast.kernels.rotary import Rope, rope_tables
 from pythia_fast.model.parameters import BlockWeights, Norm, Parameters
@@ -50,12 +51,26 @@ class Cache:
     length: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """Of rows that are trees: the rotary tables [B, T, R/2], and who sees whom, [B, 1, T, T]."""
+
+    rope: Rope
+    seen: torch.Tensor
+
+    @classmethod
+    def of(cls, end_BT: torch.Tensor, s: Shape) -> "Branches":
+        """From up to where each token is seen: see `pythia_fast.kernels.tree`."""
+        return cls(tree.rope_of(s.rope, end_BT), tree.sight(end_BT))
+
+
 def block(
     x_BTD: torch.Tensor,
     w: BlockWeights,
     s: Shape,
     cache: torch.Tensor | None = None,
     start: int = 0,
+    branches: Branches | None = None,
 ) -> torch.Tensor:
     """One block: x + attention(ln1(x)) + mlp(ln2(x)), the parallel residual.
 
@@ -64,9 +79,10 @@ def block(
     second adding to the first, take half the time of gathering [attention | gelu] for one. The
     residual comes last, since the sum of the branches is small and rounds finely.
     """
-    rope = s.rope.at(start, x_BTD.shape[1])
+    rope = s.rope.at(start, x_BTD.shape[1]) if branches is None else branches.rope
+    seen = None if branches is None else branches.seen
     qkv_BTC = linear(layer_norm(x_BTD, w.ln1, s.epsilon), w.qkv_CD, w.qkv_bias_C)
-    attended_BTD = attention(qkv_BTC, s.heads, rope, cache=cache, start=start)
+    attended_BTD = attention(qkv_BTC, s.heads, rope, cache=cache, start=start, seen=seen)
     if s.parallel_residual:
         branches_BTD = linear(attended_BTD, w.attention_out_DD, w.out_bias_D)
         return x_BTD + add_product(branches_BTD, mlp_hidden(x_BTD, w, s), w.mlp_out_DF)
@@ -91,16 +107,23 @@ def add_product(x_BTD: torch.Tensor, a_BTI: torch.Tensor, w_DI: torch.Tensor) ->
 
 
 def hidden(
-    ids_BT: torch.Tensor, w: Parameters, s: Shape, cache: Cache | None = None
+    ids_BT: torch.Tensor,
+    w: Parameters,
+    s: Shape,
+    cache: Cache | None = None,
+    end_BT: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Ids to the final LayerNorm's output, [B, T, D].
 
-    With a cache, `ids_BT` continue the positions in it, and are added to it.
+    With a cache, `ids_BT` continue the positions in it, and are added to it. Without one, rows may
+    be trees of tokens, each seen up to `end_BT`: see `pythia_fast.kernels.tree`.
     """
+    branches = None if end_BT is None else Branches.of(end_BT, s)
     x_BTD = embedding(ids_BT, w.embed_VD)
     start = 0 if cache is None else cache.length
     for layer, weights in enumerate(w.layers):
-        x_BTD = block(x_BTD, weights, s, None if cache is None else cache.keys_values[layer], start)
+        of_layer = None if cache is None else cache.keys_values[layer]
+        x_BTD = block(x_BTD, weights, s, of_layer, start, branches)
     if cache is not None:
         cache.length += ids_BT.shape[1]
     return layer_norm(x_BTD, w.final_norm, s.epsilon)

@@ -131,3 +131,116 @@ def test_torch_answers_as_the_kernels_do(model, monkeypatch):
     found = continuations(model, requests)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
     assert (found[1] == expected[1]).all()
+
+
+@st.composite
+def related(draw):
+    """Requests that share much: contexts that go on from each other, several answers to each."""
+    texts = [draw(st.lists(ids, min_size=1, max_size=60))]
+    for _ in range(draw(st.integers(0, 5))):
+        before = draw(st.sampled_from(texts))
+        kept = draw(st.integers(1, len(before)))
+        texts.append(before[:kept] + draw(st.lists(ids, max_size=60)))
+    answers = st.lists(st.lists(ids, min_size=1, max_size=12), min_size=1, max_size=4)
+    return [(text, answer) for text in texts for answer in draw(answers)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(requests=related(), batch_tokens=st.sampled_from((1, 100, 4096)))
+def test_requests_that_share_are_as_by_themselves(model, requests, batch_tokens):
+    prepared = Continuations(requests, 128)
+    done: list[int] = []
+    found, greedy = prepared.of(model, batch_tokens=batch_tokens, advance=done.append)
+    expected = [plain(model, list(c), list(d)) for c, d in requests]
+    np.testing.assert_allclose(found, [value for value, _ in expected], atol=1e-4)
+    assert greedy.tolist() == [flag for _, flag in expected]
+    assert sum(done) == prepared.tokens
+
+
+def test_a_question_is_read_once():
+    context = list(range(100))
+    requests = [(context, [answer, 7, 8]) for answer in range(5)] + [(context, [3]), ([9], [9, 9])]
+    prepared = Continuations(requests, 128)
+    assert prepared.tokens == 100 + 5 * 2 + 2
+    (batch,) = prepared._cut(4096)
+    assert batch.ids_BT.shape == (2, 110)
+    assert len(batch.target_N) == 5 * 3 + 2  # [3] is asked for with [3, 7, 8]
+    assert batch.request_M.tolist().count(5) == 1
+
+
+def test_what_questions_share_is_read_once():
+    examples = list(range(100))
+    questions = [[*examples, 150 - n, *range(20, 40)] for n in range(4)]
+    requests = [(question, [answer, 1]) for question in questions for answer in range(4)]
+    assert Continuations(requests, 200).tokens == 100 + 4 * 21 + 4 * 4
+
+
+def test_the_beginning_of_two_sentences_is_read_once(model):
+    pair = [([0], [4, 5, 6, 7, 8, 9]), ([0], [4, 5, 6, 3, 8, 9])]
+    prepared = Continuations(pair, 128)
+    assert prepared.tokens == 4 + 2 + 2
+    (batch,) = prepared._cut(4096)
+    assert len(batch.target_N) == 3 + 3 + 3
+    np.testing.assert_allclose(prepared.of(model)[0], [plain(model, *one)[0] for one in pair],
+                               atol=1e-5)  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_tokens", [64, 100, 150, 4096])
+def test_more_than_a_row_holds_takes_several(model, batch_tokens):
+    context = np.random.default_rng(0).integers(0, 160, 60).tolist()
+    requests = [(context, [answer, 150, 3]) for answer in range(160)]
+    prepared = Continuations(requests, 128)
+    rows = list(prepared._rows(batch_tokens))
+    assert len(rows) == -(-160 // ((min(batch_tokens, 256) - 60) // 2))
+    assert all(row.ids[:60] == context for row in rows)
+    for batch in prepared._cut(batch_tokens):
+        assert batch.ids_BT.numel() <= batch_tokens
+    found, _ = prepared.of(model, batch_tokens=batch_tokens)
+    np.testing.assert_allclose(found, [plain(model, *one)[0] for one in requests], atol=1e-4)
+
+
+def test_the_longest_sequences_share_up_to_the_last_position(model):
+    context = np.random.default_rng(1).integers(0, 160, 100).tolist()
+    requests = [(context, [n] * 29) for n in range(5)]
+    prepared = Continuations(requests, 128)
+    assert prepared.tokens == 100 + 5 * 28
+    found, _ = prepared.of(model)
+    np.testing.assert_allclose(found, [plain(model, *one)[0] for one in requests], atol=1e-4)
+
+
+def test_what_shares_little_stays_apart(model, monkeypatch):
+    requests = [([1, 2, *range(10 * n, 10 * n + 9)], [5]) for n in range(8)]
+    prepared = Continuations(requests, 128)
+    assert prepared.tokens == 8 * 11
+    (batch,) = prepared._cut(4096)
+    assert batch.end_BT is None
+
+
+def test_where_memory_ends_rows_of_many_sequences_are_halved_too(model, monkeypatch):
+    requests = [([i, 2, 3, 4], [answer, 9]) for i in range(8) for answer in (3, 5)]
+    requests += [([3, 2, 3, 4], [5])]
+    expected = continuations(model, requests)
+    ask = model.score_at
+
+    def narrow(ids_BT, *at):
+        if len(ids_BT) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return ask(ids_BT, *at)
+
+    monkeypatch.setattr(model, "score_at", narrow)
+    done: list[int] = []
+    prepared = Continuations(requests, 128)
+    found = prepared.of(model, advance=done.append)
+    assert sum(done) == prepared.tokens
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
+    assert (found[1] == expected[1]).all()
+
+
+def test_torch_answers_as_the_kernels_do_where_requests_share(model, monkeypatch):
+    requests = [([i, *range(30)], [i + 2, 7, n]) for i in range(12) for n in range(3)]
+    requests += [([i, *range(30), n], [8, n]) for i in range(12) for n in range(3)]
+    expected = continuations(model, requests)
+    monkeypatch.setattr(model, "native", None)
+    found = continuations(model, requests)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
+    assert (found[1] == expected[1]).all()

@@ -12,7 +12,7 @@ import torch
 
 from pythia_fast.core import instruction_sets
 from pythia_fast.kernels.cpu import CpuKernels, Matrix
-from pythia_fast.kernels.panels import LANES, Operand, PanelRope, panelled
+from pythia_fast.kernels.panels import LANES, Operand, PanelRope, ends_of, panelled
 from pythia_fast.kernels.rotary import Rope
 
 PAIRS = [("float32", isa) for isa in ("portable", "avx2", "avx512") if isa in instruction_sets()]
@@ -46,6 +46,29 @@ class Native:
         if self.arithmetic != "split-bf16":
             return 0.0
         return 3 * 2.0**-16 * (x_NK.double().abs() @ w_CK.double().abs().T)
+
+    def left_out_of_attention(
+        self, x_BTD: torch.Tensor, w_CD: torch.Tensor, qkv_BTC: torch.Tensor, H: int
+    ) -> torch.Tensor | float:
+        """A bound of what split-bf16 leaves out, [B, T, H K].
+
+        With the projection's share e and δ the largest error of a score, by Cauchy and Schwarz
+        (turning changes no length) at most (|e_q| |k| + |q| |e_k| + 3 · 2^-16 |q| |k|) / √K, a
+        probability p is wrong by (e^2δ - 1) p, and the sum over values by
+        (e^2δ - 1 + 3 · 2^-16) p |v| + e_v.
+        """
+        if self.arithmetic != "split-bf16":
+            return 0.0
+        B, T, C = qkv_BTC.shape
+        K = C // (3 * H)
+        share_BTC = self.left_out(x_BTD.flatten(0, 1), w_CD)
+        e_q, e_k, e_v = share_BTC.view(B, T, H, 3, K).unbind(3)
+        q, k, v = qkv_BTC.view(B, T, H, 3, K).unbind(3)
+        q_BH, k_BH, e_q_BH, e_k_BH = (part.norm(dim=-1).amax(1) for part in (q, k, e_q, e_k))
+        delta_BH = (e_q_BH * k_BH + q_BH * e_k_BH + 3 * 2.0**-16 * q_BH * k_BH) / K**0.5
+        wrong_BH = torch.expm1(2 * delta_BH) + 3 * 2.0**-16
+        largest_BHK, e_v_BHK = v.abs().amax(1), e_v.amax(1)
+        return (wrong_BH[..., None] * largest_BHK + e_v_BHK).reshape(B, 1, H * K)
 
     def operand(self, h_ND: torch.Tensor) -> Operand:
         """Rows as an operand, by its definition in csrc/cpu/operand.h; an even number of panels."""
@@ -95,8 +118,12 @@ class Native:
         b_C: torch.Tensor,
         heads: int,
         rope: Rope,
+        end_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Projection, rotation and attention of whole sequences, [B, T, H K] float64."""
+        """Projection, rotation and attention of whole sequences, [B, T, H K] float64.
+
+        Or of trees, with the tables at their tokens' positions.
+        """
         B, T, D = x_BTD.shape
         each, width = -(-T // LANES), len(b_C) // 3
         padded_BTD = torch.zeros(B, each * LANES, D)
@@ -105,7 +132,7 @@ class Native:
         room = self.kernels.room_for_heads(B, heads, width // heads, each)
         self.kernels.heads(x, w_CD, b_C, PanelRope(rope), room)
         out = self.kernels.operand(width, x.panels)
-        self.kernels.attention(room, out)
+        self.kernels.attention(room, out, None if end_BT is None else ends_of(end_BT))
         return self.rows(out)[: B * each * LANES].view(B, each * LANES, -1)[:, :T, :width]
 
     def check(

@@ -32,27 +32,6 @@ def torchs(native, x_BTD, w_CD, b_C, H, rope):
     return reference.attention(qkv_BTC, H, rope)
 
 
-def left_out(native, x_BTD, w_CD, qkv_BTC, H):
-    """A bound of what split-bf16 leaves out, [B, T, H K].
-
-    With the projection's share e and δ the largest error of a score, by Cauchy and Schwarz (turning
-    changes no length) at most (|e_q| |k| + |q| |e_k| + 3 · 2^-16 |q| |k|) / √K, a probability p is
-    wrong by (e^2δ - 1) p, and the sum over values by (e^2δ - 1 + 3 · 2^-16) p |v| + e_v.
-    """
-    if native.arithmetic != "split-bf16":
-        return 0.0
-    B, T, C = qkv_BTC.shape
-    K = C // (3 * H)
-    share_BTC = native.left_out(x_BTD.flatten(0, 1), w_CD)
-    e_q, e_k, e_v = share_BTC.view(B, T, H, 3, K).unbind(3)
-    q, k, v = qkv_BTC.view(B, T, H, 3, K).unbind(3)
-    q_BH, k_BH, e_q_BH, e_k_BH = (part.norm(dim=-1).amax(1) for part in (q, k, e_q, e_k))
-    delta_BH = (e_q_BH * k_BH + q_BH * e_k_BH + 3 * 2.0**-16 * q_BH * k_BH) / K**0.5
-    wrong_BH = torch.expm1(2 * delta_BH) + 3 * 2.0**-16
-    largest_BHK, e_v_BHK = v.abs().amax(1), e_v.amax(1)
-    return (wrong_BH[..., None] * largest_BHK + e_v_BHK).reshape(B, 1, H * K)
-
-
 def check(native, x_BTD, w_CD, b_C, H, rope, B=None):
     """The first B sequences, or all; torch's error is that of all."""
     got = native.attention(x_BTD[:B], w_CD, b_C, H, rope)
@@ -61,7 +40,7 @@ def check(native, x_BTD, w_CD, b_C, H, rope, B=None):
         got,
         expected,
         torchs(native, x_BTD, w_CD, b_C, H, rope),
-        left_out(native, x_BTD[:B], w_CD, qkv_BTC[:B], H),
+        native.left_out_of_attention(x_BTD[:B], w_CD, qkv_BTC[:B], H),
     )
 
 

@@ -76,6 +76,14 @@ def test_every_buffer_lies_between_forbidden_pages(native, at_end, stored, D, F,
     engine.heads(normed, qkv, new((3 * H * K,)), *tables, K // 2 * 2, 48, *room, shape, 2)
     attended = operand(H * K)
     engine.attention(*room, shape, attended, H * K, 2)
+    ends = new((sequences, 48), np.int32)
+    ends[:] = np.maximum(np.arange(1, 49), 48 - 11 * np.arange(48) % 48)
+    own = [new((K // 2, sequences * 48)), new((K // 2, sequences * 48))]
+    positions = K // 2 * 2, sequences * 48
+    engine.heads(
+        *(normed, qkv, new((3 * H * K,)), *own, *positions, *room, shape, 2), each_its_own=True
+    )
+    engine.attention(*room, shape, attended, H * K, 2, ends=ends)
     engine.mlp(second, weight(F, D), new((F,)), "tanh", branches, D + F, D, 2)
     engine.residual(branches, weight(D, D + F), new((D,)), x, 2)
     engine.project(picked, weight(F, D), new((F,)), new((panels, F, 16)), 2)
