@@ -1,5 +1,6 @@
 """`pythia-fast eval`."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ def _limit(_: click.Context, __: click.Parameter, value: str | None) -> float | 
         number = float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is no number.") from None
+    if not math.isfinite(number) or number <= 0:
+        raise click.BadParameter(f"{value!r} is no positive number of documents.")
     return int(number) if number >= 1 and number == int(number) else number
 
 

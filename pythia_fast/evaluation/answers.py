@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from pythia_fast.evaluation.encoding import Encoder
-from pythia_fast.evaluation.generating import Wish, generate_texts, wish_of
+from pythia_fast.evaluation.generating import Wish, generate_texts, prepared
 from pythia_fast.evaluation.likelihood import Advance, Continuations
 from pythia_fast.model import Model
 
@@ -85,10 +85,8 @@ class Answers:
 
     def _prompts(
         self, requests: Sequence[tuple[str, Mapping[str, Any]]]
-    ) -> list[tuple[list[int], Wish]]:
-        prompts = self.encoder.prompts([text for text, _ in requests])
-        wishes = [wish_of(options, self.max_positions) for _, options in requests]
-        return list(zip(prompts, wishes, strict=True))
+    ) -> list[tuple[Sequence[int], Wish]]:
+        return prepared(self.encoder, requests, self.max_positions)
 
     def tokens(self, kind: str, requests: Sequence[Any]) -> int:
         """How many tokens go through a model for requests of a kind of the harness."""

@@ -1,12 +1,20 @@
 """From a task's texts to token ids, by the rules of the harness's `hf` model."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.likelihood import Pair
 from pythia_fast.tokens.sources import END_OF_TEXT
+
+Ids: TypeAlias = "array[int]"
+"""Four bytes each; a list takes eight and the numbers."""
+
+TEXTS_AT_ONCE = 2048
+"""Texts that are with the tokenizer at a time: its answers take hundreds of bytes a token."""
 
 
 class Encoder:
@@ -55,7 +63,7 @@ class Encoder:
             if given:
                 before = whole[context]
                 pairs.append((before, whole[context + continuation][len(before) :]))
-            elif alone[continuation][:1] == [self.end_of_text]:
+            elif list(alone[continuation][:1]) == [self.end_of_text]:
                 ids = alone[continuation]
                 pairs.append((ids[:1], ids[1:]))
             else:
@@ -67,7 +75,7 @@ class Encoder:
         known = self._all(texts)
         return [list(_windows(known[text], self.end_of_text, max_positions)) for text in texts]
 
-    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+    def prompts(self, texts: Sequence[str]) -> list[Ids]:
         """What is to be continued."""
         known = self._all(texts)
         return [known[text] for text in texts]
@@ -76,15 +84,18 @@ class Encoder:
         """Ids as text, special tokens left out."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def _all(self, texts: Iterable[str], *, special: bool = True) -> dict[str, list[int]]:
+    def _all(self, texts: Iterable[str], *, special: bool = True) -> dict[str, Ids]:
         """Every text once. One that begins with an end of text needs nothing added before it."""
-        known: dict[str, list[int]] = {}
+        known: dict[str, Ids] = {}
         by_kind: dict[bool, list[str]] = {True: [], False: []}
         for text in dict.fromkeys(texts):
             by_kind[special and not text.startswith(END_OF_TEXT)].append(text)
         for kind, some in by_kind.items():
-            found = self.tokenizer.encode_batch(some, add_special_tokens=kind)
-            known |= {text: each.ids for text, each in zip(some, found, strict=True)}
+            for first in range(0, len(some), TEXTS_AT_ONCE):
+                chunk = some[first : first + TEXTS_AT_ONCE]
+                found = self.tokenizer.encode_batch_fast(chunk, add_special_tokens=kind)
+                for text, each in zip(chunk, found, strict=True):
+                    known[text] = array("i", each.ids)
         return known
 
 

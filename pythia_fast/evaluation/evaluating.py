@@ -20,7 +20,7 @@ from pythia_fast.evaluation.harness import Harness
 from pythia_fast.evaluation.quiet import quiet_harness
 from pythia_fast.evaluation.records import KIND
 from pythia_fast.evaluation.results import EvaluationResult
-from pythia_fast.evaluation.tasks import Loaded, Tasks, load_tasks
+from pythia_fast.evaluation.tasks import LoadedTasks, Tasks, load_tasks
 from pythia_fast.extras import require
 from pythia_fast.model import resolve_precision
 from pythia_fast.runs.folder import RunFolder
@@ -127,14 +127,19 @@ def evaluate(
 
 
 def _specification(
-    series: CheckpointSeries, loaded: Loaded, tokenizer: Tokenizer, dtype: str, *, log_samples: bool
+    series: CheckpointSeries,
+    loaded: LoadedTasks,
+    tokenizer: Tokenizer,
+    dtype: str,
+    *,
+    log_samples: bool,
 ) -> dict[str, Any]:
     """All that determines the results, as plain JSON; the steps do not."""
     return {
         "kind": KIND,
         "model": series.spec.name,
         "architecture": dataclasses.asdict(series.spec.architecture),
-        "tasks": loaded.identity(),
+        **loaded.identity(),
         "limit": loaded.limit,
         "tokenizer": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
         "dtype": dtype,

@@ -38,7 +38,9 @@ def wish_of(options: Mapping[str, Any], max_positions: int) -> Wish:
     until = given.pop("until", None)
     stops = [until] if isinstance(until, str) else list(until or ())
     limits = [given.pop(name) for name in _LIMITS if given.get(name) is not None]
-    limit = int(limits[0]) if limits else DEFAULT_TOKENS
+    limit = limits[0] if limits else DEFAULT_TOKENS
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise ArgumentError(f"max_gen_toks is a whole number, not {limit!r}")
     temperature = given.get("temperature")
     if given.get("do_sample", bool(temperature)) and temperature != 0:
         raise ArgumentError(
@@ -66,6 +68,17 @@ def wish_of(options: Mapping[str, Any], max_positions: int) -> Wish:
     return Wish(limit, tuple(stop for stop in stops if stop))
 
 
+def prepared(
+    encoder: Encoder, requests: Sequence[tuple[str, Mapping[str, Any]]], max_positions: int
+) -> list[tuple[Sequence[int], Wish]]:
+    """Prompts as ids, with what is wanted. ArgumentError for a prompt without tokens."""
+    wishes = [wish_of(options, max_positions) for _, options in requests]
+    prompts = encoder.prompts([text for text, _ in requests])
+    if not all(map(len, prompts)):
+        raise ArgumentError("a prompt has no tokens: a task's text must not be empty")
+    return list(zip(prompts, wishes, strict=True))
+
+
 def generate_texts(
     model: Model,
     encoder: Encoder,
@@ -76,7 +89,7 @@ def generate_texts(
     """What each prompt goes on with, without the stop string and what is behind it.
 
     A prompt that leaves no room for its new tokens loses tokens on its left. Prompts of equal
-    length and wish go through the model together.
+    length and wish go through the model together. Prompts have a token at least.
     """
     groups: dict[tuple[int, Wish], list[int]] = {}
     cut = [
@@ -86,8 +99,6 @@ def generate_texts(
         groups.setdefault((len(ids), wish), []).append(number)
     texts = [""] * len(prompts)
     for (length, wish), numbers in groups.items():
-        if not length:
-            raise ArgumentError("a prompt has no tokens: a task's text must not be empty")
         at_once = sequences_at_once(model, length + wish.max_new_tokens)
         for first in range(0, len(numbers), at_once):
             some = numbers[first : first + at_once]

@@ -2,31 +2,37 @@
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.adapter import harness_model
 from pythia_fast.evaluation.answers import Answers
 from pythia_fast.evaluation.bootstrap import ITERATIONS
 from pythia_fast.evaluation.quiet import SEEDS, quiet_harness
-from pythia_fast.evaluation.tasks import Loaded
+from pythia_fast.evaluation.tasks import LoadedTasks
 from pythia_fast.model import Model
 
 
 class Harness:
-    """Tasks that are asked of model after model.
+    """Tasks that are asked of model after model. ArgumentError, with the task, for bad requests.
 
     Attributes:
         tokens: how many tokens go through a model for all requests.
     """
 
-    def __init__(self, loaded: Loaded, answers: Answers, *, log_samples: bool) -> None:
+    def __init__(self, loaded: LoadedTasks, answers: Answers, *, log_samples: bool) -> None:
         self._loaded, self._log_samples = loaded, log_samples
-        self.tokens = sum(
-            answers.tokens(kind, [each.args if kind != "loglikelihood_rolling" else each.args[0]
-                                  for each in some])
-            for kind, some in loaded.requests().items()
-        )  # fmt: skip
+        try:
+            self.tokens = _tokens(answers, loaded.requests())
+        except ArgumentError:
+            for name in loaded.tasks:  # whose is it?
+                try:
+                    _tokens(answers, loaded.requests(name))
+                except ArgumentError as error:
+                    raise ArgumentError(f"task {name}: {error}") from error
+            raise
 
     def results(self, model: Model, answers: Answers) -> dict[str, Any]:
         """What the harness finds, as its `simple_evaluate` gives it."""
@@ -70,3 +76,14 @@ class Harness:
         from lm_eval.utils import handle_non_serializable
 
         return json.dumps(value, indent=indent, default=handle_non_serializable)
+
+
+def _tokens(answers: Answers, requests: Mapping[str, Sequence[Any]]) -> int:
+    """How many go through a model; what the answers need is made ready."""
+    return sum(
+        answers.tokens(
+            kind,
+            [each.args if kind != "loglikelihood_rolling" else each.args[0] for each in some],
+        )
+        for kind, some in requests.items()
+    )

@@ -1,10 +1,9 @@
 """The harness's tasks: found by name, loaded, and their requests built once."""
 
+import copy
 import difflib
+import errno
 import fnmatch
-import hashlib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, HubError, ReadError
+from pythia_fast.evaluation.identity import group_identity, task_identity
 from pythia_fast.evaluation.quiet import SEEDS
 from pythia_fast.extras import require
 
@@ -26,11 +26,10 @@ Tasks = str | Mapping[str, Any] | Sequence[Any]
 """Names of the harness, patterns such as "blimp_*", "suite", configurations, or task objects."""
 
 _NEAR = 5
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedTasks:
     """Tasks with their requests. `found` is what the harness's `TaskManager.load` gives."""
 
     found: dict[str, Any]
@@ -42,11 +41,14 @@ class Loaded:
         tasks: dict[str, Any] = self.found["tasks"]
         return tasks
 
-    def requests(self) -> dict[str, list[Any]]:
-        """What is asked of the model, by the harness's kinds, as often as it is asked."""
+    def requests(self, only: str | None = None) -> dict[str, list[Any]]:
+        """What is asked of the model, by the harness's kinds, as often as it is asked.
+
+        Of one task, or of all.
+        """
         by_kind: dict[str, list[Any]] = {}
-        for task in self.tasks.values():
-            for request in task.instances:
+        for name, task in self.tasks.items():
+            for request in task.instances if only in (None, name) else ():
                 by_kind.setdefault(request.request_type, []).extend([request] * request.repeats)
         return by_kind
 
@@ -59,15 +61,8 @@ class Loaded:
     def identity(self) -> dict[str, Any]:
         """All that determines what is asked and how answers are rated, as plain JSON."""
         return {
-            name: {
-                "version": str(task.VERSION),
-                "num_fewshot": task.get_config("num_fewshot"),
-                "config": _digest(_told(task.dump_config())),
-                "requests": _digest(
-                    [[each.request_type, each.args, each.doc_id] for each in task.instances]
-                ),
-            }
-            for name, task in self.tasks.items()
+            "tasks": {name: task_identity(task) for name, task in self.tasks.items()},
+            "groups": {name: group_identity(each) for name, each in self.found["groups"].items()},
         }
 
 
@@ -77,8 +72,10 @@ def load_tasks(
     num_fewshot: int | None = None,
     limit: float | None = None,
     include_path: str | Path | Sequence[str | Path] | None = None,
-) -> Loaded:
+) -> LoadedTasks:
     """Load tasks and build their requests; to be called inside `quiet_harness`.
+
+    Task objects that are given stay as they are: requests are built in copies.
 
     ArgumentError for names that are not known, with the nearest, and for tasks that cannot be
     built; HubError for data that cannot be had; ReadError for an `include_path` that is no folder.
@@ -88,10 +85,10 @@ def load_tasks(
     folders = _folders(include_path)
     manager, specifications = _resolved(wanted, folders)
     try:
-        found: dict[str, Any] = manager.load(specifications)
+        found: dict[str, Any] = manager.load([_copied(each) for each in specifications])
     except Exception as error:
         raise _loading_error(error, wanted) from error
-    loaded = Loaded(found, limit)
+    loaded = LoadedTasks(found, limit)
     if not loaded.tasks:
         raise ArgumentError(f"{', '.join(map(str, wanted))} hold no tasks: nothing to evaluate")
     for name, task in loaded.tasks.items():
@@ -134,7 +131,8 @@ def _folders(include_path: str | Path | Sequence[str | Path] | None) -> tuple[Pa
     folders = tuple(expanded(each) for each in several)
     for folder in folders:
         if not folder.is_dir():
-            raise ReadError(None, f"include_path: {folder} is no folder of task definitions")
+            missing = errno.ENOTDIR if folder.exists() else errno.ENOENT
+            raise ReadError(missing, f"include_path: {folder} is no folder of task definitions")
     return folders
 
 
@@ -193,15 +191,37 @@ def _own_tasks() -> Any:
 
 def _loading_error(error: Exception, wanted: Sequence[Any]) -> Exception:
     """What kept tasks from being loaded, in our words."""
-    names = ", ".join(each if isinstance(each, str) else type(each).__name__ for each in wanted)
+    names = ", ".join(map(_name, wanted))
     said = " ".join(str(error).split())
     if isinstance(error, (ConnectionError, TimeoutError)) or "offline" in said.lower():
         return HubError(
-            None,
             f"the data of {names} cannot be had: {said}. It comes from the Hub: load it once where "
-            "there is a network, or define the tasks over local files and give include_path",
+            "there is a network, or define the tasks over local files and give include_path"
         )
     return ArgumentError(f"{names} cannot be loaded: {type(error).__name__}: {said}")
+
+
+def _name(task: Any) -> str:
+    if isinstance(task, Mapping):
+        task = task.get("task", "a configuration without a name")
+    return str(task if isinstance(task, str) else getattr(task, "task_name", type(task).__name__))
+
+
+def _copied(wanted: Any) -> Any:
+    """Another object for a task or group of the caller's, with a configuration of its own."""
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
+
+    if not isinstance(wanted, (Task, Group)):
+        return wanted
+    own = copy.copy(wanted)
+    if isinstance(own, Group):
+        own._children = {name: _copied(each) for name, each in own._children.items()}
+        return own
+    own._config = copy.copy(own._config)
+    if hasattr(own, "sampler"):
+        own.sampler = copy.copy(own.sampler)
+    return own
 
 
 def _build(name: str, task: Any, num_fewshot: int | None, limit: float | None) -> None:
@@ -230,15 +250,3 @@ def _build(name: str, task: Any, num_fewshot: int | None, limit: float | None) -
 
 def _built(**_: object) -> None:
     """Instead of the harness's method, which it calls again for every model."""
-
-
-def _told(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without where its file lies."""
-    metadata = dict(config.get("metadata") or {})
-    metadata.pop("config_source", None)
-    return config | {"metadata": metadata}
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, default=lambda each: _ADDRESS.sub("", str(each)))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -89,6 +89,10 @@ def test_an_unknown_task_names_the_near_ones(run, letters, own):
         ([], "a MODEL and --tasks are needed"),
         (["70m"], "a MODEL and --tasks are needed"),
         (["70m", "--tasks", "piqa", "--limit", "many"], "'many' is no number"),
+        *(
+            (["70m", "--tasks", "piqa", "--limit", wrong], f"'{wrong}' is no positive number")
+            for wrong in ("inf", "nan", "-1", "0")
+        ),
         (["70m", "--tasks", "piqa", "--num-fewshot", "-1"], "not in the range"),
     ],
 )

@@ -30,6 +30,35 @@ def test_any_metric_is_resampled():
 def test_memory_is_bounded_by_parts(monkeypatch):
     from pythia_fast.evaluation import bootstrap as module
 
-    values = [1.0, 2.0, 5.0, 3.0]
+    values = np.array([1.0, 2.0, 5.0, 3.0])
+    whole = module._means(values, 10)
+    sizes = []
+    original = np.random.default_rng
+
+    class Counted:
+        def __init__(self, seed):
+            self.draw = original(seed)
+
+        def integers(self, low, high, shape):
+            sizes.append(shape)
+            return self.draw.integers(low, high, shape)
+
+    monkeypatch.setattr(np.random, "default_rng", Counted)
     monkeypatch.setattr(module, "_AT_ONCE", 12)
-    assert len(module._means(np.array(values), 10)) == 10
+    parts = module._means(values, 10)
+    assert sizes == [(3, 4), (3, 4), (3, 4), (1, 4)]
+    np.testing.assert_array_equal(parts, whole)
+
+
+def test_it_agrees_with_the_harness(monkeypatch):
+    """With its own bootstrap, of other draws, in this process: its pool of processes prints."""
+    from lm_eval.api import metrics
+
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")
+    values = np.random.default_rng(3).normal(-3, 1, 150).tolist()
+    theirs = metrics.bootstrap_stderr(metrics.perplexity, values, 4000)
+    ours = bootstrap_stderr(metrics.perplexity, values, 4000)
+    assert abs(ours - theirs) < 0.06 * theirs
+    theirs = metrics.bootstrap_stderr(metrics.median, values, 2000)
+    ours = bootstrap_stderr(metrics.median, values, 2000)
+    assert abs(ours - theirs) < 0.1 * theirs

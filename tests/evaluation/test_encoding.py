@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models
 
 from pythia_fast.demo.corpus import byte_tokenizer
 from pythia_fast.errors import ArgumentError
+from pythia_fast.evaluation import encoding
 from pythia_fast.evaluation.encoding import Encoder
 
 
@@ -55,7 +56,8 @@ def test_pairs_are_those_of_the_harness(template, encoder, pairs):
         if not pair[0] or pair[0].strip()  # of spaces alone the harness makes no context
     ]
     expected = template.loglikelihood(requests, disable_tqdm=True)
-    assert encoder.pairs([each.args for each in requests]) == expected
+    found = encoder.pairs([each.args for each in requests])
+    assert [(list(context), list(continuation)) for context, continuation in found] == expected
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,12 +73,32 @@ def test_windows_are_those_of_the_harness(encoder, length, size):
             token_list=ids, prefix_token=256, max_seq_len=size, context_len=1
         )
     ]
-    assert encoder.windows([text[:length]], size) == [expected]
+    (found,) = encoder.windows([text[:length]], size)
+    assert [(list(before), list(window)) for before, window in found] == expected
 
 
 def test_texts_come_back_without_special_tokens(encoder):
     assert encoder.text([104, 105, 256, 33]) == "hi!"
-    assert encoder.prompts(["hi", "", "hi"]) == [[104, 105], [], [104, 105]]
+    assert [list(ids) for ids in encoder.prompts(["hi", "", "hi"])] == [[104, 105], [], [104, 105]]
+
+
+def test_texts_are_encoded_in_parts_and_kept_small(encoder, monkeypatch):
+    monkeypatch.setattr(encoding, "TEXTS_AT_ONCE", 3)
+    sizes = []
+
+    class Counted:
+        def encode_batch_fast(self, texts, **more):
+            sizes.append(len(texts))
+            return byte_tokenizer().encode_batch_fast(texts, **more)
+
+    texts = [f"text {number}" for number in range(8)]
+    few = Encoder(encoder.tokenizer)
+    few.tokenizer = Counted()
+    found = few.prompts(texts)
+    assert sizes == [3, 3, 2]
+    assert found == encoder.prompts(texts)
+    assert [list(ids) for ids in found] == [list(text.encode()) for text in texts]
+    assert {ids.itemsize for ids in found} == {4}
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused():

@@ -141,6 +141,28 @@ def test_a_folder_is_of_one_specification(suite, evaluate, changed):
         evaluate(suite, [8], **changed)
 
 
+def test_a_group_is_part_of_the_specification(suite, evaluate, own_tasks_only):
+    first = evaluate(suite, [8], "local_group")
+    members = ["local_choices", "local_twin"]
+    with pytest.raises(RunMismatchError, match="another specification"):
+        evaluate(suite, [8, 64], members)
+    grouped = evaluate(suite, [8], "local_group", out=None)
+    assert evaluate(suite, [8], members, out=None).path != grouped.path != first.path
+
+
+def test_other_labels_are_not_mixed_in(suite, evaluate, definitions, tmp_path):
+    data = tmp_path / "choices.jsonl"
+    text = (definitions / "local_choices.yaml").read_text()
+    text = text.replace(str(definitions / "choices.jsonl"), str(data))
+    (tmp_path / "labels.yaml").write_text(text)
+    rows = (definitions / "choices.jsonl").read_text()
+    data.write_text(rows)
+    evaluate(suite, [8], "local_choices", include_path=tmp_path)
+    data.write_text(rows.replace('"label": 1', '"label": 2'))
+    with pytest.raises(RunMismatchError, match="another specification"):
+        evaluate(suite, [8, 64], "local_choices", include_path=tmp_path)
+
+
 def test_without_a_folder_each_specification_has_its_own(suite, evaluate):
     first = evaluate(suite, [8], out=None)
     assert evaluate(suite, [64], out=None).path == first.path

@@ -4,7 +4,7 @@ import pythia_fast
 from pythia_fast.demo.corpus import byte_tokenizer
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.encoding import Encoder
-from pythia_fast.evaluation.generating import Wish, generate_texts, wish_of
+from pythia_fast.evaluation.generating import Wish, generate_texts, prepared, wish_of
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def test_nothing_is_said_after_an_end_of_text(model, encoder, monkeypatch):
     assert generate_texts(model, encoder, [([1, 2], Wish(3, ()))]) == ["h"]
 
 
-def test_an_empty_prompt_is_refused(model, encoder):
+def test_an_empty_prompt_is_refused(encoder):
     with pytest.raises(ArgumentError, match="a prompt has no tokens"):
-        generate_texts(model, encoder, [([], Wish(3, ()))])
+        prepared(encoder, [("a", {}), ("", {})], 512)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,8 @@ def test_options_of_tasks(options, wish):
         ({"max_gen_toks": 2048}, "max_gen_toks is 1 to 2047"),
         ({"max_gen_toks": 0}, "max_gen_toks is 1 to 2047"),
         ({"until": [3]}, "until is a string"),
+        ({"max_gen_toks": "many"}, "max_gen_toks is a whole number, not 'many'"),
+        ({"max_gen_toks": 1.5}, "max_gen_toks is a whole number, not 1.5"),
     ],
 )
 def test_options_that_are_refused(options, said):
