@@ -146,7 +146,9 @@ def _name(results: "Sequence[SweepResult | EvaluationResult]", metric: str | Non
     if isinstance(first, SweepResult):
         return first.chosen_metric(metric)
     task, _, of_task = (metric or "").partition(":")
-    return ":".join(first.chosen(task or None, of_task or None))
+    some = next((result for result in results if len(result)), first)
+    assert not isinstance(some, SweepResult)
+    return ":".join(some.chosen(task or None, of_task or None))
 
 
 def _curve(result: "SweepResult | EvaluationResult", name: str, level: float | None) -> "Line":

@@ -1,33 +1,70 @@
-"""Evaluation of checkpoint after checkpoint: what is done, what is left, what failed."""
+"""Evaluation of checkpoint after checkpoint: what there is to do, and what is kept of it."""
 
-import json
+import hashlib
 import time
-from collections import deque
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from pythia_fast.errors import (
-    FormatError,
-    RunMismatchError,
-    SweepError,
-    SweepInterruptedError,
-)
+from pythia_fast.errors import FormatError, RunMismatchError, SweepInterruptedError
 from pythia_fast.evaluation.answers import Answers
 from pythia_fast.evaluation.harness import Harness
-from pythia_fast.evaluation.records import read_result, result_name
+from pythia_fast.evaluation.records import (
+    evaluated_steps,
+    read_result,
+    result_name,
+    samples_name,
+)
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import RunFolder, versions
-from pythia_fast.runs.origin import device_name
-from pythia_fast.runs.parts import Failure
-from pythia_fast.runs.pins import pin
+from pythia_fast.runs.job import DamagedTwinError, check_unchanged
+from pythia_fast.runs.origin import device_name, origin_of_twin
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
-from pythia_fast.runs.survey import Survey, survey, weights_sha256
-from pythia_fast.runs.times import LoadTimes
-from pythia_fast.runs.todo import OnError, failure_words
+from pythia_fast.runs.todo import OnError, Todo
 from pythia_fast.series import CheckpointSeries
+
+
+class EvaluationJob:
+    """All tasks at each of these steps: one file of results a step, in a run folder."""
+
+    sharing = True
+
+    def __init__(self, steps: Sequence[int], folder: RunFolder, tokens: int) -> None:
+        self.steps = tuple(steps)
+        self._folder, self._tokens = folder, tokens
+
+    def tokens(self, step: int) -> int:
+        """How many tokens are looked at in a step."""
+        return self._tokens
+
+    def origins(self, step: int) -> list[dict[str, Any]] | None:
+        """Where a step's results are from; None if they are not all there. FormatError."""
+        record = self.result(step)
+        return None if record is None else [record["pythia_fast"]]
+
+    def first_origin(self) -> dict[str, Any] | None:
+        """Where the first results that can be read are from; None without any."""
+        for step in evaluated_steps(self._folder.path):
+            with suppress(FormatError):  # whoever needs this step is told
+                if (origins := self.origins(step)) is not None:
+                    return origins[0]
+        return None
+
+    def place(self, step: int) -> Path:
+        """Where a step's results lie."""
+        return self._folder.path / result_name(step)
+
+    def amount(self, steps: Iterable[int]) -> str:
+        """How much there is to compute at these steps, in words."""
+        return f"{self._tokens * len(tuple(steps)):,} tokens to compute"
+
+    def result(self, step: int) -> dict[str, Any] | None:
+        """A step's results, None if there are none. FormatError."""
+        return read_result(self._folder.path, step, self._folder.hash)
 
 
 class Checkpoints:
@@ -45,15 +82,14 @@ class Checkpoints:
         harness: Harness,
         answers: Answers,
         progress: Progress,
+        *,
+        budget_bytes: int | None = None,
     ) -> None:
-        self._series, self._steps, self._folder = series, steps, folder
-        self._harness, self._answers, self._progress = harness, answers, progress
-        self._survey = Survey({}, ())
-        self._results_of: dict[str, int] = {}
-        self._waiting: dict[int, tuple[int, ...]] = {}
-        self._queue: deque[int] = deque()
+        self._series, self._folder, self._progress = series, folder, progress
+        self._harness, self._answers = harness, answers
+        self._job = EvaluationJob(steps, folder, harness.tokens)
+        self._todo = Todo(series, self._job, folder, progress, budget_bytes)
         self._now: int | None = None
-        self._finished = 0
 
     def advance(self, tokens: int) -> None:
         """Tokens of the step that is being evaluated are done."""
@@ -64,84 +100,35 @@ class Checkpoints:
         """Evaluate what is left.
 
         SweepError where a step fails or cannot be had, unless failures are skipped;
-        RunMismatchError where the folder's results are of other weights; SweepInterruptedError.
+        RunMismatchError where the folder's results are of other weights or of another series of
+        the same name; SweepInterruptedError.
         """
+        todo = self._todo
         try:
-            self._look(on_error)
-            if self._queue:
+            todo.survey(on_error)
+            if not todo.left:
+                self._progress.say(f"nothing left to evaluate: all is in {self._folder.path}")
+                return
+            todo.give_twins(self._give, on_error)
+            if todo.queue:
                 self._evaluate(device, precision, on_error)
         except KeyboardInterrupt:
             raise SweepInterruptedError(
-                f"interrupted: {self._finished} of {len(self._steps)} steps are finished and kept "
-                f"in {self._folder.path}; the same call goes on from there"
+                f"interrupted: {todo.finished} of {len(self._job.steps)} steps are finished and "
+                f"kept in {self._folder.path}; the same call goes on from there"
             ) from None
 
-    def _look(self, on_error: OnError) -> None:
-        """What there is, what is done, and what cannot be had, before anything is downloaded."""
-        self._survey = survey(self._series, self._steps)
-        moved = pin(self._folder, self._survey.revisions)
-        if moved:
-            self._series.pin(moved)
-            self._survey = self._survey.renewed(self._series, tuple(moved))
-        for line in self._survey.known():
-            self._progress.say(line)
-        left = [step for step in self._steps if not self._is_done(step)]
-        missing = [step for step in left if step in self._survey.missing]
-        for step in missing:
-            self._record(step, self._survey.missing[step])
-        if missing and on_error == "raise":
-            raise SweepError(
-                f"{len(missing)} of {len(self._steps)} steps cannot be had, the first is step "
-                f"{missing[0]}: {self._survey.missing[missing[0]]}. Nothing was evaluated; "
-                "on_error='skip' goes on without them"
-            ) from self._survey.missing[missing[0]]
-        for step in missing:
-            self._progress.say(f"step {step} cannot be had and is left out")
-        for first, *others in self._survey.same_weights(
-            step for step in left if step not in missing
-        ):
-            sha256 = self._survey.revisions[first].weights_sha256
-            if sha256 in self._results_of:
-                for step in (first, *others):
-                    self._copy(step, self._results_of[sha256])
-            else:
-                self._queue.append(first)
-                self._waiting[first] = tuple(others)
-
-    def _is_done(self, step: int) -> bool:
-        """Whether a step's results are there, and of the weights that the series still has."""
-        record = read_result(self._folder.path, step)
-        if record is None:
-            return False
-        origin = record["pythia_fast"]
-        if origin["run"] != self._folder.hash:
-            raise FormatError(
-                self._folder.path / result_name(step),
-                "it is of another run; remove it to evaluate the step again",
-            )
-        revision = self._survey.revisions[step]
-        if revision.error is None and origin["identity"] != self._series.identity(step):
-            now = revision.weights_sha256 or weights_sha256(self._series, step)
-            if now != origin["weights_sha256"]:
-                raise RunMismatchError(
-                    f"the weights of step {step} have changed since their results in "
-                    f"{self._folder.path} were computed. Give another `out`, or resume=False"
-                )
-        if origin["duplicate_of"] is None:
-            self._results_of.setdefault(origin["weights_sha256"], step)
-        self._finish(step, known=True)
-        return True
-
     def _evaluate(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
-        arenas = make_arenas(self._series.spec.architecture, len(self._queue), precision, device)
+        """Go through the queue, which grows where a step fails that others have the weights of."""
+        queue = self._todo.queue
+        arenas = make_arenas(self._series.spec.architecture, len(queue), precision, device)
         resident = Model(arenas[0], self._series.spec, arithmetic=precision.arithmetic)
-        coming = prefetch(
-            self._series, self._queue, arenas, hashed=True, waiting=self._progress.waiting
-        )
+        coming = prefetch(self._series, queue, arenas, hashed=True, waiting=self._progress.waiting)
         try:
             with closing(coming):
                 for loaded in coming:
                     self._next(loaded, resident, precision, on_error)
+                    self._todo.give_twins(self._give, on_error)
         finally:
             if resident.checkpoint is not None:
                 resident.checkpoint.close()
@@ -149,35 +136,27 @@ class Checkpoints:
     def _next(
         self, loaded: Loaded | NotLoaded, resident: Model, precision: Precision, on_error: OnError
     ) -> None:
+        """Evaluate a step, unless its results are there meanwhile, or another's are also its."""
         step = loaded.step
         if isinstance(loaded, NotLoaded):
-            self._fail(step, loaded.error, on_error)
+            self._todo.fail(step, loaded.error, on_error)
             return
         self._progress.loaded(loaded.times)
         swap(resident, loaded)
         try:
-            twin = self._results_of.get(loaded.weights_sha256)
-            if twin is not None:
-                self._copy(step, twin, loaded)
-            else:
+            if not self._is_there(step, loaded.weights_sha256):
                 self._results(loaded, resident, precision)
         except RunMismatchError:
             raise
         except Exception as error:
-            self._fail(step, error, on_error)
-            return
-        for other in self._waiting.pop(step, ()):
-            self._copy(other, step)
+            self._todo.fail(step, error, on_error)
+        else:
+            self._todo.finish(step, loaded.weights_sha256)
+        finally:
+            self._now = None
 
     def _results(self, loaded: Loaded, resident: Model, precision: Precision) -> None:
-        """Ask the harness, and keep what it says: the samples first, the results when all is."""
-        self._now = loaded.step
-        started = time.perf_counter()
-        results = self._harness.results(resident, self._answers)
-        elapsed_s = time.perf_counter() - started
-        self._now = None
-        self._progress.computed(elapsed_s)
-        samples = results.pop("samples", None) or {}
+        """Keep the results of a step that is loaded: those of a twin, or what the harness says."""
         origin = {
             "run": self._folder.hash,
             "model": self._series.spec.name,
@@ -188,65 +167,90 @@ class Checkpoints:
             "weights_sha256": loaded.weights_sha256,
             "weights_nonfinite": sum(loaded.report.nonfinite.values()),
             "duplicate_of": None,
-            "remarks": list(self._survey.remarks(loaded.step)),
+            "remarks": list(self._todo.remarks(loaded.step)),
             "dtype": precision.name,
             "device": device_name(resident.device),
             "version": versions()["pythia-fast"],
             "versions": dict(versions()),
-            "compute_s": elapsed_s,
             **loaded.times.to_dict(),
         }
+        first, record = self._twin(loaded.weights_sha256)
+        if record is not None:
+            there = record["pythia_fast"]
+            of_twin = {"duplicate_of": first, "compute_s": 0.0, "samples": there.get("samples", {})}
+            self._keep(loaded.step, record, origin | of_twin)
+            self._progress.skip(self._job.tokens(loaded.step), loaded.step)
+            return
+        self._now = loaded.step
+        started = time.perf_counter()
+        results = self._harness.results(resident, self._answers)
+        elapsed_s = time.perf_counter() - started
+        self._progress.computed(elapsed_s)
+        samples = self._keep_samples(loaded.step, results.pop("samples", None) or {})
+        self._keep(loaded.step, results, origin | {"compute_s": elapsed_s, "samples": samples})
+
+    def _keep_samples(self, step: int, samples: Mapping[str, Any]) -> dict[str, str]:
+        """Keep what was asked and answered, and say under which name each task's is.
+
+        The names are made of what the files hold: of two processes that compute the same step each
+        has its own, and the results that stay name those that belong to them.
+        """
+        names = {}
         for task, rows in samples.items():
-            lines = "".join(self._harness.json(row) + "\n" for row in rows)
-            self._folder.keep(f"samples/step={loaded.step}/{task}.jsonl", lines.encode())
-        text = self._harness.json(results | {"pythia_fast": origin}, indent=2) + "\n"
-        self._folder.keep(result_name(loaded.step), text.encode())
-        self._results_of.setdefault(loaded.weights_sha256, loaded.step)
-        self._finish(loaded.step)
+            data = "".join(self._harness.json(row) + "\n" for row in rows).encode()
+            names[task] = samples_name(step, task, hashlib.sha256(data).hexdigest())
+            self._folder.keep(names[task], data)
+        return names
 
-    def _copy(self, step: int, first: int, loaded: Loaded | None = None) -> None:
-        """Give a step the results of another with the same weights."""
-        record = read_result(self._folder.path, first)
-        if record is None:
-            raise FormatError(self._folder.path / result_name(first), "it has gone meanwhile")
-        commit = self._survey.revisions[step].commit
-        times = LoadTimes() if loaded is None else loaded.times
-        origin = record["pythia_fast"] | {
-            "step": step,
-            "commit": commit if loaded is None else loaded.checkpoint.commit,
-            "identity": self._series.identity(step) if loaded is None else loaded.identity,
-            "duplicate_of": first,
-            "remarks": list(self._survey.remarks(step)),
-            "compute_s": 0.0,
-            **times.to_dict(),
-        }
-        text = json.dumps(record | {"pythia_fast": origin}, indent=2) + "\n"
+    def _keep(self, step: int, results: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        text = self._harness.json({**results, "pythia_fast": origin}, indent=2) + "\n"
         self._folder.keep(result_name(step), text.encode())
-        self._finish(step, known=True)
-
-    def _finish(self, step: int, *, known: bool = False) -> None:
         self._folder.forget_failure(step)
-        self._finished += 1
-        if known:
-            self._progress.skip(self._harness.tokens, step)
-        self._progress.checkpoint_done()
 
-    def _fail(self, step: int, error: Exception, on_error: OnError) -> None:
-        """Keep why a step failed; another with the same weights is tried instead."""
-        self._now = None
-        self._record(step, error)
-        if on_error == "raise":
-            raise SweepError(
-                f"step {step} failed: {type(error).__name__}: {failure_words(error)}. What was "
-                f"finished before is kept in {self._folder.path}; on_error='skip' goes on without "
-                "such steps"
-            ) from error
-        self._progress.say(f"step {step} failed and is left out: {error}")
-        following, *others = self._waiting.pop(step, ()) or (None,)
-        if following is not None:
-            self._waiting[following] = tuple(others)
-            self._queue.append(following)
+    def _give(self, step: int, first: int) -> None:
+        """Give a step the results of another with the same weights. DamagedTwinError."""
+        revision = self._todo.revision(step)
+        if self._is_there(step, revision.weights_sha256):
+            return
+        record = self._readable(first)
+        origin = origin_of_twin(
+            record["pythia_fast"],
+            step=step,
+            commit=revision.commit,
+            identity=self._series.identity(step),
+            duplicate_of=first,
+            remarks=self._todo.remarks(step),
+        )
+        self._keep(step, record, origin)
+        self._progress.skip(self._job.tokens(step), step)
 
-    def _record(self, step: int, error: Exception) -> None:
-        self._folder.record_failure(Failure(step, type(error).__name__, failure_words(error)))
-        self._progress.leave_out(step, self._harness.tokens)
+    def _is_there(self, step: int, sha256: str | None) -> bool:
+        """Whether another process has finished the step. RunMismatchError with other weights."""
+        record = self._job.result(step)
+        if record is None:
+            return False
+        check_unchanged(self._folder, step, record["pythia_fast"]["weights_sha256"], sha256)
+        self._folder.forget_failure(step)
+        self._progress.skip(self._job.tokens(step), step)
+        return True
+
+    def _twin(self, sha256: str) -> tuple[int | None, dict[str, Any] | None]:
+        """A step with these weights that was evaluated, and its results, if they can be read."""
+        first = self._todo.finished_with(sha256)
+        if first is None:
+            return None, None
+        try:
+            return first, self._readable(first)
+        except DamagedTwinError:
+            self._todo.forget(first)
+            return None, None
+
+    def _readable(self, first: int) -> dict[str, Any]:
+        """The results of a step that others are to take. DamagedTwinError."""
+        try:
+            record = self._job.result(first)
+        except FormatError as error:
+            raise DamagedTwinError(error) from error
+        if record is None:
+            raise DamagedTwinError(FormatError(self._job.place(first), "it has gone meanwhile"))
+        return record

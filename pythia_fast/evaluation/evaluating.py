@@ -23,6 +23,7 @@ from pythia_fast.evaluation.results import EvaluationResult
 from pythia_fast.evaluation.tasks import LoadedTasks, Tasks, load_tasks
 from pythia_fast.extras import require
 from pythia_fast.model import resolve_precision
+from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.plan import fingerprint
 from pythia_fast.runs.progress import Progress
@@ -120,7 +121,10 @@ def evaluate(
     tokens = harness.tokens * len(chosen)
     with Progress(checkpoints=len(chosen), tokens=tokens, shown=progress) as shown:
         shown.say(f"{series.name}: {', '.join(loaded.tasks)} in {precision.name} on {target}")
-        checkpoints = Checkpoints(series, chosen, folder, harness, answers, shown)
+        checkpoints = Checkpoints(
+            *(series, chosen, folder, harness, answers, shown),
+            budget_bytes=None if disk_budget is None else parse_bytes(disk_budget),
+        )
         answers.advance = checkpoints.advance
         checkpoints.run(target, precision, on_error)
     return EvaluationResult(path, steps=chosen)

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,8 @@ LOGGERS = ("lm_eval", "datasets", "huggingface_hub", "evaluate")
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
 """The harness's own defaults, from which its results depend."""
 
+_INSIDE = threading.RLock()
+
 
 @contextmanager
 def quiet_harness() -> Iterator[None]:
@@ -24,13 +27,16 @@ def quiet_harness() -> Iterator[None]:
 
     Loggers' levels, filters of warnings and states of random numbers are put back at the end.
     Standard errors come from a bootstrap in this process, instead of forks of it that print.
+
+    All this belongs to the process and not to a thread: while one thread is inside, others wait
+    before the door. Evaluations in several threads therefore take turns, step by step.
     """
     require("lm_eval")
     import datasets
     import lm_eval.api.metrics
     import lm_eval.api.task
 
-    with ExitStack() as stack:
+    with _INSIDE, ExitStack() as stack:
         stack.enter_context(_loggers(LOGGERS))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

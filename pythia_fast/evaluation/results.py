@@ -1,7 +1,6 @@
 """What an evaluation found, read from its folder."""
 
 import difflib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -12,13 +11,20 @@ import pyarrow as pa
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
-from pythia_fast.evaluation.records import KIND, read_result, result_name
+from pythia_fast.evaluation.records import (
+    KIND,
+    evaluated_steps,
+    read_result,
+    read_samples,
+    result_name,
+)
 from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import Failure, read_failures, read_run
+from pythia_fast.runs.shown import missing_words
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -62,11 +68,14 @@ class EvaluationResult:
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is no evaluation")
+        self._hash = run["hash"]
         self.specification: dict[str, Any] = run["specification"]
         if self.specification.get("kind") != KIND:
             raise FormatError(
                 self.path / "run.json", "it is of a sweep, not of an evaluation: use SweepResult"
             )
+        if not isinstance(self.specification.get("tasks"), dict):
+            raise FormatError(self.path / "run.json", "it does not say what its tasks are")
         self._steps = None if steps is None else frozenset(steps)
         self.failures: tuple[Failure, ...] = tuple(
             failure
@@ -78,16 +87,15 @@ class EvaluationResult:
     def results(self) -> Mapping[int, dict[str, Any]]:
         """Each step's results in the harness's own format, as in the folder.
 
-        Under "pythia_fast" is where they are from. FormatError if a file is damaged.
+        Under "pythia_fast" is where they are from. FormatError if a file is damaged, or of another
+        run.
         """
         found = {}
-        for file in (self.path / "results").glob("step=*.json"):
-            number = file.stem.removeprefix("step=")
-            if number.isdecimal() and self._asked(int(number)):
-                record = read_result(self.path, int(number))
-                if record is not None:
-                    found[int(number)] = record
-        return dict(sorted(found.items()))
+        for step in filter(self._asked, evaluated_steps(self.path)):
+            record = read_result(self.path, step, self._hash)
+            if record is not None:
+                found[step] = record
+        return found
 
     @cached_property
     def table(self) -> pa.Table:
@@ -106,20 +114,17 @@ class EvaluationResult:
     def samples(self, step: int, task: str) -> list[dict[str, Any]]:
         """Every document of a task with its requests and answers, as the harness logs them.
 
-        ArgumentError if they were not kept: `log_samples` keeps them. Of steps with the same
-        weights those of the first are given.
+        ArgumentError if they were not kept: `log_samples` keeps them; FormatError if the file is
+        damaged. Of steps with the same weights all give those of the first.
         """
         record = self.results.get(step)
-        first = step if record is None else record["pythia_fast"]["duplicate_of"]
-        file = self.path / f"samples/step={step if first is None else first}/{task}.jsonl"
-        try:
-            lines = file.read_text(encoding="utf-8").split("\n")
-        except OSError as error:
+        name = None if record is None else record["pythia_fast"].get("samples", {}).get(task)
+        if name is None:
             raise ArgumentError(
                 f"{self.path} has no samples of {task!r} at step {step}: evaluate with "
                 "log_samples=True keeps them"
-            ) from error
-        return [json.loads(line) for line in lines if line]
+            )
+        return read_samples(self.path / name)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """`table` as a pandas DataFrame (extra: `pandas`)."""
@@ -149,10 +154,13 @@ class EvaluationResult:
 
         Its band is the interval of `level` by the harness's standard errors (normal), none with
         None; `gaps` break it. ArgumentError for a task or metric that is not there; the nearest are
-        named.
+        named. Without any results only the gaps are on it, whatever was asked for.
         """
         if level is not None and not 0 < level < 1:
             raise ArgumentError(f"level is between 0 and 1, such as 0.95, not {level!r}")
+        if self.gaps and not self.results:
+            model = str(self.specification.get("model", ""))
+            return Line(model, [], [], gaps=[gap.step for gap in self.gaps])
         task, metric = self.chosen(task, metric)
         every = self.table.select(["model", "step", "task", "metric", "value", "stderr"])
         rows = [
@@ -189,14 +197,30 @@ class EvaluationResult:
         """
         require("matplotlib")
         line = self.curve(task, metric, level=level)
+        if not line.steps:
+            return curves([line], task or next(iter(self.specification["tasks"])), steps=steps)
         return curves([line], ": ".join(self.chosen(task, metric)), steps=steps)
 
     def chosen(self, task: str | None, metric: str | None) -> tuple[str, str]:
         """The task and the metric asked for, or the first. ArgumentError."""
         rows = self.table.select(["task", "metric"]).to_pylist()
-        chosen = _one_of("task", task, [row["task"] for row in rows])
+        if not rows:
+            raise ArgumentError(f"{self.path} has no results yet, so there is nothing to plot")
+        chosen = self._one_of("task", task, [row["task"] for row in rows])
         of_task = [row["metric"] for row in rows if row["task"] == chosen]
-        return chosen, _one_of("metric", metric, of_task)
+        return chosen, self._one_of("metric", metric, of_task)
+
+    def _one_of(self, what: str, name: str | None, names: Iterable[str]) -> str:
+        known = list(dict.fromkeys(names))
+        if name is None:
+            return known[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 5) or known[:5]
+            raise ArgumentError(
+                f"there is no {what} {name!r} in the results of {self.path}; near are "
+                f"{', '.join(near)}"
+            )
+        return name
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -212,8 +236,7 @@ class EvaluationResult:
         return f"<EvaluationResult {tasks}: {span}{failed}, in {self.path}>"
 
     def _repr_html_(self) -> str:
-        missing = ", ".join(map(str, self.gaps))
-        title = repr(self) + (f"; without results: {missing}" if missing else "")
+        title = f"{self!r}; {missing_words(self.gaps)}" if self.gaps else repr(self)
         return html_arrow(self.table, title=title, names=_SHOWN)
 
     def _asked(self, step: int) -> bool:
@@ -230,7 +253,11 @@ def _rows(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 continue
             stderr = numbers.get(f"{name}_stderr,{filtered}")
             finite = math.isfinite(value) and not origin["weights_nonfinite"]
-            n_samples = record.get("n-samples", {}).get(task, {})
+            counted = (
+                record.get("n-samples", {})
+                .get(task, {})
+                .get("effective", numbers.get("sample_len"))
+            )
             yield {
                 "model": origin["model"],
                 "step": origin["step"],
@@ -240,7 +267,7 @@ def _rows(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
                 "value": float(value),
                 "stderr": float(stderr) if isinstance(stderr, (int, float)) else None,
                 "filter": filtered,
-                "n": n_samples.get("effective", numbers.get("sample_len")),
+                "n": counted,
                 "higher_is_better": record.get("higher_is_better", {}).get(task, {}).get(name),
                 "task_version": _text(record.get("versions", {}).get(task)),
                 "status": "ok" if finite else "non-finite",
@@ -255,17 +282,3 @@ def _rows(record: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _text(version: object) -> str | None:
     return None if version is None else str(version)
-
-
-def _one_of(what: str, name: str | None, names: Iterable[str]) -> str:
-    known = list(dict.fromkeys(names))
-    if not known:
-        raise ArgumentError("there are no results yet, so there is nothing to plot")
-    if name is None:
-        return known[0]
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 5) or known[:5]
-        raise ArgumentError(
-            f"there is no {what} {name!r} in the results; near are {', '.join(near)}"
-        )
-    return name

@@ -5,6 +5,7 @@
     commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
     failures/step=N.json                      why a step failed, until it succeeds
+    results/, samples/                        of an evaluation, instead of parts/
 
 A file is written under a name of its own, flushed to the disk and then linked to its final name.
 `link` fails if the name exists: of two writers the later discards its copy, and no reader ever sees
@@ -28,9 +29,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pythia_fast.errors import RunMismatchError, WriteError
+from pythia_fast.errors import FormatError, RunMismatchError, WriteError
 from pythia_fast.publish import link, partial_of, remove_partials_in, sync_folder, write_error
 from pythia_fast.quantities import sized
+from pythia_fast.runs.differing import differences
 from pythia_fast.runs.parts import (
     FORMAT,
     METADATA,
@@ -98,10 +100,11 @@ class RunFolder:
         return read_origin(self._inside(unit.path), self.hash, unit.step, unit.metric.name)
 
     def first_origin(self) -> dict[str, Any] | None:
-        """The provenance of some finished unit, the same one each time; None if there is none."""
+        """The provenance of the first finished unit that can be read; None if there is none."""
         for _, folder in numbered(self.path / "parts"):
             for part in sorted(folder.glob("*.parquet")):
-                return read_provenance(part)
+                with suppress(FormatError):  # whoever needs this unit is told
+                    return read_provenance(part)
         return None
 
     def table(self, unit: Unit) -> pa.Table:
@@ -164,7 +167,9 @@ class RunFolder:
 
     def _remove_partials(self) -> None:
         """Remove what killed processes have left half written."""
-        steps = [folder for _, folder in numbered(self.path / "parts")]
+        steps = [
+            folder for name in ("parts", "samples") for _, folder in numbered(self.path / name)
+        ]
         names = ("asked", "commits", "failures", "results")
         for folder in (self.path, *(self.path / name for name in names), *steps):
             if folder.is_dir() and not folder.is_symlink():
@@ -209,18 +214,14 @@ def _run_record(
 
 def _refuse(path: Path, found: Mapping[str, Any] | None, specification: Mapping[str, Any]) -> None:
     theirs = (found or {}).get("specification", {})
-    differing = [key for key in specification if theirs.get(key) != specification[key]]
-    if not differing:
+    if theirs == specification:
         raise RunMismatchError(
             f"{path / 'run.json'} was changed: its hash is not that of its specification. "
             "Give another `out`"
         )
-    details = "; ".join(
-        f"{key}: there {json.dumps(theirs.get(key))}, asked for {json.dumps(specification[key])}"
-        for key in differing
-    )
     raise RunMismatchError(
-        f"{path} holds results of another specification ({details}). Give another `out`"
+        f"{path} holds results of another specification ({differences(theirs, specification)}). "
+        "Give another `out`"
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from pythia_fast.errors import FormatError, RunMismatchError, SweepInterruptedError
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.measure import measure, together
 from pythia_fast.runs.origin import of_unit, origin_of, origin_of_twin
 from pythia_fast.runs.plan import Plan, Unit
@@ -36,14 +37,6 @@ class _Writing:
     publications: "tuple[Future[None], ...]"
 
 
-class _DamagedTwinError(Exception):
-    """The results that a step was to take from another cannot be read."""
-
-    def __init__(self, reason: FormatError) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
 class LocalEngine:
     """Computes the units of a plan that are not in the run folder yet.
 
@@ -62,7 +55,8 @@ class LocalEngine:
     ) -> None:
         self._series, self._plan, self._folder = series, plan, folder
         self._progress = progress
-        self._todo = Todo(series, plan, folder, progress, budget_bytes)
+        self._job = SweepJob(plan, folder, progress)
+        self._todo = Todo(series, self._job, folder, progress, budget_bytes)
         self._writing: _Writing | None = None
 
     def run(
@@ -174,7 +168,7 @@ class LocalEngine:
             device=resident.device,
         )
         for _, shard in itertools.groupby(self._plan.units(loaded.step), lambda unit: unit.shard):
-            missing = [unit for unit in shard if not self._todo.has(unit, loaded.weights_sha256)]
+            missing = [unit for unit in shard if not self._job.has(unit, loaded.weights_sha256)]
             share = twin is None and not (self._plan.deterministic and resident.native is None)
             for units in self._groups(missing) if share else [(unit,) for unit in missing]:
                 for publication in publications:
@@ -215,25 +209,17 @@ class LocalEngine:
 
     def _take_twins(self, writer: ThreadPoolExecutor, on_error: OnError) -> None:
         """Give the finished steps' results to those with the same weights, which are not loaded."""
-        while (twin := self._todo.next_twin()) is not None:
-            step, first = twin
-            try:
-                # In the writer's thread, so that no interrupt stops it half-way.
-                writer.submit(self._publish_twin, step, first).result()
-            except RunMismatchError:
-                raise
-            except _DamagedTwinError as error:
-                self._todo.compute_instead(step, first, error.reason)
-            except Exception as error:
-                self._todo.fail(step, error, on_error)
-            else:
-                self._todo.finish(step)
+        self._todo.give_twins(
+            # In the writer's thread, so that no interrupt stops it half-way.
+            lambda step, first: writer.submit(self._publish_twin, step, first).result(),
+            on_error,
+        )
 
     def _publish_twin(self, step: int, first: int) -> None:
-        """Give a step the results of another. _DamagedTwinError if they cannot be read."""
+        """Give a step the results of another. DamagedTwinError if they cannot be read."""
         sha256 = self._todo.revision(step).weights_sha256
         for unit in self._plan.units(step):
-            if self._todo.has(unit, sha256):
+            if self._job.has(unit, sha256):
                 continue
             there, table = self._of_twin(unit, first)
             origin = origin_of_twin(
@@ -253,7 +239,7 @@ class LocalEngine:
         try:
             return self._folder.origin(there), self._folder.table(there)
         except FormatError as error:
-            raise _DamagedTwinError(error) from error
+            raise DamagedTwinError(error) from error
 
     def _readable_twin(self, sha256: str, units: Sequence[Unit]) -> int | None:
         """A computed step with these weights, all of whose results can be read."""
@@ -263,7 +249,7 @@ class LocalEngine:
         try:
             for unit in units:
                 self._of_twin(unit, first)
-        except _DamagedTwinError:
+        except DamagedTwinError:
             self._todo.forget(first)
             return None
         return first

@@ -8,7 +8,7 @@ the other goes by what it finds.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +27,14 @@ class Pin:
     weights_sha256: str | None
 
 
-def pin(folder: RunFolder, revisions: Mapping[int, Revision]) -> dict[int, str]:
+def pin(
+    folder: RunFolder, revisions: Mapping[int, Revision], place: Callable[[int], Path]
+) -> dict[int, str]:
     """Keep the commits of these revisions in the folder, as far as it does not hold any yet.
 
     Returns the commits to go on with where a branch has moved since, but its weights are the same.
-    RunMismatchError, before anything is downloaded, where they are others.
+    RunMismatchError, before anything is downloaded, where they are others; it says which files to
+    remove, among them the step's results, whose `place` is asked for.
     """
     moved = {}
     for step, revision in revisions.items():
@@ -46,8 +49,7 @@ def pin(folder: RunFolder, revisions: Mapping[int, Revision]) -> dict[int, str]:
                 f"the weights of step {step} have changed on the Hub since this run began: they "
                 f"were at commit {pinned.commit[:12]} then, and its branch is at "
                 f"{revision.commit[:12]} now. To go on with the new ones, remove {path} and "
-                f"{folder.path / 'parts' / f'step={step}'}; to keep the old results apart, give "
-                "another `out`"
+                f"{place(step)}; to keep the old results apart, give another `out`"
             )
         moved[step] = pinned.commit
     return moved

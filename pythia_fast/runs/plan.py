@@ -101,7 +101,12 @@ class Plan:
             "dtype": self.dtype,
             "deterministic": self.deterministic,
             "shard_sequences": SHARD_SEQUENCES,
-        }
+        } | self._branch()
+
+    def _branch(self) -> dict[str, int]:
+        """Where what an intervened model has "seen" ends, which not every version knew."""
+        step = self.spec.branch_step
+        return {"branch_step": step} if step is not None and self.sequences == "seen" else {}
 
     def _tokens(self, rows: Rows | None) -> str:
         """What `rows` are, or None for all, of which a data set on the Hub has too many to read."""

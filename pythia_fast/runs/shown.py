@@ -16,7 +16,7 @@ def run_html(table: pa.Table, gaps: Sequence[Gap], *, title: str, leave_out: Ite
     lines = [f"<p>{escaped(title)}</p>"]
     lines += [_metric(table, name) for name in dict.fromkeys(table["metric"].to_pylist())]
     if gaps:
-        lines.append(f"<p>{escaped(_missing(gaps))}</p>")
+        lines.append(f"<p>{escaped(missing_words(gaps))}</p>")
     names = [
         name
         for name in table.column_names
@@ -49,7 +49,8 @@ def _scaled(values: Sequence[float | None]) -> Sequence[float | None]:
     return [math.log(value) if value is not None and value > 0 else None for value in values]
 
 
-def _missing(gaps: Sequence[Gap]) -> str:
+def missing_words(gaps: Sequence[Gap]) -> str:
+    """How many steps have gaps, which the first are, and the reason of one; `gaps` are some."""
     steps = sorted({gap.step for gap in gaps})
     few = ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
     return (

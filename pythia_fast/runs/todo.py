@@ -1,18 +1,17 @@
 """What is left to do in a run folder: which steps are loaded, and which take others' results."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
 from pythia_fast.quantities import sized
 from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.parts import Failure
 from pythia_fast.runs.pins import pin, pin_path
-from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
-from pythia_fast.runs.work import Data, sweep_flops
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.series.revision import Revision
 
@@ -21,10 +20,10 @@ _TOLD_AT_MOST = 4  # reasons in one error
 
 
 class Todo:
-    """The steps of a plan: `queue` are to be loaded, in this order; the others are done or wait.
+    """The steps of a job: `queue` are to be loaded, in this order; the others are done or wait.
 
     Of steps with the same weights one is in the queue, and the others take its results when they
-    are on the disk, unless every step looks at rows of its own ("seen", "unseen").
+    are on the disk, unless the job has every step look at something of its own.
 
     Attributes:
         queue: steps to be loaded. It grows when a step fails of which another has the weights.
@@ -34,17 +33,15 @@ class Todo:
     def __init__(
         self,
         series: CheckpointSeries,
-        plan: Plan,
+        job: Job,
         folder: RunFolder,
         progress: Progress,
         budget_bytes: int | None,
     ) -> None:
-        self._series, self._plan, self._folder = series, plan, folder
+        self._series, self._job, self._folder = series, job, folder
         self._progress, self._budget_bytes = progress, budget_bytes
-        self._sharing = not isinstance(plan.sequences, str)
         self._survey = Survey({}, ())
         self._step_of_sha256: dict[str, int] = {}
-        self._counted: set[str] = set()
         self._waiting: dict[int, tuple[int, ...]] = {}
         self._ready: deque[tuple[int, int]] = deque()
         self.queue: deque[int] = deque()
@@ -63,8 +60,8 @@ class Todo:
         RunMismatchError if the folder's results are of other weights; HubError.
         """
         self._check_source()
-        self._survey = survey(self._series, self._plan.steps)
-        moved = pin(self._folder, self._survey.revisions)
+        self._survey = survey(self._series, self._job.steps)
+        moved = pin(self._folder, self._survey.revisions, self._job.place)
         if moved:
             self._go_back(moved)
         for line in self._survey.known():
@@ -95,19 +92,9 @@ class Todo:
         """What is known to be odd with a step."""
         return self._survey.remarks(step)
 
-    def has(self, unit: Unit, sha256: str | None) -> bool:
-        """Whether a unit's result is there; RunMismatchError if it is of other weights."""
-        if not self._folder.done(unit):
-            return False
-        self._check_unchanged(unit.step, self._folder.origin(unit)["weights_sha256"], sha256)
-        if unit.path not in self._counted:
-            self._counted.add(unit.path)
-            self._progress.skip(self._plan.tokens_of(unit), unit.step)
-        return True
-
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
-        return self._step_of_sha256.get(sha256) if self._sharing else None
+        return self._step_of_sha256.get(sha256) if self._job.sharing else None
 
     def finish(self, step: int, sha256: str | None = None) -> None:
         """All results of a step are on the disk.
@@ -120,11 +107,26 @@ class Todo:
         self.finished += 1
         self._progress.checkpoint_done()
 
-    def next_twin(self) -> tuple[int, int] | None:
-        """A step that can take results now, and the step whose results they are; None if none."""
-        return self._ready.popleft() if self._ready else None
+    def give_twins(self, give: Callable[[int, int], None], on_error: OnError) -> None:
+        """Let `give(step, first)` give the results of `first` to each step that can take them now.
 
-    def compute_instead(self, step: int, first: int, error: FormatError) -> None:
+        Where it says DamagedTwinError the step is loaded instead; SweepError where it fails
+        otherwise, unless failures are skipped.
+        """
+        while self._ready:
+            step, first = self._ready.popleft()
+            try:
+                give(step, first)
+            except RunMismatchError:
+                raise
+            except DamagedTwinError as error:
+                self._compute_instead(step, first, error.reason)
+            except Exception as error:
+                self.fail(step, error, on_error)
+            else:
+                self.finish(step)
+
+    def _compute_instead(self, step: int, first: int, error: FormatError) -> None:
         """Load a step after all, since the results of `first` that it was to take are damaged."""
         self.forget(first)
         others = tuple(twin for twin, of in self._ready if of == first)
@@ -164,7 +166,7 @@ class Todo:
     def _sort(self, on_error: OnError) -> None:
         """Which steps are done, missing, to be loaded, or to take the results of others."""
         left, missing = [], {}
-        for step in self._plan.steps:
+        for step in self._job.steps:
             if self._is_done_or_failed(step, on_error):
                 continue
             error = self._survey.revisions[step].error
@@ -178,12 +180,12 @@ class Todo:
             done = None if sha256 is None else self.finished_with(sha256)
             if done is not None:
                 self._ready += ((step, done) for step in group)
-            elif self._sharing:
+            elif self._job.sharing:
                 self.queue.append(group[0])
                 self._waiting[group[0]] = group[1:]
             else:
                 self.queue += group
-        if not self._sharing:
+        if not self._job.sharing:
             self.queue = deque(sorted(self.queue))
         self._tell_work()
 
@@ -198,31 +200,30 @@ class Todo:
             return True
 
     def _is_done(self, step: int) -> bool:
-        """Whether all units of a step are there, of the weights that the series still has."""
-        units = list(self._plan.units(step))
-        if not all(self._folder.done(unit) for unit in units):
+        """Whether all results of a step are there, of the weights that the series still has."""
+        origins = self._job.origins(step)
+        if origins is None:
             return False
-        origins = [self._folder.origin(unit) for unit in units]
         sha256 = origins[0]["weights_sha256"]
         for origin in origins[1:]:
-            self._check_unchanged(step, origin["weights_sha256"], sha256)
+            check_unchanged(self._folder, step, origin["weights_sha256"], sha256)
         revision = self._survey.revisions[step]
         if revision.error is not None:
             self._progress.say(f"step {step} is kept, but it cannot be had now: {revision.error}")
         elif origins[-1]["identity"] != self._series.identity(step):
             now = revision.weights_sha256 or weights_sha256(self._series, step)
-            self._check_unchanged(step, sha256, now)
+            check_unchanged(self._folder, step, sha256, now)
         self._folder.forget_failure(step)  # of a process that was killed before it could
-        self._progress.skip(sum(map(self._plan.tokens_of, units)), step)
+        self._progress.skip(self._job.tokens(step), step)
         copied = any(origin["duplicate_of"] is not None for origin in origins)
         self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
 
     def _check_source(self) -> None:
         """RunMismatchError if the folder's results are of another folder of the same name."""
-        if self._plan.spec.repo is not None:
+        if self._series.spec.repo is not None:
             return
-        origin = self._folder.first_origin()
+        origin = self._job.first_origin()
         if origin is None or origin.get("source") == self._series.source:
             return
         step = origin["step"]
@@ -233,18 +234,10 @@ class Todo:
                 f"series than {self._series.source}. Give another `out`"
             )
 
-    def _check_unchanged(self, step: int, then: str, now: str | None) -> None:
-        if then != now:
-            raise RunMismatchError(
-                f"the weights of step {step} have changed since their results in "
-                f"{self._folder.path} were computed. Give another `out`, or resume=False"
-            )
-
     def _record(self, step: int, error: Exception) -> Failure:
         failure = Failure(step, type(error).__name__, failure_words(error))
         self._folder.record_failure(failure)
-        tokens = sum(map(self._plan.tokens_of, self._plan.units(step)))
-        self._progress.leave_out(step, tokens)
+        self._progress.leave_out(step, self._job.tokens(step))
         return failure
 
     def _tell_missing(self, missing: Mapping[int, Exception], on_error: OnError) -> None:
@@ -257,7 +250,7 @@ class Todo:
         if more:
             words.append(f"and likewise {', '.join(str(each.step) for each in more)}")
         summary = (
-            f"{len(failures)} of {len(self._plan.steps)} steps cannot be had: {'; '.join(words)}"
+            f"{len(failures)} of {len(self._job.steps)} steps cannot be had: {'; '.join(words)}"
         )
         if on_error == "skip":
             self._progress.say(f"{summary}. They are left out")
@@ -272,19 +265,12 @@ class Todo:
         disk_bytes = self._survey.coming_bytes(self.queue)
         if self._budget_bytes is not None:
             disk_bytes = min(disk_bytes, self._budget_bytes)
-        flops = sweep_flops(
-            self._plan.spec,
-            self.queue,
-            self._plan.metrics,
-            Data(self._plan.dataset),
-            self._plan.sequences,
-        )
         about = "about " if self._survey.makes_masks(self.queue) else ""
         words = [f"{len(self.queue)} steps to load"]
         if download_bytes:
             words.append(f"{about}{sized(download_bytes)} to download")
             words.append(f"{sized(disk_bytes)} of disk needed")
-        words.append(f"{flops:.3g} floating-point operations")
+        words.append(self._job.amount(self.queue))
         twins = len(self.left) - len(self.queue)
         same = f"; {twins} more have the same weights as others" if twins else ""
         if self.left:

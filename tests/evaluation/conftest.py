@@ -1,13 +1,22 @@
 """A tiny suite with a byte tokenizer, and tasks of every kind whose data lie beside them."""
 
+import hashlib
 import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import pythia_fast
+from pythia_fast.errors import PythiaFastError
+from pythia_fast.series import Checkpoint, LocalSeries, Revision
 from pythia_fast.testing import tiny_suite
 
 STEPS = (0, 1, 8, 64)
+TASKS = ("local_choices", "local_generated")
 CHOICES = """
 task: {name}
 dataset_path: json
@@ -120,3 +129,86 @@ def own_tasks_only(monkeypatch: pytest.MonkeyPatch, definitions: Path) -> None:
         return TaskManager(include_path=[definitions, *folders], include_defaults=False)
 
     monkeypatch.setattr(tasks, "_manager", manager)
+
+
+@pytest.fixture
+def evaluate(definitions, tmp_path):
+    """`pythia_fast.evaluate` into one folder, with few documents."""
+
+    def call(model, steps="all", tasks=TASKS, **more):
+        given = {"include_path": definitions, "limit": 3, "dtype": "float32", "progress": False}
+        return pythia_fast.evaluate(
+            model, steps, tasks, **(given | {"out": tmp_path / "run"} | more)
+        )
+
+    return call
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Which steps the harness was asked about."""
+    steps = []
+    from pythia_fast.evaluation.harness import Harness
+
+    original = Harness.results
+
+    def results(self, model, answers):
+        steps.append(model.step)
+        return original(self, model, answers)
+
+    monkeypatch.setattr(Harness, "results", results)
+    return steps
+
+
+class Remote(LocalSeries):
+    """A folder as if it were a model of the Hub: its steps have commits, its weights digests.
+
+    `moved` are branches that are at another commit than at first, `broken` steps cannot be had and
+    `failing` ones fail when they are opened. `pinned` and `opened` tell what was.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.spec = replace(self.spec, repo="own/tiny")
+        self.moved: set[int] = set()
+        self.broken: dict[int, PythiaFastError] = {}
+        self.failing: dict[int, PythiaFastError] = {}
+        self.pinned: dict[int, str] = {}
+        self.opened: list[int] = []
+
+    def identity(self, step: int) -> str:
+        own = hashlib.sha1(f"{step} {step in self.moved}".encode()).hexdigest()
+        return self.pinned.get(step, own)
+
+    def pin(self, commits: Mapping[int, str]) -> None:
+        self.pinned |= commits
+
+    def survey(self, steps: Sequence[int]) -> dict[int, Revision]:
+        return {
+            step: Revision(step, error=self.broken[step])
+            if step in self.broken
+            else replace(
+                super(Remote, self).survey([step])[step],
+                commit=self.identity(step),
+                weights_sha256=self.digest(step),
+            )
+            for step in steps
+        }
+
+    def digest(self, step: int) -> str:
+        with closing(super().open(step)) as checkpoint:
+            return checkpoint.weights_sha256
+
+    def open(self, step: int) -> Checkpoint:
+        if step in self.failing:
+            raise self.failing[step]
+        self.opened.append(step)
+        return replace(super().open(step), commit=self.identity(step))
+
+
+@pytest.fixture
+def remote(suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Remote:
+    """The suite as if it came from the Hub, whatever model is asked for."""
+    series = Remote(Path(shutil.copytree(suite, tmp_path / "remote/tiny")))
+    monkeypatch.setattr("pythia_fast.evaluation.evaluating.open_series", lambda *_, **__: series)
+    return series

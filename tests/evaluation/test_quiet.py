@@ -1,6 +1,7 @@
 import logging
 import random
 import sys
+import threading
 import warnings
 
 import datasets
@@ -61,3 +62,31 @@ def test_it_draws_as_the_harness_does():
         found = random.random(), np.random.random(), float(torch.rand(1))
     random.seed(0), np.random.seed(1234), torch.manual_seed(1234)
     assert found == (random.random(), np.random.random(), float(torch.rand(1)))
+
+
+def test_threads_take_turns():
+    """Else the one that leaves first would put back what the other still replaces, and so on."""
+    before = lm_eval.api.metrics.bootstrap_stderr, logging.getLogger("lm_eval").level
+    inside, leave, entered = threading.Event(), threading.Event(), []
+
+    def first():
+        with quiet_harness():
+            inside.set()
+            leave.wait(60)
+            entered.append("first leaves")
+
+    def second():
+        with quiet_harness():
+            entered.append("second enters")
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(60)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert entered == []
+    leave.set()
+    for thread in threads:
+        thread.join(60)
+    assert entered == ["first leaves", "second enters"]
+    assert before == (lm_eval.api.metrics.bootstrap_stderr, logging.getLogger("lm_eval").level)

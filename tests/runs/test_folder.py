@@ -235,13 +235,24 @@ def gone_process() -> int:
     return process.pid
 
 
+def test_a_broken_part_hides_no_other(folder: RunFolder) -> None:
+    assert folder.first_origin() is None
+    (folder.path / "parts/step=0").mkdir(parents=True)
+    (folder.path / "parts/step=0/perplexity-00000.parquet").write_bytes(b"none")
+    assert folder.first_origin() is None
+    folder.publish(UNIT, TABLE, {"source": "there"})
+    assert folder.first_origin() == {"source": "there"}
+
+
 def test_what_killed_processes_have_left_is_removed_by_the_next(
     folder: RunFolder, tmp_path: Path
 ) -> None:
     folder.publish(UNIT, TABLE, {})
     folder.record_failure(Failure(3, "E", "m"))
     folder.keep("commits/step=8.json", b"{}")
-    dead, alive, places = gone_process(), os.getpid(), ("", "parts/step=8", "failures", "commits")
+    folder.keep("samples/step=8/a.jsonl", b"{}")
+    dead, alive = gone_process(), os.getpid()
+    places = ("", "parts/step=8", "failures", "commits", "samples/step=8")
     for place in places:
         for writer in (dead, alive):
             (folder.path / place / f".a.json.{writer}-00ff.partial").write_text("half")

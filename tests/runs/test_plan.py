@@ -107,6 +107,21 @@ def test_what_an_intervened_model_saw_altered_is_neither_seen_nor_unseen() -> No
     assert chosen_rows(512, 134_000, spec, rows) == range(512)
 
 
+def test_what_it_has_seen_names_its_branch() -> None:
+    """Earlier versions took all up to the step, under a specification that did not say so."""
+    dataset = TokenDataset(np.zeros((30, 8), np.uint16))
+    told = {}
+    for name in ("intervention-70m-deduped", "70m-deduped"):
+        spec = pythia_fast.spec(name)
+        for sequences in ("seen", "unseen", 5):
+            common = {"spec": spec, "steps": (143_000,), "dataset": dataset}
+            made = plan(1, spec.architecture, sequences=sequences, **common)
+            told[name, sequences] = made.specification.get("branch_step")
+    assert {key: step for key, step in told.items() if step} == {
+        ("intervention-70m-deduped", "seen"): 133_000
+    }
+
+
 @pytest.mark.parametrize("sequences", ["seen", "unseen"])
 def test_the_rows_of_all_steps_are_checked_and_each_once(
     sequences: str, monkeypatch: pytest.MonkeyPatch

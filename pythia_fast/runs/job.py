@@ -1,0 +1,114 @@
+"""What is to be done at each step, as far as `todo` has to know; `SweepJob` is that of a sweep."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from pythia_fast.errors import FormatError, RunMismatchError
+from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.plan import Plan, Unit
+from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.work import Data, sweep_flops
+
+
+class DamagedTwinError(Exception):
+    """The results that a step was to take from another cannot be read."""
+
+    def __init__(self, reason: FormatError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Job(Protocol):
+    """The same work at each of its steps, with results in a run folder."""
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that are asked for."""
+
+    @property
+    def sharing(self) -> bool:
+        """Whether a step's results are also those of another with the same weights."""
+
+    def tokens(self, step: int) -> int:
+        """How many tokens are looked at in a step."""
+
+    def origins(self, step: int) -> list[dict[str, Any]] | None:
+        """Where a step's results are from; None if they are not all there. FormatError."""
+
+    def first_origin(self) -> dict[str, Any] | None:
+        """Where some result in the folder is from, the same one each time; None without any."""
+
+    def place(self, step: int) -> Path:
+        """Where a step's results lie."""
+
+    def amount(self, steps: Iterable[int]) -> str:
+        """How much there is to compute at these steps, in words."""
+
+
+class SweepJob:
+    """The units of a plan, as parts in a run folder."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, progress: Progress) -> None:
+        self._plan, self._folder, self._progress = plan, folder, progress
+        self._counted: set[str] = set()
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that are asked for."""
+        return self._plan.steps
+
+    @property
+    def sharing(self) -> bool:
+        """Not where every step looks at rows of its own ("seen", "unseen")."""
+        return not isinstance(self._plan.sequences, str)
+
+    def tokens(self, step: int) -> int:
+        """How many tokens are looked at in a step."""
+        return sum(map(self._plan.tokens_of, self._plan.units(step)))
+
+    def origins(self, step: int) -> list[dict[str, Any]] | None:
+        """Where a step's results are from; None if they are not all there. FormatError."""
+        units = list(self._plan.units(step))
+        if not all(self._folder.done(unit) for unit in units):
+            return None
+        return [self._folder.origin(unit) for unit in units]
+
+    def first_origin(self) -> dict[str, Any] | None:
+        """Where the first results that can be read are from; None without any."""
+        return self._folder.first_origin()
+
+    def place(self, step: int) -> Path:
+        """Where a step's results lie."""
+        return self._folder.path / "parts" / f"step={step}"
+
+    def amount(self, steps: Iterable[int]) -> str:
+        """How much there is to compute at these steps, in words."""
+        flops = sweep_flops(
+            self._plan.spec,
+            steps,
+            self._plan.metrics,
+            Data(self._plan.dataset),
+            self._plan.sequences,
+        )
+        return f"{flops:.3g} floating-point operations"
+
+    def has(self, unit: Unit, sha256: str | None) -> bool:
+        """Whether a unit's result is there; RunMismatchError if it is of other weights."""
+        if not self._folder.done(unit):
+            return False
+        then = self._folder.origin(unit)["weights_sha256"]
+        check_unchanged(self._folder, unit.step, then, sha256)
+        if unit.path not in self._counted:
+            self._counted.add(unit.path)
+            self._progress.skip(self._plan.tokens_of(unit), unit.step)
+        return True
+
+
+def check_unchanged(folder: RunFolder, step: int, then: str, now: str | None) -> None:
+    """RunMismatchError if a step has other weights than its results are of."""
+    if then != now:
+        raise RunMismatchError(
+            f"the weights of step {step} have changed since their results in "
+            f"{folder.path} were computed. Give another `out`, or resume=False"
+        )
