@@ -12,8 +12,16 @@ MOST_ROWS = 20
 """Rows that a notebook shows of a table."""
 
 _WIDTH, _HEIGHT = 120, 24  # of a sparkline, in pixels
-_SHOWN = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
-"""Control characters to their pictures: a browser would drop them or stop at them."""
+_DIRECTION = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_SHOWN: dict[int, int | str] = (
+    {code: 0x2400 + code for code in range(0x20)}
+    | {0x7F: 0x2421}
+    | {code: f"[U+{code:04X}]" for code in (*range(0x80, 0xA0), 0x2028, 0x2029, *_DIRECTION)}
+)
+"""Control characters to their pictures: a browser would drop them or stop at them.
+
+Others, and marks of direction, which would turn around what is beside them, to their numbers.
+"""
 
 
 def html_table(
@@ -95,7 +103,10 @@ def html_sparkline(places: Sequence[float], values: Sequence[float | None], *, l
 
 
 def escaped(text: str) -> str:
-    """Text as HTML that shows it: markup, quotes, control characters and broken Unicode too."""
+    """Text as HTML that shows it: markup, quotes, and what nobody sees or no browser takes.
+
+    That is control characters, marks of direction and broken Unicode.
+    """
     sound = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return html.escape(sound.translate(_SHOWN))
 

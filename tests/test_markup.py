@@ -54,6 +54,12 @@ def test_any_text_stays_text(rows: list[tuple[str, str]], title: str) -> None:
 
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"}
+_UNSEEN = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_PICTURES |= {ord(c): f"[U+{ord(c):04X}]" for c in (*map(chr, range(0x80, 0xA0)), *_UNSEEN)}
+
+
+def test_marks_of_direction_are_seen() -> None:
+    assert escaped("a\u202eb\u2066<") == "a[U+202E]b[U+2066]&lt;"
 
 
 def test_values_are_written_for_people() -> None:

@@ -17,6 +17,12 @@ def open_tokens(
     from pythia_fast.tokens import TokenDataset
 
     if tokenizer is None:
+        has_pair = any(Path(f"{path}{ending}").exists() for ending in (".idx", ".bin"))
+        if path.is_file() and path.suffix not in (".idx", ".bin") and not has_pair:
+            raise ArgumentError(
+                f"{path} is no file of an .idx/.bin pair; to read it as a text, each line a "
+                "sequence, add --tokenizer with a tokenizer.json"
+            )
         return TokenDataset(path, cache_dir=cache_dir)
     try:
         # Not splitlines(), to which a form feed and other separators inside a text are ends too.

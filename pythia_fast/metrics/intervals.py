@@ -91,8 +91,10 @@ def _of_share(values: Floats, level: float) -> Interval:
     if not len(values):
         return None
     confint = require("statsmodels.stats.proportion").proportion_confint
-    low, high = confint(float(values.sum()), len(values), alpha=1 - level, method="wilson")
-    return float(low), float(high)
+    count, total = float(values.sum()), len(values)
+    low, high = confint(count, total, alpha=1 - level, method="wilson")
+    # Of none and of all one end is exact, which the sum comes near to only.
+    return (0.0 if count == 0 else float(low)), (1.0 if count == total else float(high))
 
 
 def _around(centre: float, stderr: float, count: int, level: float) -> Interval:

@@ -1,13 +1,14 @@
 """All that the page shows, as plain JSON."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pythia_fast.plots import COLOURS, LABELS
 from pythia_fast.report.packed import plain
+from pythia_fast.report.record import memorizing
 from pythia_fast.report.run import Run
 from pythia_fast.report.sequences import MOST_LOSSES, sequences_of
 from pythia_fast.report.texts import Texts
@@ -16,6 +17,8 @@ LOGARITHMIC = ("perplexity",)
 """Numbers that are drawn on a logarithmic axis at first."""
 LEVEL = 0.95
 """Of the confidence intervals, over the sequences."""
+_OURS = frozenset({"run", "low", "high"})
+"""Columns of the page's table that a run's own has not."""
 _COUNTS = frozenset({"nonfinite", "tokens"})
 
 
@@ -32,7 +35,7 @@ def document(runs: Sequence[Run], texts: Sequence[Texts], *, version: str, made:
             "logarithmic": LOGARITHMIC,
             "level": LEVEL,
             "runs": [
-                _run(run, label, sequences_of(run, of_run, most))
+                _run(run, label, of_run, most)
                 for run, label, of_run in zip(runs, labels, texts, strict=True)
             ],
             "table": _table(runs, labels),
@@ -40,8 +43,10 @@ def document(runs: Sequence[Run], texts: Sequence[Texts], *, version: str, made:
     )
 
 
-def _run(run: Run, label: str, sequences: Mapping[str, Any]) -> dict[str, Any]:
+def _run(run: Run, label: str, texts: Texts, most_losses: int) -> dict[str, Any]:
     record = run.record
+    memory = memorizing(run)
+    name = None if memory is None else memory["metric"]
     specification = record["specification"]
     return {
         "label": label,
@@ -50,9 +55,10 @@ def _run(run: Run, label: str, sequences: Mapping[str, Any]) -> dict[str, Any]:
         "specification": specification,
         "record": {key: record.get(key) for key in ("sources", "versions", "machine", "command")},
         "metrics": [str(metric["name"]) for metric in specification["metrics"]],
-        "numbers": _numbers(run.table),
-        "vocabulary": specification.get("architecture", {}).get("vocab_rows"),
-        "continuation": _continuation(specification["metrics"]),
+        "numbers": _numbers(_renamed(run.table)),
+        "vocabulary": (specification.get("architecture") or {}).get("vocab_rows"),
+        "continuation": memory,
+        "knows_asked": any((run.path / "asked").glob("*.json")),
         "gaps": [{"step": g.step, "metric": g.metric, "reason": g.reason} for g in run.gaps],
         "failures": [
             {"step": each.step, "error": each.error, "message": each.message}
@@ -60,7 +66,7 @@ def _run(run: Run, label: str, sequences: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "remarks": {step: list(remarks) for step, remarks in run.remarks.items()},
         "times": run.times.to_pydict(),
-        "sequences": sequences,
+        "sequences": sequences_of(run, texts, most_losses, name),
     }
 
 
@@ -95,13 +101,15 @@ def _numbers(table: pa.Table) -> dict[str, list[str]]:
     }
 
 
-def _continuation(metrics: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
-    """Tokens of prompt and continuation, where memorization was asked for."""
-    for metric in metrics:
-        settings = metric.get("settings")
-        if isinstance(settings, Mapping) and {"prompt", "continuation"} <= settings.keys():
-            return {key: int(settings[key]) for key in ("prompt", "continuation")}
-    return None
+def _renamed(table: pa.Table) -> pa.Table:
+    """A run's table, in which no number of a metric bears the name of one of our columns."""
+    names: list[str] = []
+    for name in table.column_names:
+        own = name
+        while own in _OURS or own in names:
+            own = f"own {own}"
+        names.append(own)
+    return table.rename_columns(names)
 
 
 def _table(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
@@ -112,17 +120,18 @@ def _table(runs: Sequence[Run], labels: Sequence[str]) -> dict[str, Any]:
     names: list[str] = []
     rows: list[dict[str, Any]] = []
     for run, label in zip(runs, labels, strict=True):
-        names += [name for name in run.table.column_names if name not in names]
+        table = _renamed(run.table)
+        names += [name for name in table.column_names if name not in names]
         ends = {
             (each["step"], each["metric"]): {"low": each["low"], "high": each["high"]}
             for each in run.intervals(LEVEL).to_pylist()
         }
         rows += [
-            {"run": label} | ends.get((row["step"], row["metric"]), {}) | row
-            for row in run.table.to_pylist()
+            row | {"run": label} | ends.get((row["step"], row["metric"]), {})
+            for row in table.to_pylist()
         ]
     if any(row.get("low") is not None for row in rows):
         at = names.index("value") + 1
-        names[at:at] = [name for name in ("low", "high") if name not in names]
+        names[at:at] = ["low", "high"]
     columns = ["run", *names]
     return {"columns": columns, "rows": [[row.get(name) for name in columns] for row in rows]}

@@ -1,6 +1,6 @@
 """What the report asks of a run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,18 +40,17 @@ class Missing(Protocol):
 
 
 class Columns(Protocol):
-    """Some of what is known of each sequence, step by step."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Those that exist at any step."""
+    """Some columns of a run's sequences, read shard by shard."""
 
     @property
     def steps(self) -> Sequence[int]:
-        """The steps that have all of them."""
+        """The steps that have them."""
 
-    def of_step(self, step: int) -> pa.Table:
-        """`sequence` and the columns at one of `steps`."""
+    def sequences(self) -> Iterator[pa.Table]:
+        """The `sequence` of the first step's rows, shard after shard."""
+
+    def shards(self, steps: Sequence[int] | None = None) -> Iterator[Mapping[int, pa.Table]]:
+        """`sequence` and the columns, shard after shard, by step."""
 
 
 class Run(Protocol):
@@ -88,5 +87,5 @@ class Run(Protocol):
     def intervals(self, level: float) -> pa.Table:
         """`low` and `high` of each `step` and `metric`, null where there is no interval."""
 
-    def columns(self, names: Sequence[str]) -> Columns:
-        """What is known of each sequence, for each step that has all of `names` that exist."""
+    def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> Columns:
+        """Some columns of what is known of each sequence, the first metric's that has them."""

@@ -3,7 +3,7 @@
 Where they are not given they are what `run.json` says, if that is still there and still the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,37 @@ class Texts:
 
 
 def texts_of(
-    run: Run,
+    runs: Sequence[Run],
     tokens: TokenDataset | None,
     tokenizer: Tokenizer | None,
     cache_dir: str | Path | None = None,
+) -> list[Texts]:
+    """The texts of each run: `tokens` for those that looked at them, for others their own.
+
+    ArgumentError if `tokens` are given but no run looked at them.
+    """
+    fits = [tokens is not None and _same(run, tokens) for run in runs]
+    if tokens is not None and not any(fits):
+        raise ArgumentError(
+            f"the tokens given ({tokens.source}) are not those that "
+            f"{', '.join(str(run.path) for run in runs)} looked at: their fingerprints differ; "
+            "give the data that the sweep was given"
+        )
+    return [
+        _of_run(run, tokens if fit else None, tokenizer, cache_dir)
+        for run, fit in zip(runs, fits, strict=True)
+    ]
+
+
+def _of_run(
+    run: Run,
+    tokens: TokenDataset | None,
+    tokenizer: Tokenizer | None,
+    cache_dir: str | Path | None,
 ) -> Texts:
-    """ArgumentError if `tokens` are given but are not those that the run looked at."""
     notes = []
     dataset = tokens
-    if tokens is not None:
-        if not _same(run, tokens):
-            raise ArgumentError(
-                f"the tokens given ({tokens.source}) are not those that {run.path} looked at: "
-                "their fingerprints differ; give the data that the sweep was given"
-            )
-    else:
+    if dataset is None:
         dataset, note = _reopened(run, cache_dir)
         notes += [note] if note else []
     if tokenizer is None and dataset is not None:
@@ -98,7 +114,7 @@ def _found(run: Run, cache_dir: str | Path | None) -> tuple[Tokenizer | None, st
             "a tokenizer to the report (tokenizer=, --tokenizer)."
         )
     is_folder = Path(source).is_absolute()
-    model = source if is_folder else str(run.record["specification"]["model"])
+    model = source if is_folder else str(run.record["specification"].get("model"))
     try:
         file = open_series(model, cache_dir=cache_dir).tokenizer_file(steps[-1])
         return load_tokenizer(file), None

@@ -6,7 +6,6 @@ whose digests it names.
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,8 +19,10 @@ from tokenizers import Tokenizer
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
+from pythia_fast.markup import escaped
 from pythia_fast.publish import published, require_plain, write_error
 from pythia_fast.report.document import document
+from pythia_fast.report.record import check_record
 from pythia_fast.report.run import Run
 from pythia_fast.report.texts import texts_of
 from pythia_fast.tokens import TokenDataset, TokenSource, load_tokenizer
@@ -48,13 +49,15 @@ def write_report(
     Args:
         runs: results of sweeps, at least one.
         path: the file; one that is there is replaced, missing folders are made.
-        tokens: what the runs looked at, for their texts. None: what each run folder says, if it is
-            still there and the same; else the page says that the texts are missing.
+        tokens: what the runs looked at, for their texts. None, and for runs that looked at others:
+            what the run folder says, if it is still there and the same; else the page says that
+            the texts are missing.
         tokenizer: a tokenizer.json, or the tokenizer. None: the one beside the checkpoints.
         cache_dir: where tokens that were fetched from the Hub are.
 
     Raises:
-        ArgumentError: no runs; `tokens` are not what a run looked at; plotly is not installed.
+        ArgumentError: no runs; `tokens` are what no run looked at; plotly is not installed.
+        FormatError: a `run.json` is not what a sweep writes.
         WriteError: the file cannot be written.
     """
     if not runs:
@@ -65,7 +68,9 @@ def write_report(
     reader = None if tokenizer is None else load_tokenizer(tokenizer)
     if tokens is not None and not isinstance(tokens, TokenDataset):
         tokens = TokenDataset(tokens, cache_dir=cache_dir)
-    texts = [texts_of(run, tokens, reader, cache_dir) for run in runs]
+    for run in runs:
+        check_record(run)
+    texts = texts_of(runs, tokens, reader, cache_dir)
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     data = document(runs, texts, version=version("pythia-fast"), made=made)
     text = _page(data, plotly_js)
@@ -82,7 +87,7 @@ def _page(data: Any, plotly_js: str) -> str:
     folder = files("pythia_fast.report") / "page"
     own = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     parts = {
-        "title": html.escape(_title(data)),
+        "title": escaped(_title(data)),
         "policy": _policy(plotly_js, own),
         "style": (folder / "style.css").read_text(encoding="utf-8"),
         "data": _quoted(data),

@@ -90,6 +90,11 @@ def test_bad_input_is_told_and_ends_with_3(run, swept, texts, tmp_path):
     assert "fingerprints differ" in other
     assert "Is a directory" in run("report", swept, "-o", tmp_path, exit_code=3).stderr
     assert not path.exists()
+    assert not path.exists()
+    lines = tmp_path / "poems.txt"
+    lines.write_text("one\n")
+    hint = run("report", swept, "--tokens", lines, "-o", path, exit_code=3).stderr
+    assert "add --tokenizer" in hint
     run("report", exit_code=2)
 
 

@@ -153,3 +153,14 @@ def test_equal_sequences_have_an_interval_of_no_width() -> None:
 def test_a_level_is_between_0_and_1(level: float) -> None:
     with pytest.raises(ArgumentError, match=r"0\.95"):
         of("perplexity", losses(1), level)
+
+
+def test_the_ends_of_none_and_of_all_are_exact() -> None:
+    for count in (3, 50, 143):
+        none = pa.table({"memorized": [False] * count, "redecided": [False] * count})
+        none = none.append_column("nonfinite", pa.array([0] * count))
+        every = none.set_column(0, "memorized", pa.array([True] * count))
+        low, high = of("memorization", none)
+        assert low == 0.0 < high
+        low, high = of("memorization", every)
+        assert low < high == 1.0

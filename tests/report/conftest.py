@@ -1,8 +1,6 @@
 """Runs made up for the report, and a real browser to open it in."""
 
-import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +14,6 @@ from pythia_fast.report import write_report
 from pythia_fast.testing.tokenizer import byte_tokenizer
 from pythia_fast.tokens import TokenDataset
 
-CHROMIUM = "/usr/bin/chromium"
-CHROMEDRIVER = "/usr/bin/chromedriver"
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--window-size=1280,900",
-)
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
 HOSTILE = (
     "</script><script>document.title='owned'</script>"
@@ -67,25 +58,38 @@ class MadeUp:
         ]
         return pa.Table.from_pylist(ends, pa.schema(list(keys.items())))
 
-    def columns(self, names: Sequence[str]) -> "SomeColumns":
-        known = {name for table in self.rows.values() for name in table.column_names}
-        own = tuple(name for name in names if name in known)
-        steps = [s for s, rows in sorted(self.rows.items()) if {*own} <= {*rows.column_names}]
-        return SomeColumns(self, own, tuple(steps) if own else ())
+    def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> "MadeUpColumns":
+        asked = {step: table for step, table in self.rows.items() if steps is None or step in steps}
+        return MadeUpColumns(asked, names, self.asked)
 
 
-@dataclass
-class SomeColumns:
-    """Some columns of a made-up run."""
+class MadeUpColumns:
+    """Columns of a made-up run, in shards of five rows."""
 
-    run: MadeUp
-    names: tuple[str, ...]
-    steps: tuple[int, ...]
+    def __init__(
+        self,
+        rows: Mapping[int, pa.Table],
+        names: Sequence[str],
+        asked: list[tuple[int, Sequence[str]]],
+    ) -> None:
+        there = {name for table in rows.values() for name in table.column_names}
+        self.names = [name for name in names if name in there]
+        has = {s: table for s, table in rows.items() if {*self.names} <= {*table.column_names}}
+        self._rows = has if self.names else {}
+        self.steps = tuple(self._rows)
+        self._asked = asked
 
-    def of_step(self, step: int) -> pa.Table:
-        assert step in self.steps
-        self.run.asked.append((step, self.names))
-        return self.run.rows[step].select(list(dict.fromkeys(["sequence", *self.names])))
+    def sequences(self) -> Iterator[pa.Table]:
+        for step in self.steps[:1]:
+            table = self._rows[step].select(["sequence"])
+            yield from (table.slice(at, 5) for at in range(0, len(table), 5))
+
+    def shards(self, steps: Sequence[int] | None = None) -> Iterator[dict[int, pa.Table]]:
+        (step,) = steps or ()
+        self._asked.append((step, tuple(self.names)))
+        table = self._rows[step].select(list(dict.fromkeys(["sequence", *self.names])))
+        for at in range(0, max(len(table), 1), 5):
+            yield {step: table.slice(at, 5)}
 
 
 Memorized = Callable[[int, int], bool]
@@ -212,45 +216,6 @@ def page(
     return write_report(two_runs, path, tokens=texts, tokenizer=byte_tokenizer())
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless Chromium, which writes down its console and its requests."""
-    there = [Path(CHROMIUM).exists(), Path(CHROMEDRIVER).exists()]
-    if not any(there):
-        pytest.skip("the report is tested in a browser: apt-get install chromium chromium-driver")
-    assert all(there), f"both are needed: {CHROMIUM}, {CHROMEDRIVER} (chromium, chromium-driver)"
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    profile = tmp_path_factory.mktemp("profile")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    driver.set_script_timeout(30)
-    yield driver
-    driver.quit()
-    shutil.rmtree(profile, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def opened(browser: Any) -> Callable[[Path], Any]:
-    """Open a page and wait until it is drawn."""
-
-    def open_page(path: Path) -> Any:
-        browser.get_log("browser"), browser.get_log("performance")  # what was before is forgotten
-        browser.get(path.as_uri())
-        end_s = time.monotonic() + 60
-        while browser.execute_script("return document.documentElement.dataset.ready") != "yes":
-            assert time.monotonic() < end_s, browser.get_log("browser")
-            time.sleep(0.02)
-        return browser
-
-    return open_page
-
-
 @pytest.fixture
 def make_run(tmp_path: Path, texts: TokenDataset) -> Callable[..., MadeUp]:
     """`made_up` over the texts; its arguments may be given."""
@@ -260,3 +225,11 @@ def make_run(tmp_path: Path, texts: TokenDataset) -> Callable[..., MadeUp]:
         return made_up(tmp_path / "run", dataset, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def four_runs(tmp_path_factory: pytest.TempPathFactory, texts: TokenDataset) -> list[MadeUp]:
+    """Runs of different steps, which memorize nothing at first."""
+    folder = tmp_path_factory.mktemp("four-runs")
+    steps = {"a": (0, 8, 64), "b": (0, 1, 2, 8, 64), "c": STEPS, "d": (0, 4, 16)}
+    return [made_up(folder / name, texts, model=name, steps=of) for name, of in steps.items()]

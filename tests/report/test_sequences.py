@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pythia_fast.errors import HubError
 from pythia_fast.report import sequences
+from pythia_fast.report.read import _KINDS
 from pythia_fast.report.sequences import MOST_LOSSES, sequences_of
 from pythia_fast.report.texts import texts_of
 from pythia_fast.testing.tokenizer import byte_tokenizer
@@ -21,7 +24,7 @@ STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
 def told(run: Any, texts: TokenDataset, most: int = MOST_LOSSES) -> dict[str, Any]:
-    return sequences_of(run, texts_of(run, texts, byte_tokenizer()), most)
+    return sequences_of(run, texts_of([run], texts, byte_tokenizer())[0], most)
 
 
 def array(packed: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -117,7 +120,7 @@ def test_long_texts_without_losses_are_cut(
 def test_only_what_is_needed_is_read(make_run: Make, texts: TokenDataset) -> None:
     run = make_run()
     told(run, texts)
-    assert {name for _, columns in run.asked for name in columns} <= sequences._KINDS.keys()
+    assert {name for _, columns in run.asked for name in columns} <= _KINDS.keys()
     with_tokens = [step for step, columns in run.asked if "token_nll" in columns]
     assert len(with_tokens) == len(STEPS) + 1  # once to see how long they are
 
@@ -191,3 +194,45 @@ def test_losses_that_a_step_lacks_are_not_known(make_run: Make, texts: TokenData
     rows = [found["rows"][place] for place in found["losses"]["index"]]
     assert {row for row, lacks in zip(rows, lacking, strict=True) if lacks} == {1, 2}
     assert (codes[:, [0, 1, 3, 4, 5, 6, 7]] < 65_535).all()
+
+
+def test_a_change_is_since_each_sequence_was_last_looked_at(
+    make_run: Make, texts: TokenDataset
+) -> None:
+    """Steps that look at more and more, and at some not again: what is new to them is no gain."""
+    run = make_run(steps=(1, 2, 4, 8), memorized=lambda i, step: i in (0, 3) and step != 2)
+    for step, rows in {1: (0, 1), 2: (2, 3), 4: (0, 1, 2, 3), 8: (0, 1, 2, 3, 4, 5)}.items():
+        run.rows[step] = run.rows[step].take(list(rows))
+    found = told(run, texts)["memorized"]
+    assert found["count"] == [1, 0, 2, 2]
+    # At 2 others were looked at than before; at 4 only 3 is new: 0 still is what it was at 1.
+    assert found["gained"] == [None, None, 1, 0]
+    assert found["lost"] == [None, None, 0, 0]
+
+
+def test_where_the_metric_is_missing_no_other_stands_in(
+    make_run: Make, texts: TokenDataset
+) -> None:
+    run = make_run()
+    run.gaps = (SimpleNamespace(step=8, metric="memorization", reason="not begun"),)
+    found = sequences_of(run, texts_of([run], texts, None)[0], MOST_LOSSES, "memorization")
+    assert [n is None for n in found["memorized"]["count"]] == [step == 8 for step in STEPS]
+    shape = (len(texts), len(STEPS))
+    assert (array(found["columns"]["memorized"], shape)[:, 4] == -1).all()
+
+
+def test_texts_that_fail_after_opening_are_a_note(
+    make_run: Make, texts: TokenDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise HubError("the connection was lost")
+
+    run = make_run()
+    monkeypatch.setattr(TokenDataset, "gather", fail)
+    run.record["specification"]["tokens"] = (
+        texts.source
+    )  # as of the Hub: nothing is read to compare
+    found = told(run, texts)
+    assert found["pieces"] is None
+    assert any("the connection was lost" in note for note in found["notes"])
+    assert found["losses"] is not None

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.errors import ArgumentError, FormatError, WriteError
 from pythia_fast.report import write_report
 from pythia_fast.report.document import document
 from pythia_fast.report.texts import texts_of
@@ -99,7 +100,7 @@ def test_the_data_says_where_all_is_from(page: Path, two_runs: Any) -> None:
 def test_runs_of_one_model_get_names_of_their_own(make_run: Make, texts: TokenDataset) -> None:
     runs = [make_run(), make_run(seed=1), make_run(model="other")]
     runs[1].path = runs[0].path.with_name("again")
-    found = [texts_of(run, texts, None) for run in runs]
+    found = texts_of(runs, texts, None)
     labels = [run["label"] for run in document(runs, found, version="0", made="now")["runs"]]
     assert labels == ["tiny (run)", "tiny (again)", "other"]
     runs[1].path = runs[0].path
@@ -135,53 +136,88 @@ def test_bad_arguments_are_told(
         write_report([make_run()], tmp_path / "r.html")
 
 
-@pytest.mark.parametrize("kind", ["nothing", "no memorization", "not finite", "no texts"])
-def test_odd_runs_open_without_an_error(
-    make_run: Make,
-    texts: TokenDataset,
-    tmp_path: Path,
-    opened: Callable[[Path], Any],
-    kind: str,
-) -> None:
-    steps = (0, 1, 2, 4, 8, 16, 32, 64)
-    run = make_run(missing=steps if kind == "nothing" else ())
-    if kind == "nothing":
-        run.failures = (SimpleNamespace(step=4, error="ReadError", message="it broke"),)
-    if kind == "no memorization":
-        run.record["specification"]["metrics"].pop()
-        keep = [row["metric"] == "perplexity" for row in run.table.to_pylist()]
-        run.table = run.table.filter(keep)
-        run.rows = {
-            step: table.drop_columns(["memorized", "first_mismatch", "token_nll"])
-            for step, table in run.rows.items()
-        }
-    if kind == "not finite":
-        values = [
-            float("nan") if k == 2 else float("inf") if k == 4 else v.as_py()
-            for k, v in enumerate(run.table["value"])
-        ]
-        at = run.table.column_names.index("value")
-        run.table = run.table.set_column(at, "value", [values])
-        status = ["non-finite" if k in (2, 4) else "ok" for k in range(len(values))]
-        run.table = run.table.set_column(run.table.column_names.index("status"), "status", [status])
-    tokens = None if kind == "no texts" else texts
-    browser = opened(write_report([run], tmp_path / "r.html", tokens=tokens))
-    assert browser.get_log("browser") == []
-    text = browser.execute_script("return document.body.innerText")
-    expected = {
-        "nothing": ("There are no results yet", "No sequence was looked at", "ReadError: it broke"),
-        "no memorization": ("Nothing: every step", "loss"),
-        "not finite": ("not finite", "2 values are not finite"),
-        "no texts": ("The texts are missing", "does not say where its tokens are"),
-    }[kind]
-    for words in expected:
-        assert words in text
-    if kind == "no memorization":
-        assert "memorized" not in text
-
-
 def test_the_policy_names_the_scripts_that_are_there(page: Path) -> None:
     text = page.read_text()
     for script in re.findall(r"<script>(.*?)</script>", text, re.DOTALL):
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in text
+
+
+def test_a_metrics_own_numbers_take_no_column_of_the_page(
+    make_run: Make, texts: TokenDataset
+) -> None:
+    run = make_run()
+    for name in ("run", "low", "high"):
+        run.table = run.table.append_column(name, pa.array([7.0] * len(run.table)))
+    data = document([run], texts_of([run], texts, None), version="0", made="now")
+    table = data["table"]
+    assert len({*table["columns"]}) == len(table["columns"])
+    row = dict(zip(table["columns"], table["rows"][0], strict=True))
+    assert row["run"] == "tiny"
+    assert row["low"] == pytest.approx(row["value"] * 0.95)
+    assert row["high"] == pytest.approx(row["value"] * 1.05)
+    assert [row[f"own {name}"] for name in ("run", "low", "high")] == [7.0] * 3
+    assert "own low" in data["runs"][0]["numbers"]["perplexity"]
+
+
+def test_of_two_metrics_that_memorize_the_first_is_told_with_its_lengths(
+    make_run: Make, texts: TokenDataset
+) -> None:
+    run = make_run()
+    second = {"name": "longer", "settings": {"prompt": 4, "continuation": 16}, "type": "x:M"}
+    run.record["specification"]["metrics"].append(second)
+    data = document([run], texts_of([run], texts, None), version="0", made="now")
+    assert data["runs"][0]["continuation"] == {
+        "metric": "memorization",
+        "prompt": 8,
+        "continuation": 8,
+        "others": ["longer"],
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": []},
+        {"metrics": "perplexity"},
+        {"metrics": [{}]},
+        {"sequences": {"first": 0}},
+        {
+            "metrics": [
+                {
+                    "name": "memorization",
+                    "type": "pythia_fast.metrics.memorization:Memorization",
+                    "settings": {"prompt": "x", "continuation": None},
+                }
+            ]
+        },
+    ],
+)
+def test_a_run_json_that_no_sweep_writes_is_a_format_error(
+    make_run: Make, texts: TokenDataset, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    run = make_run()
+    run.record["specification"] |= change
+    with pytest.raises(FormatError, match=r"run\.json"):
+        write_report([run], tmp_path / "r.html", tokens=texts)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_names_that_are_no_unicode_or_turn_around_are_shown_as_they_are(
+    make_run: Make, texts: TokenDataset, tmp_path: Path
+) -> None:
+    runs = [make_run(model="\u202eknil"), make_run(model="\u202eknil")]
+    runs[1].path = tmp_path / "a\udcff"
+    page = write_report(runs, tmp_path / "r.html", tokens=texts).read_text()
+    assert page.count("[U+202E]knil (a\\udcff)") == 2  # in the title and in the heading
+    assert "\u202e" not in page.split("<script", 1)[0]
+
+
+def test_tokens_serve_the_runs_that_looked_at_them(make_run: Make, texts: TokenDataset) -> None:
+    other = TokenDataset(np.zeros((3, 64), np.int64))
+    runs = [make_run(), make_run(dataset=other)]
+    first, second = texts_of(runs, texts, None)
+    assert first.dataset is texts
+    assert second.dataset is None
+    with pytest.raises(ArgumentError, match="fingerprints differ"):
+        texts_of(runs, TokenDataset(np.ones((3, 64), np.int64)), None)

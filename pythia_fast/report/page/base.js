@@ -88,7 +88,7 @@ function inWords(steps, all) {
   return parts.length > 12 ? `${parts.slice(0, 12).join(", ")}, \u2026` : parts.join(", ");
 }
 
-const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffc]|[\u{e0000}-\u{e0fff}]/gu;
+const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffc\ud800-\udfff]|[\u{e0000}-\u{e0fff}]/gu;
 
 /** A text whose control characters, line ends and marks of direction can be seen. */
 function visible(text) {
@@ -136,8 +136,25 @@ function colour(index) {
   return chosen === "#000000" && isDark() ? "#f2f1ec" : chosen;
 }
 
+/** Colours as on white paper while `action` looks at a chart, whatever the theme; a promise. */
+async function onPaper(plot, action) {
+  printing = true;
+  changed();
+  try {
+    return await action(plot);
+  } finally {
+    printing = false;
+    changed();
+  }
+}
+
 const DASHES = ["solid", "dash", "dashdot", "dot", "longdash"];
 const DASH_ARRAYS = ["", "6 3", "6 2 2 2", "2 2", "10 3"];
+/** The markers as paths around 0, 0. */
+const MARKER_PATHS = [
+  "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-4-4h8v8h-8z", "M-5 4h10l-5-9z", "M0-5l5 5l-5 5l-5-5z",
+  "M-5-4h10l-5 9z", "M-1.5-5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z", "M-4-2l2-2l2 2l2-2l2 2l-2 2l2 2l-2 2l-2-2l-2 2l-2-2l2-2z",
+];
 const MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
 
 /** The layout that all charts have in common. */
@@ -146,15 +163,17 @@ function layout(title, extra = {}) {
   const text = printing ? "#000000" : css.getPropertyValue("--text").trim();
   const grid = printing ? "#dddddd" : css.getPropertyValue("--grid").trim();
   const line = printing ? "#999999" : css.getPropertyValue("--line").trim();
+  const quiet = css.getPropertyValue("--quiet").trim();
+  const paper = printing ? "#ffffff" : "rgba(0,0,0,0)";
   const axis = { gridcolor: grid, linecolor: line, zeroline: false, ticks: "outside", tickcolor: line, showline: true, automargin: true };
   const { xaxis, yaxis, ...rest } = extra;
   return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
+    paper_bgcolor: paper,
+    plot_bgcolor: paper,
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: text },
     margin: { l: 56, r: 14, t: 8, b: 44 },
     hoverlabel: { font: { size: 13 } },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: line, activecolor: text },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: quiet, activecolor: text },
     showlegend: false,
     xaxis: { ...axis, ...xaxis },
     yaxis: { ...axis, title: { text: title, standoff: 6 }, ...yaxis },
@@ -165,9 +184,21 @@ function layout(title, extra = {}) {
 const CONFIG = {
   displaylogo: false,
   responsive: true,
-  modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // all others are left out
-  toImageButtonOptions: { format: "svg" },
+  modeBarButtons: [[ // all others are left out
+    {
+      name: "save", title: "Save as SVG", icon: Plotly.Icons.camera,
+      click: (plot) => onPaper(plot, () => Plotly.downloadImage(plot, { format: "svg", filename: "chart" })),
+    },
+    "zoom2d", "pan2d", "resetScale2d",
+  ]],
 };
+
+const MOST_IN_LEGEND = 3; // more would leave no room for the chart; the controls show each run's line
+
+/** The legend of a chart of runs, of which the controls say as much. */
+function legendOf(runs) {
+  return { showlegend: runs > 1 && runs <= MOST_IN_LEGEND, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 } };
+}
 
 /** Where a step stands on the axis: log10(1 + step) leaves room for step 0. */
 function place(step) {

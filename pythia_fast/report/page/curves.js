@@ -36,40 +36,37 @@ function curveOf(metric) {
     make("option", { value: "value" }, metric),
     named.map((name) => make("option", { value: name }, `${metric}: ${name}`)));
   const scale = make("input", { type: "checkbox", change: () => { touched = true; draw(); } });
-  const plot = make("div", { class: "plot", role: "img" });
+  const plot = make("div", { class: "plot", role: "group" });
   const note = make("figcaption");
   let touched = false;
 
   function draw() {
     const name = choice.value;
     if (!touched) scale.checked = data.logarithmic.includes(name === "value" ? metric : name);
-    const traces = [];
-    let notFinite = 0;
-    let missing = 0;
-    data.runs.forEach((run, r) => {
-      if (!state.shown[r]) return;
-      const line = lineOf(run, metric, name);
-      notFinite += line.odd.length;
-      missing += line.gaps.length;
-      traces.push(...tracesOf(run, r, line));
-    });
-    const title = data.axis_titles[name === "value" ? metric : name] ?? (name === "value" ? metric : name);
+    const lines = data.runs.map((run, r) => (state.shown[r] ? lineOf(run, metric, name) : null));
+    const there = lines.filter((line) => line !== null);
+    const notFinite = there.reduce((sum, line) => sum + line.odd.length, 0);
+    const missing = there.reduce((sum, line) => sum + line.gaps.length, 0);
+    const offAxis = scale.checked ? toPositive(there) : 0;
+    const traces = lines.flatMap((line, r) => (line === null ? [] : tracesOf(data.runs[r], r, line)));
+    const own = name === "value" ? metric : name;
+    const title = Object.hasOwn(data.axis_titles, own) ? data.axis_titles[own] : own;
     const some = traces.flatMap((trace) => trace.steps);
     const shown = layout(forPlotly(title), {
       xaxis: stepAxis(some),
       yaxis: scale.checked
-        ? { type: "log", ...(wide(traces) ? { dtick: "D2", tickformat: "~g" } : {}) }
+        ? { type: "log", tickformat: "~g", ...logTicks(traces) }
         : { exponentformat: largest(traces) < 1e6 ? "none" : "power", separatethousands: true },
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
       hovermode: "closest",
-      showlegend: state.shown.filter(Boolean).length > 1,
-      legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      ...legendOf(there.length),
     });
     plot.setAttribute("aria-label", `${title} over the training steps, drawn; its numbers are in the table below`);
     Plotly.react(plot, traces, shown, CONFIG);
     const notes = [];
     if (missing) notes.push(`${plural(missing, "step")} not computed (\u00d7)`);
     if (notFinite) notes.push(`${plural(notFinite, "value is", "values are")} not finite (\u25b3)`);
+    if (offAxis) notes.push(`${plural(offAxis, "value is", "values are")} 0 or less and not on this axis`);
     note.textContent = notes.join("; ");
   }
 
@@ -94,10 +91,28 @@ function largest(traces) {
   return Math.max(0, ...traces.filter((trace) => trace.yaxis !== "y2").flatMap((trace) => trace.y).map(Math.abs));
 }
 
-/** Whether values on a logarithmic axis span enough for ticks at 1, 2 and 5 only. */
-function wide(traces) {
+/** Ticks of a logarithmic axis: the decades, of less than three also 2 and 5, of less than one any. */
+function logTicks(traces) {
   const values = traces.filter((trace) => trace.yaxis !== "y2").flatMap((trace) => trace.y).filter((y) => y > 0);
-  return Math.max(...values) > 8 * Math.min(...values);
+  const span = values.length ? Math.log10(Math.max(...values) / Math.min(...values)) : 0;
+  if (span < 0.9) return {};
+  return { dtick: span < 3 ? "D2" : Math.ceil(span / 8) };
+}
+
+/**
+ * Make lines fit for a logarithmic axis: what is 0 or less becomes a gap, bands end at the smallest
+ * number that is on it. How many values are not.
+ */
+function toPositive(lines) {
+  const all = lines.flatMap((line) => [...line.values, ...line.ends.flat()]).filter((y) => y !== null && y > 0);
+  const least = Math.min(...all);
+  let count = 0;
+  for (const line of lines) {
+    count += line.values.filter((y) => y !== null && y <= 0).length;
+    line.values = line.values.map((y) => (y > 0 ? y : null));
+    line.drawn = line.ends.map((each) => (each !== null && each[1] > 0 ? [Math.max(each[0], least), each[1]] : null));
+  }
+  return count;
 }
 
 /** Whether a number is the metric's headline number under its own name. */
@@ -121,15 +136,16 @@ function lineOf(run, metric, name) {
   const gaps = run.gaps.filter((gap) => gap.metric === metric);
   for (const gap of gaps) if (!values.has(gap.step)) values.set(gap.step, null);
   const steps = [...values.keys()].sort((a, b) => a - b);
-  return { steps, values: steps.map((step) => values.get(step)), ends: steps.map((step) => ends.get(step) ?? null), gaps, odd };
+  const both = steps.map((step) => ends.get(step) ?? null);
+  return { steps, values: steps.map((step) => values.get(step)), ends: both, drawn: both, gaps, odd };
 }
 
 /** The confidence band of a line, a piece between any two gaps. */
 function bandsOf(own, r, line) {
   const pieces = [[]];
   line.steps.forEach((step, i) => {
-    if (line.ends[i] === null) pieces.push([]);
-    else pieces.at(-1).push([place(step), ...line.ends[i]]);
+    if (line.drawn[i] === null) pieces.push([]);
+    else pieces.at(-1).push([place(step), ...line.drawn[i]]);
   });
   return pieces.filter((piece) => piece.length > 1).map((piece) => {
     const back = [...piece].reverse();

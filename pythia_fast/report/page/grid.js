@@ -31,6 +31,13 @@ function makeGrid(host, { label, columns, rows, page = 20, hint = "words, or ste
   const pager = make("div", { class: "pager" }, back, on, where);
   host.append(tools, make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, table), pager);
   let found = [];
+  let problem = "";
+
+  /** A cell's text, as it is shown. */
+  function shownText(row, c) {
+    const { show, kind } = columns[c];
+    return String(show ? show(row[c], row) : cell(row[c], kind));
+  }
 
   function refilter() {
     grid.from = 0;
@@ -43,6 +50,7 @@ function makeGrid(host, { label, columns, rows, page = 20, hint = "words, or ste
   }
 
   function matching() {
+    problem = "";
     const tests = search.value.trim().split(/\s+/).filter(Boolean).map(test);
     return rows.filter((row) => kept(row)
       && [...grid.chosen].every(([c, value]) => value === "" || String(row[c]) === value)
@@ -55,9 +63,14 @@ function makeGrid(host, { label, columns, rows, page = 20, hint = "words, or ste
     const c = match ? columns.findIndex((column) => column.name.replaceAll(" ", "_") === match[1]) : -1;
     if (c < 0) {
       const wanted = word.toLowerCase();
-      return (row) => row.some((value, i) => !grid.hidden.has(i) && value !== null && String(value).toLowerCase().includes(wanted));
+      return (row) => row.some((value, i) => !grid.hidden.has(i) && value !== null
+        && (String(value).toLowerCase().includes(wanted) || shownText(row, i).toLowerCase().includes(wanted)));
     }
-    const wanted = Number(match[3].replace(/,/g, ""));
+    const wanted = Number(match[3].replace(/,/g, "").replace("\u2212", "-"));
+    if (/[<>]/.test(match[2])) {
+      if (Number.isNaN(wanted)) problem = `\u201c${visible(match[3])}\u201d is no number to compare with; `;
+      else if (columns[c].kind !== "number") problem = `${visible(match[1])} is no number; `;
+    }
     return (row) => {
       const value = row[c];
       if (match[2] === "=") return String(value) === match[3] || value === wanted;
@@ -84,7 +97,7 @@ function makeGrid(host, { label, columns, rows, page = 20, hint = "words, or ste
     head.replaceChildren(...columns.map((column, c) => grid.hidden.has(c) ? null : headOf(column, c)).filter(Boolean));
     if (focused !== null) [...head.querySelectorAll("button")].find((each) => each.textContent === focused)?.focus();
     body.replaceChildren(...found.slice(grid.from, grid.from + page).map(line));
-    count.textContent = found.length === rows.length ? plural(rows.length, "row") : `${whole(found.length)} of ${plural(rows.length, "row")}`;
+    count.textContent = problem + (found.length === rows.length ? plural(rows.length, "row") : `${whole(found.length)} of ${plural(rows.length, "row")}`);
     pager.hidden = found.length <= page;
     back.disabled = grid.from === 0;
     on.disabled = grid.from + page >= found.length;

@@ -19,8 +19,9 @@ function drawControls(host) {
 /** A piece of a run's line, as the charts draw it. */
 function swatch(r) {
   const line = make("line", { x1: 0, y1: 6, x2: 30, y2: 6, stroke: colour(r), "stroke-width": 2.5, "stroke-dasharray": DASH_ARRAYS[r % DASH_ARRAYS.length] });
-  onChange(() => line.setAttribute("stroke", colour(r)));
-  return make("svg", { width: 30, height: 12, "aria-hidden": "true" }, line);
+  const marker = make("path", { d: MARKER_PATHS[r % MARKER_PATHS.length], transform: "translate(15 6)", fill: colour(r) });
+  onChange(() => { line.setAttribute("stroke", colour(r)); marker.setAttribute("fill", colour(r)); });
+  return make("svg", { width: 30, height: 12, "aria-hidden": "true" }, line, marker);
 }
 
 function drawSummary(host) {
@@ -85,7 +86,8 @@ function drawMissing(host) {
   }
   host.append(make("h3", { class: "after" }, "What is missing or odd"));
   if (!lines.length) {
-    host.append(make("p", {}, "Nothing: every step that was asked for is here, all values are finite, and nothing odd is known of the files."));
+    const here = data.runs.every((run) => run.knows_asked) ? "every step that was asked for is here" : "every step that was begun is here (which steps were asked for is not kept in all of the run folders)";
+    host.append(make("p", {}, `Nothing: ${here}, all values are finite, and nothing odd is known of the files.`));
     return;
   }
   const heads = ["run", "what", "steps", "metrics", "why"];
@@ -119,7 +121,7 @@ function drawTimes(host) {
       ...(some.some((run) => total(run, "received_bytes")) ? [["received", ...some.map((run) => bytes(total(run, "received_bytes")))]] : []),
     ], some.map((_, c) => c + 1)));
   const choice = make("select", { "aria-label": "Run", change: draw }, some.map((run, k) => make("option", { value: k }, visible(run.label))));
-  const plot = make("div", { class: "plot", role: "img", "aria-label": "Seconds of each stage, by step" });
+  const plot = make("div", { class: "plot", role: "group", "aria-label": "Seconds of each stage, by step" });
   host.append(make("figure", { id: "times" }, make("div", { class: "head" }, make("h3", {}, "By step"), some.length > 1 ? choice : null), plot));
 
   function draw() {
@@ -142,7 +144,7 @@ function drawTimes(host) {
 }
 
 function drawProvenance(host) {
-  host.append(make("p", { class: "hint" }, "All that determines a run's numbers is in its specification, of which the run\u2019s hash is the sha256. Commit, weights and versions of every single number are in the table above (\u201cshow where each number is from\u201d)."));
+  host.append(make("p", { class: "hint" }, "All that determines a run's numbers is in its specification, which the run\u2019s hash stands for; both are as its run.json gives them. Commit, weights and versions of every single number are in the table above (\u201cshow all columns\u201d)."));
   for (const run of data.runs) {
     const { specification: spec, record } = run;
     const facts = [
@@ -183,6 +185,10 @@ function repaint() {
 
 section("made").textContent = `Made by pythia-fast ${data.version} on ${data.made}. One file, which asks no network for anything.`;
 drawControls(section("controls"));
+new ResizeObserver(() => { // a section that a link leads to begins below the controls
+  const sticky = getComputedStyle(section("controls")).position === "sticky";
+  document.documentElement.style.scrollPaddingTop = `${(sticky ? section("controls").offsetHeight : 0) + 8}px`;
+}).observe(section("controls"));
 drawSummary(section("summary"));
 drawCurves(section("curves"));
 drawResults(section("results"));

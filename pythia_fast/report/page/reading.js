@@ -17,7 +17,7 @@ function makeReader() {
   });
   const scale = make("div", { class: "scale" });
   const readout = make("p", { id: "readout", role: "status" });
-  const plot = make("div", { class: "plot low", role: "img" });
+  const plot = make("div", { class: "plot low", role: "group" });
   const caption = make("figcaption");
   const element = make("div", { id: "reader", role: "group", "aria-labelledby": "reading" },
     title, make("div", { class: "slide" }, shown, slider, play), fate, scale, tokens, readout,
@@ -145,7 +145,11 @@ function makeReader() {
     else if (known === 0 && mismatch > 0) parts.push(`not memorized: of the continuation ${plural(mismatch, "token")} ${mismatch === 1 ? "is" : "are"} right before the first wrong one`);
     else if (known === 0) parts.push("not memorized");
     const score = run.columns.score[at];
-    if (!Number.isNaN(score)) parts.push(`score ${number(score, 3)}`);
+    if (!Number.isNaN(score)) {
+      const metric = run.specification.metrics.find((each) => String(each.type).endsWith(":MemorizationScore"));
+      const other = metric && metric.name !== run.continuation?.metric ? ` (${visible(metric.name)})` : "";
+      parts.push(`score ${number(score, 3)}${other}`);
+    }
     if (gap) parts.push(`${visible(gap.metric)} is missing here: ${visible(gap.reason)}`);
     fate.textContent = parts.length ? `${parts.join("; ")}.` : "Nothing is known of this sequence at this step.";
   }

@@ -3,7 +3,7 @@
 /** What became of a sequence, from its row of the page's arrays. */
 function fateOf(sequences, columns, i) {
   const count = sequences.steps.length;
-  let first = null, lost = null, times = 0, before = 0, last = -1, from = null, to = null;
+  let first = null, lost = null, times = 0, before = 0, last = -1, known = null, from = null, to = null;
   for (let s = 0; s < count; s += 1) {
     const now = columns.memorized[i * count + s];
     if (now >= 0) {
@@ -13,6 +13,7 @@ function fateOf(sequences, columns, i) {
         lost = sequences.steps[s];
       }
       before = last = now;
+      known = sequences.steps[s];
     }
     const loss = columns.loss[i * count + s];
     if (!Number.isNaN(loss)) {
@@ -20,7 +21,7 @@ function fateOf(sequences, columns, i) {
       to = loss;
     }
   }
-  return { first, lost, times, kept: first === null || last < 0 ? null : last === 1, from, to };
+  return { first, lost, times, kept: first === null || last < 0 ? null : last === 1, known, from, to };
 }
 
 function drawSequences(host) {
@@ -35,7 +36,7 @@ function drawSequences(host) {
       memory ||= fate.first !== null;
       losses ||= fate.from !== null;
       const text = sequences.pieces ? sequences.pieces[i].slice(0, 64).join("") : null;
-      const begun = fate.first === null ? "\u2013" : fate.kept ? "kept" : `lost at ${whole(fate.lost)}`;
+      const begun = fate.first === null ? "\u2013" : fate.kept ? `kept to ${whole(fate.known)}` : `lost at ${whole(fate.lost)}`;
       rows.push([r, i, run.label, row, fate.first, begun, fate.times, fate.from, fate.to, text]);
     });
   });
@@ -52,13 +53,13 @@ function drawSequences(host) {
   const columns = [
     { name: "r", kind: "number" },
     { name: "i", kind: "number" },
-    { name: "run", kind: "word", choose: true },
+    { name: "run", kind: "word", choose: true, title: "the run folder\u2019s name on this page" },
     { name: "sequence", kind: "number", opens: true, show: whole, title: "its row in the data" },
     { name: "memorized at", kind: "number", show: (value) => (value === null ? "\u2013" : whole(value)), title: "the first step at which it was memorized" },
-    { name: "at the end", kind: "word", title: "whether it still was at the last step, or the step at which it no longer was" },
-    { name: "times lost", kind: "number" },
-    { name: "first loss", kind: "number", show: (value) => number(value, 4), title: "nats per token at the first step" },
-    { name: "last loss", kind: "number", show: (value) => number(value, 4), title: "nats per token at the last step" },
+    { name: "at the end", kind: "word", title: "the last step of which it is known, where it still was memorized; or the step at which it no longer was" },
+    { name: "times lost", kind: "number", title: "how often it no longer was memorized" },
+    { name: "first loss", kind: "number", show: (value) => number(value, 4), title: "nats per token at the first step that is known" },
+    { name: "last loss", kind: "number", show: (value) => number(value, 4), title: "nats per token at the last step that is known" },
     { name: "text", kind: "text", show: shortly, title: "how it begins" },
   ];
   const list = make("div", { id: "list" });
@@ -96,32 +97,35 @@ function shortly(text) {
   return shown.length > 110 ? `${shown.slice(0, 108)}\u2026` : shown;
 }
 
-function tally(sequences, last) {
-  const of = `Of ${plural(sequences.looked_at, "sequence")}`;
-  const ever = sequences.memorized_ever;
-  if (!ever) return `${of} none was memorized at any step.`;
-  return `${of} ${whole(ever)} ${ever === 1 ? "was" : "were"} memorized at some step, ${whole(last)} at the last.`;
+/** What a run memorized, in words: by which metric, at some step and at the last that is known. */
+function tally(run) {
+  const { looked_at, memorized_ever: ever, memorized, steps } = run.sequences;
+  const about = run.continuation;
+  const by = about ? ` (${visible(about.metric)}: ${plural(about.prompt, "token")}, continued by ${whole(about.continuation)})` : "";
+  const others = about?.others.length ? ` Of ${visible(about.others.join(", "))} only the numbers above are shown.` : "";
+  const of = `Of ${plural(looked_at, "sequence")}`;
+  if (!ever) return `${of} none was memorized at any step${by}.${others}`;
+  const s = memorized.count.findLastIndex((count) => count !== null);
+  const last = s === steps.length - 1 ? "the last" : "the last that is known";
+  return `${of} ${whole(ever)} ${ever === 1 ? "was" : "were"} memorized at some step, ${whole(memorized.count[s])} at step ${whole(steps[s])}, ${last}${by}.${others}`;
 }
 
 /** How many sequences each run memorized, gained and lost at each step. */
 function drawMemory(host) {
   const some = data.runs.filter((run) => run.sequences.memorized.count.some((count) => count !== null));
-  if (!some.length) return;
-  const plot = make("div", { class: "plot low", role: "img", "aria-label": "Sequences newly memorized, above, and no longer memorized, below, at each step" });
-  const told = some.map((run) => {
-    const { count } = run.sequences.memorized;
-    const last = count.filter((each) => each !== null).at(-1);
-    return make("p", {}, data.runs.length > 1 ? `${visible(run.label)}: ` : "",
-      tally(run.sequences, last));
-  });
-  host.append(...told);
-  if (!some.some((run) => run.sequences.memorized_ever)) return;
-  host.append(make("figure", {}, make("h3", {}, "Gained and lost since the step before"), plot, make("figcaption")));
+  for (const run of some) host.append(make("p", {}, data.runs.length > 1 ? `${visible(run.label)}: ` : "", tally(run)));
+  const changing = some.filter((run) => run.sequences.memorized_ever && run.sequences.memorized.gained.some((count) => count !== null));
+  if (!changing.length) return;
+  const plot = make("div", { class: "plot low", role: "group", "aria-label": "Sequences newly memorized, above, and no longer memorized, below, at each step" });
+  host.append(make("figure", { id: "memory" }, make("h3", {}, "Gained and lost since each was last looked at"), plot, make("figcaption")));
 
   function draw() {
     const traces = [];
+    const drawn = changing.filter((run) => state.shown[data.runs.indexOf(run)]);
+    const all = [...new Set(drawn.flatMap((run) => run.sequences.steps))].sort((a, b) => a - b);
+    const most = Math.max(0, ...drawn.flatMap(({ sequences: { memorized } }) => [...memorized.gained, ...memorized.lost]));
     data.runs.forEach((run, r) => {
-      if (!state.shown[r] || !some.includes(run)) return;
+      if (!drawn.includes(run)) return;
       const { gained, lost } = run.sequences.memorized;
       const steps = run.sequences.steps;
       for (const [values, sign, word, opacity] of [[gained, 1, "gained", 1], [lost, -1, "lost", 0.55]]) {
@@ -136,10 +140,9 @@ function drawMemory(host) {
     });
     Plotly.react(plot, traces, layout("sequences", {
       barmode: "relative", bargap: 0.25,
-      xaxis: { type: "category", title: { text: "training step", standoff: 6 }, tickangle: "auto", nticks: 14 },
-      yaxis: { zeroline: true, zerolinecolor: "#888888", tickformat: ",d" },
-      showlegend: traces.length > 2, // gained above, lost below the line
-       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      xaxis: { type: "category", categoryorder: "array", categoryarray: all.map(whole), title: { text: "training step", standoff: 6 }, tickangle: "auto", nticks: 14 },
+      yaxis: { zeroline: true, zerolinecolor: "#888888", tickformat: ",d", ...(most <= 6 ? { dtick: 1 } : {}) },
+      ...legendOf(drawn.length), // gained above, lost below the line
     }), CONFIG);
   }
   onChange(draw);
