@@ -8,25 +8,35 @@ the checkpoints. Needs `pip install 'pythia-fast[analysis]'`.
 """
 
 import argparse
+import re
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 import pythia_fast
 from pythia_fast.plots import Line, draw, legend, new_figure, save_figure
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 MOST_TOKENS = 12  # that the lower panel has room for
+PANEL_PT = 400  # wide, with some air
+TOKEN_PT = 7
+BROKEN = "\ufffd"  # what a tokenizer makes of a part of a character
+PIECE = re.compile(r"\\U.{8}|\\u.{4}|\\x..|\\.|<..>|.")  # of a token as shown, not to be cut
 
 
 def lens(model: str, steps: str, text: str) -> pa.Table:
     """One row for each step, layer and token of the text but the first.
 
-    `model`, `step`, `layer`, `token`, `nll` (nats of the token by this layer), `guess` (the
-    layer's likeliest) and `probability` (that of the token).
+    `model`, `step`, `layer`, `token_id`, `token` (as shown), `nll` (nats of the token by this
+    layer), `probability` (the same as a share of 1), `guess_id` and `guess` (the layer's
+    likeliest). Two tokens may be shown alike: compare their ids.
     """
     rows = []
     for step, resident in pythia_fast.stream(model, steps):
@@ -40,16 +50,53 @@ def lens(model: str, steps: str, text: str) -> pa.Table:
             ):
                 rows.append(
                     {"model": resident.spec.name, "step": step, "layer": layer}
-                    | {"token": shown(tokenizer, token), "nll": nll}
-                    | {"guess": shown(tokenizer, guess), "probability": float(np.exp(-nll))}
+                    | {"token_id": token, "token": shown(tokenizer, token)}
+                    | {"nll": nll, "probability": float(np.exp(-nll))}
+                    | {"guess_id": guess, "guess": shown(tokenizer, guess)}
                 )
     return pa.Table.from_pylist(rows)
 
 
 def shown(tokenizer: Tokenizer, token: int) -> str:
-    """A token as one line: a dot for a space, and escaped what fonts may lack."""
-    text = tokenizer.decode([token], skip_special_tokens=False) or f"<{token}>"
-    return text.encode("unicode_escape").decode("ascii").replace(" ", "·")
+    """A token as one line: a dot for a space, and escaped what fonts may lack.
+
+    Bytes that are no whole character are <e4>, and an id that the tokenizer lacks is [50300].
+    """
+    name = tokenizer.id_to_token(token)
+    if name is None:
+        return f"[{token}]"
+    text = tokenizer.decode([token], skip_special_tokens=False)
+    if BROKEN in text and byte_of_letter().keys() >= set(name):
+        text = bytes(byte_of_letter()[each] for each in name).decode(errors="surrogateescape")
+    return "".join(
+        f"<{ord(each) - 0xDC00:02x}>"
+        if 0xDC80 <= ord(each) <= 0xDCFF
+        else each.encode("unicode_escape").decode("ascii").replace(" ", "·")
+        for each in text
+    )
+
+
+@cache
+def byte_of_letter() -> dict[str, int]:
+    """What the letters of byte-level tokens stand for.
+
+    Those of Latin-1 are their own byte, the others the bytes that are left, in order.
+    """
+    letters = sorted(ByteLevel.alphabet())
+    own = [ord(each) for each in letters if ord(each) < 256]
+    return dict(zip(letters, [*own, *sorted({*range(256)} - {*own})], strict=True))
+
+
+def fitted(text: str, room_pt: float) -> tuple[str, float]:
+    """As much of a token as fits in bold, and its size: small if one letter alone is too wide."""
+    pieces = PIECE.findall(text)
+    for count in range(len(pieces), 0, -1):
+        some = "".join(pieces[:count]) + "…" * (count < len(pieces))
+        path = TextPath((0, 0), some, TOKEN_PT, prop=FontProperties(weight="bold"))
+        width_pt = path.get_extents().width
+        if width_pt <= room_pt:
+            break
+    return some, min(TOKEN_PT, TOKEN_PT * room_pt / width_pt)
 
 
 def figure(table: pa.Table) -> Figure:
@@ -78,21 +125,25 @@ def grid(axes: Axes, table: pa.Table) -> None:
     layers = sorted({row["layer"] for row in rows})
     by_layer = [[row for row in rows if row["layer"] == layer][:MOST_TOKENS] for layer in layers]
     chances = np.array([[row["probability"] for row in some] for some in by_layer])
+    room_pt = PANEL_PT / len(by_layer[0])
     axes.imshow(chances, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
     for y, some in enumerate(by_layer):
         for x, row in enumerate(some):
+            guess, size_pt = fitted(row["guess"], room_pt)
             axes.text(
-                *(x, y, row["guess"][:9]),
+                *(x, y, guess),
                 ha="center",
                 va="center",
-                fontsize=7,
+                fontsize=size_pt,
                 color="white" if row["probability"] > 0.6 else "black",
-                weight="bold" if row["guess"] == row["token"] else "normal",
+                weight="bold" if row["guess_id"] == row["token_id"] else "normal",
                 parse_math=False,
             )
     axes.grid(visible=False)
-    tokens = [row["token"][:9] for row in by_layer[0]]
-    axes.set_xticks(range(len(tokens)), tokens, parse_math=False)
+    tokens = [fitted(row["token"], room_pt) for row in by_layer[0]]
+    axes.set_xticks(range(len(tokens)), [token for token, _ in tokens], parse_math=False)
+    for label, (_, size_pt) in zip(axes.get_xticklabels(), tokens, strict=True):
+        label.set_fontsize(size_pt)
     axes.set_yticks(range(len(layers)), ["embedding", *map(str, layers[1:])])
     axes.set_xlabel(
         "next token: dark where the layer is sure of it, bold where it is its first guess"

@@ -23,7 +23,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.model import Model
-from pythia_fast.model.model import NATIVE_PASS_TOKENS, PASS_TOKENS
+from pythia_fast.model.scoring import NATIVE_PASS_TOKENS, PASS_TOKENS
 from pythia_fast.runs.measure import ACTIVATION_BYTES
 
 PADDING_SHARE = 0.125

@@ -21,6 +21,7 @@ from pythia_fast.evaluation.records import (
 from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
+from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import Failure, read_failures, read_run
@@ -156,8 +157,8 @@ class EvaluationResult:
         None; `gaps` break it. ArgumentError for a task or metric that is not there; the nearest are
         named. Without any results only the gaps are on it, whatever was asked for.
         """
-        if level is not None and not 0 < level < 1:
-            raise ArgumentError(f"level is between 0 and 1, such as 0.95, not {level!r}")
+        if level is not None:
+            check_level(level)
         if self.gaps and not self.results:
             model = str(self.specification.get("model", ""))
             return Line(model, [], [], gaps=[gap.step for gap in self.gaps])

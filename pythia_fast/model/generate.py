@@ -3,9 +3,10 @@
 B sequences of equal length, T prompt tokens, V vocabulary rows.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
 import torch
 
@@ -76,14 +77,14 @@ def generate(
     """
     ids_BT = model.check_ids(ids_BT)
     vocab_rows = model.architecture.vocab_rows
-    if not 0 <= temperature < float("inf"):
-        raise ArgumentError(f"temperature is 0 (greedy) or a positive number, got {temperature}")
-    if top_k is not None and not 1 <= top_k <= vocab_rows:
-        raise ArgumentError(f"top_k is 1 to {vocab_rows}, got {top_k}")
-    if stop_token is not None and not 0 <= stop_token < vocab_rows:
-        raise ArgumentError(f"stop_token is an id, 0 to {vocab_rows - 1}, got {stop_token}")
-    if seed is not None and not -(2**63) <= seed < 2**63:
-        raise ArgumentError(f"seed is a number of 64 bits, got {seed}")
+    temperature = _checked_temperature(temperature)
+    if top_k is not None:
+        top_k = _whole(top_k, 1, vocab_rows, f"top_k is 1 to {vocab_rows}")
+    if stop_token is not None:
+        last = vocab_rows - 1
+        stop_token = _whole(stop_token, 0, last, f"stop_token is an id, 0 to {last}")
+    if seed is not None:
+        seed = _whole(seed, -(2**63), 2**63 - 1, "seed is a whole number of 64 bits")
     generator = torch.Generator(ids_BT.device)
     if seed is None:
         generator.seed()
@@ -126,6 +127,27 @@ def sample(
     top_BK = logits_BV.topk(top_k, dim=-1)
     chosen_B1 = (top_BK.values / temperature).softmax(-1).multinomial(1, generator=generator)
     return top_BK.indices.gather(1, chosen_B1)[:, 0]
+
+
+def _checked_temperature(temperature: float) -> float:
+    try:
+        found = float(temperature) if isinstance(temperature, SupportsFloat) else math.nan
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise ArgumentError(f"temperature is 0 (greedy) or a positive number, not {temperature!r}")
+    return found
+
+
+def _whole(value: int, lowest: int, highest: int, what: str) -> int:
+    """The value if it is whole and in the range, else ArgumentError that says `what` it is."""
+    try:
+        found = operator.index(value)
+    except TypeError as error:
+        raise ArgumentError(f"{what}, not {value!r}") from error
+    if not lowest <= found <= highest:
+        raise ArgumentError(f"{what}, got {value}")
+    return found
 
 
 _Choice = tuple[torch.Tensor, torch.Tensor]

@@ -3,6 +3,8 @@
 B batch, T time.
 """
 
+import operator
+
 import numpy as np
 import torch
 
@@ -92,6 +94,10 @@ def target_count(ids_BT: torch.Tensor, start: int) -> int:
     ArgumentError if `start` is no position.
     """
     T = ids_BT.shape[1]
+    try:
+        start = operator.index(start)
+    except TypeError as error:
+        raise ArgumentError(f"start is a position, 0 to {T - 1}, not {start!r}") from error
     if not 0 <= start < T:
         raise ArgumentError(f"start is a position, 0 to {T - 1}, got {start}")
     return T - 1 - start

@@ -18,6 +18,7 @@ from pythia_fast.kernels.cross_entropy import linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import neox
 from pythia_fast.model.ids import target_count
+from pythia_fast.model.scoring import passes
 
 if TYPE_CHECKING:
     from pythia_fast.model.model import Model
@@ -30,7 +31,7 @@ def hidden_states(
     places = _places(layers, model.architecture.layers)
     last = model.architecture.layers
     found = _room(model, ids_BT, places, model.architecture.width)
-    for rows in model.passes(ids_BT):
+    for rows in passes(model, ids_BT):
         for layer, x_BTD in _residual_stream(model, ids_BT[rows], _deepest(places)):
             if layer in found:
                 found[layer][rows] = x_BTD if layer < last else _final_norm(model, x_BTD)
@@ -43,7 +44,7 @@ def logit_lens(
     """See `Model.logit_lens`."""
     places = _places(layers, model.architecture.layers)
     found = _room(model, ids_BT, places, model.architecture.vocab_rows)
-    for rows in model.passes(ids_BT):
+    for rows in passes(model, ids_BT):
         if model.native is not None:
             into = {layer: logits_BTV[rows] for layer, logits_BTV in found.items()}
             model.native.lens_into(ids_BT[rows], model.weights, into)
@@ -62,7 +63,7 @@ def lens_scores(
     places = _places(layers, model.architecture.layers)
     parts: dict[int, list[TokenScores]] = {layer: [] for layer in places.values()}
     shape = len(ids_BT), target_count(ids_BT, start)
-    for rows in model.passes(ids_BT) if shape[1] else ():
+    for rows in passes(model, ids_BT) if shape[1] else ():
         ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
         if model.native is not None:
             scores = model.native.lens_scores(ids, y_BT, model.weights, start, set(parts))

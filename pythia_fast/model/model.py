@@ -3,24 +3,21 @@
 B batch, T time, D width, V vocabulary rows.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
-from torch.nn.functional import linear
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic, has_amx
-from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
+from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
 from pythia_fast.kernels.scores import TokenScores
-from pythia_fast.model import lens, native, neox
+from pythia_fast.model import lens, native, neox, scoring
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
-from pythia_fast.model.ids import Ids, checked_ends, checked_ids, target_count
-from pythia_fast.model.near_tie import largest_logit_scale, relative_error
+from pythia_fast.model.ids import Ids, checked_ids, target_count
+from pythia_fast.model.near_tie import TieMargins, decide
 from pythia_fast.model.shown import model_html
 from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
 from pythia_fast.model.to_transformers import to_transformers
@@ -32,12 +29,6 @@ from pythia_fast.suite.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     import transformers
-
-PASS_TOKENS = 2048
-"""Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
-
-NATIVE_PASS_TOKENS = 4096
-"""Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
 
 
 class Model:
@@ -70,7 +61,7 @@ class Model:
         self._weights = weights
         self._tokenizers = Tokenizers(series)
         self.shape = neox.Shape.of(weights.architecture, weights.device)
-        self._logit_scale: tuple[Weights, int, float] | None = None
+        self._ties = TieMargins()
         self._arithmetic = arithmetic
         self.native = self._make_native()
         self._referee = self._make_referee()
@@ -131,50 +122,17 @@ class Model:
     @torch.inference_mode()
     def __call__(self, ids_BT: Ids) -> torch.Tensor:
         """Logits of each next token, [B, T, V] in the model's dtype."""
-        ids_BT = self.check_ids(ids_BT)
-        B, T = ids_BT.shape
-        out_BTV = torch.empty(
-            B, T, self.architecture.vocab_rows, dtype=self.dtype, device=self.device
-        )
-        for rows in self.passes(ids_BT):
-            if self.native is not None:
-                self.native.logits_into(ids_BT[rows], self._weights, out_BTV[rows])
-                continue
-            h_BTD = self._hidden(ids_BT[rows])
-            out_BTV[rows] = linear(h_BTD, self._weights.unembed_VD)
-        return out_BTV
+        return scoring.logits(self, self.check_ids(ids_BT))
 
     @torch.inference_mode()
     def nll(self, ids_BT: Ids) -> torch.Tensor:
         """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
-        ids_BT = self.check_ids(ids_BT, labels=1)
-        out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=self.device)
-        for rows in self.passes(ids_BT) if out_BT.numel() else ():
-            if self.native is not None:
-                ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-                out_BT[rows] = self.native.nll(ids, y_BT, self._weights)
-                continue
-            h_ND = self._hidden(ids_BT[rows, :-1]).flatten(0, 1)
-            nll_N = linear_nll(h_ND, self._weights.unembed_VD, ids_BT[rows, 1:].flatten())
-            out_BT[rows] = nll_N.view_as(out_BT[rows])
-        return out_BT
+        return scoring.nll(self, self.check_ids(ids_BT, labels=1))
 
     @torch.inference_mode()
     def score(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """What the model says of the targets ids[:, start + 1:], [B, T - 1 - start] each."""
-        ids_BT = self.check_ids(ids_BT, labels=1)
-        count = target_count(ids_BT, start)
-        parts = []
-        for rows in self.passes(ids_BT) if count else ():
-            if self.native is not None:
-                ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-                found = self.native.scores(ids, y_BT, self._weights, start)
-                parts.append(found.map(lambda x_BT: x_BT.reshape(-1)))
-                continue
-            h_ND = self._hidden(ids_BT[rows, :-1])[:, start:].flatten(0, 1)
-            y_N = ids_BT[rows, start + 1 :].flatten()
-            parts.append(linear_scores(h_ND, self._weights.unembed_VD, y_N))
-        return TokenScores.joined(parts, (len(ids_BT), count), self.device)
+        return scoring.score(self, self.check_ids(ids_BT, labels=1), start)
 
     @torch.inference_mode()
     def score_at(
@@ -198,30 +156,7 @@ class Model:
         beyond its token, a first one that is not T, or a sequence longer than max_positions.
         """
         ids_BT = self.check_ids(ids_BT, trees=end_BT is not None)
-        B, T = ids_BT.shape
-        if end_BT is not None:
-            end_BT = checked_ends(end_BT, ids_BT, self.architecture.max_positions)
-        chosen = [x_N.to(self.device) for x_N in (row_N, place_N, target_N)]
-        for x_N, end in zip(chosen, (B, T, self.architecture.vocab_rows), strict=True):
-            if not len(x_N) or bool(((x_N < 0) | (x_N >= end)).any()):
-                raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
-        row_N, place_N, target_N = chosen
-        parts, order = [], []
-        for rows in self.passes(ids_BT):
-            here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
-            if not len(here_M):
-                continue
-            order.append(here_M)
-            row_M, place_M = row_N[here_M] - rows.start, place_N[here_M]
-            ends = None if end_BT is None else end_BT[rows]
-            if self.native is not None:
-                at = ids_BT[rows], row_M, place_M, target_N[here_M]
-                parts.append(self.native.scores_at(*at, self._weights, ends))
-                continue
-            h_MD = self._hidden(ids_BT[rows], ends)[row_M, place_M]
-            parts.append(linear_scores(h_MD, self._weights.unembed_VD, target_N[here_M]))
-        back_N = torch.cat(order).argsort()
-        return TokenScores.cat(parts).map(lambda x_N: x_N[back_N])
+        return scoring.score_at(self, ids_BT, row_N, place_N, target_N, end_BT)
 
     def exact(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """`score` in float32 whatever the resident dtype; a sequence's bits are its own.
@@ -243,16 +178,7 @@ class Model:
         ids_BT = self.check_ids(ids_BT, labels=1)
         target_count(ids_BT, start)
         of_checkpoint = start, self._weights, self.checkpoint
-        if self.dtype == torch.float32 or not (self._referee.is_native and has_amx()):
-            scores = self._referee.scores(ids_BT, *of_checkpoint)
-            return scores.argmax, scores.margin
-        scores = self._referee.scores(ids_BT, *of_checkpoint, arithmetic="split-bf16")
-        clear_BT = scores.margin > self._tie_margin(torch.float32, "split-bf16")
-        near_B = ~clear_BT.all(1)  # a NaN is not clear either
-        if bool(near_B.any()):
-            nearest = self._referee.scores(ids_BT[near_B], *of_checkpoint)
-            scores.argmax[near_B], scores.margin[near_B] = nearest.argmax, nearest.margin
-        return scores.argmax, scores.margin
+        return decide(self._referee, self._ties, ids_BT, *of_checkpoint)
 
     @property
     def near_tie(self) -> float:
@@ -260,17 +186,8 @@ class Model:
 
         A measured rule, not a proof: see `pythia_fast.model.near_tie`.
         """
-        return self._tie_margin(self.dtype, None if self.native is None else self.native.arithmetic)
-
-    def _tie_margin(self, dtype: torch.dtype, arithmetic: Arithmetic | None) -> float:
-        """The same for other weights' dtypes, whose rows differ in norm by their rounding only."""
-        weights = self._weights
-        known = self._logit_scale
-        if known is None or known[0] is not weights or known[1] != weights.generation:
-            known = (weights, weights.generation, largest_logit_scale(weights))
-            self._logit_scale = known
-        roundings = math.sqrt(self.architecture.layers + 1)
-        return relative_error(dtype, arithmetic) * roundings * known[2]
+        arithmetic = None if self.native is None else self.native.arithmetic
+        return self._ties.margin(self._weights, self.dtype, arithmetic)
 
     @torch.inference_mode()
     def hidden_states(
@@ -389,13 +306,3 @@ class Model:
 
     def _make_referee(self) -> Referee:
         return Referee(self.architecture, self.shape, self.device)
-
-    def _hidden(self, ids_BT: torch.Tensor, end_BT: torch.Tensor | None = None) -> torch.Tensor:
-        return neox.hidden(ids_BT, self._weights.views, self.shape, end_BT=end_BT)
-
-    def passes(self, ids_BT: torch.Tensor) -> Iterator[slice]:
-        """Slices of the batch that go through the blocks together."""
-        tokens = PASS_TOKENS if self.native is None else NATIVE_PASS_TOKENS
-        rows = max(1, tokens // max(1, ids_BT.shape[1] - 1))  # the last is often only a label
-        for first in range(0, len(ids_BT), rows):
-            yield slice(first, first + rows)

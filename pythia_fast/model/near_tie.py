@@ -23,8 +23,10 @@ import math
 
 import torch
 
-from pythia_fast.kernels.cpu import Arithmetic
+from pythia_fast.kernels.cpu import Arithmetic, has_amx
+from pythia_fast.model.exact import Referee
 from pythia_fast.model.weights import Weights
+from pythia_fast.series.checkpoint import Checkpoint
 
 TORCH_UNITS = {torch.float32: 256.0, torch.bfloat16: 16.0, torch.float16: 16.0}
 """Where torch computes, and in float32 by whom ever."""
@@ -63,3 +65,44 @@ def largest_logit_scale(weights: Weights) -> float:
         rows_RD = buffer_RD[: len(slice_RD)].copy_(slice_RD)
         largest = torch.maximum(largest, (rows_RD.square_() @ squares_D).max())
     return math.sqrt(float(largest))
+
+
+class TieMargins:
+    """The bound in logits, whose part that takes reading the unembedding is kept for a step."""
+
+    def __init__(self) -> None:
+        self._scale: tuple[Weights, int, float] | None = None
+
+    def margin(self, weights: Weights, dtype: torch.dtype, arithmetic: Arithmetic | None) -> float:
+        """The margin at or under which an arg max is a near tie.
+
+        `dtype` may be another than that of the weights: rows differ by their rounding only.
+        """
+        known = self._scale
+        if known is None or known[0] is not weights or known[1] != weights.generation:
+            known = (weights, weights.generation, largest_logit_scale(weights))
+            self._scale = known
+        roundings = math.sqrt(weights.architecture.layers + 1)
+        return relative_error(dtype, arithmetic) * roundings * known[2]
+
+
+def decide(
+    referee: Referee,
+    ties: TieMargins,
+    ids_BT: torch.Tensor,
+    start: int,
+    weights: Weights,
+    checkpoint: Checkpoint | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """See `Model.decide`."""
+    of_checkpoint = start, weights, checkpoint
+    if weights.dtype == torch.float32 or not (referee.is_native and has_amx()):
+        scores = referee.scores(ids_BT, *of_checkpoint)
+        return scores.argmax, scores.margin
+    scores = referee.scores(ids_BT, *of_checkpoint, arithmetic="split-bf16")
+    clear_BT = scores.margin > ties.margin(weights, torch.float32, "split-bf16")
+    near_B = ~clear_BT.all(1)  # a NaN is not clear either
+    if bool(near_B.any()):
+        nearest = referee.scores(ids_BT[near_B], *of_checkpoint)
+        scores.argmax[near_B], scores.margin[near_B] = nearest.argmax, nearest.margin
+    return scores.argmax, scores.margin

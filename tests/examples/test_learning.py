@@ -7,9 +7,11 @@ from pathlib import Path
 
 import nbformat
 
-NOTEBOOK = Path(__file__).resolve().parents[2] / "examples/learning.ipynb"
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "examples/learning.ipynb"
 
-# In a process of its own: sockets of nbclient's outlive it. Through files: no port is opened.
+# In a process of its own: sockets of nbclient's outlive it. Through files: no port is opened. These
+# lie in the working directory, as kernel-ipc-1 to 5.
 EXECUTE = """
 import sys
 
@@ -44,11 +46,13 @@ def test_it_runs_and_shows_what_it_says(tmp_path: Path) -> None:
     own = {name: str(tmp_path / name) for name in ("TMPDIR", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR")}
     for folder in own.values():
         Path(folder).mkdir()
+    own["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", EXECUTE, str(NOTEBOOK), str(tmp_path / "done.ipynb")],
-        env=os.environ | own, capture_output=True, text=True, check=False,
+        cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert not [*ROOT.glob("*-ipc-*"), *NOTEBOOK.parent.glob("*-ipc-*")]
     notebook = nbformat.read(tmp_path / "done.ipynb", as_version=4)
     loaded, swept, table, curve, one, lens, report = code(notebook)
     assert "vocabulary rows" in shown(loaded, "text/html")

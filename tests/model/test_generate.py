@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -175,14 +176,34 @@ def test_no_new_tokens_give_the_prompt(model: Model, prompts_BT: torch.Tensor) -
         {"top_k": 161},
         {"stop_token": 160},
         {"stop_token": -1},
+        {"temperature": "a"},
+        {"temperature": None},
+        {"temperature": 10**400},
+        {"temperature": [0.5, 0.5]},
+        {"top_k": 1.5},
+        {"top_k": "3"},
+        {"stop_token": 1.5},
+        {"seed": "x"},
+        {"seed": 1.0},
+        {"seed": 2**63},
+        {"max_new_tokens": 1.5},
     ],
     ids=str,
 )
 def test_options_that_make_no_sense_are_refused(
     model: Model, prompts_BT: torch.Tensor, options: dict
 ) -> None:
-    with pytest.raises(ArgumentError):
+    (what,) = options
+    what = "positions|new tokens" if what == "max_new_tokens" else what
+    with pytest.raises(ArgumentError, match=what):
         model.generate(prompts_BT, **{"max_new_tokens": 3, **options})
+
+
+def test_numbers_of_other_libraries_are_numbers(model: Model, prompts_BT: torch.Tensor) -> None:
+    plain = model.generate(prompts_BT, 4, temperature=0.5, top_k=9, seed=3, stop_token=7)
+    options = {"temperature": np.float32(0.5), "top_k": np.int64(9), "seed": np.uint8(3)}
+    theirs = model.generate(prompts_BT, np.int32(4), **options, stop_token=torch.tensor(7))
+    assert torch.equal(theirs, plain)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -28,8 +28,8 @@ def ids_BT(tiny: Architecture) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def _in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch does not go through the blocks as a whole."""
-    monkeypatch.setattr("pythia_fast.model.model.PASS_TOKENS", 400)
-    monkeypatch.setattr("pythia_fast.model.model.NATIVE_PASS_TOKENS", 400)
+    monkeypatch.setattr("pythia_fast.model.scoring.PASS_TOKENS", 400)
+    monkeypatch.setattr("pythia_fast.model.scoring.NATIVE_PASS_TOKENS", 400)
 
 
 def by_torch(model: Model) -> Model:
@@ -183,9 +183,10 @@ def test_bad_ids_and_starts_are_refused(shape: Architecture, pair_of: Callable) 
             ask([[1, 160]])
         with pytest.raises(ArgumentError, match="ids"):
             ask([[1.5, 2.5]])
-    for start in (-1, 2):
-        with pytest.raises(ArgumentError, match="start"):
-            ours.lens_scores([[1, 2]], start=start)
+    for start in (-1, 2, 1.0, "a", None):
+        for asked in (ours.lens_scores, ours.score, ours.exact, ours.decide):
+            with pytest.raises(ArgumentError, match="start"):
+                asked([[1, 2]], start=start)
 
 
 def test_a_nan_in_the_weights_is_seen(shape: Architecture, pair_of: Callable) -> None:

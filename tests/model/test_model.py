@@ -166,7 +166,7 @@ def test_memory_is_bounded_by_passes_that_change_nothing(
     seen = []
     room = model.native.room
     monkeypatch.setattr(model.native, "room", lambda panels: seen.append(panels) or room(panels))
-    monkeypatch.setattr("pythia_fast.model.model.NATIVE_PASS_TOKENS", 7 * 60)
+    monkeypatch.setattr("pythia_fast.model.scoring.NATIVE_PASS_TOKENS", 7 * 60)
     monkeypatch.setattr("pythia_fast.model.native.LOGIT_ROWS", 96)
     assert torch.equal(model(ids_BT), whole)
     for layer, x_BTD in model.hidden_states(ids_BT).items():

@@ -76,8 +76,8 @@ def test_a_row_is_longer_than_any_sequence_and_its_last_positions_are_the_models
 
 
 def test_rows_that_go_through_in_several_passes(model, monkeypatch):
-    monkeypatch.setattr("pythia_fast.model.model.PASS_TOKENS", 40)
-    monkeypatch.setattr("pythia_fast.model.model.NATIVE_PASS_TOKENS", 40)
+    monkeypatch.setattr("pythia_fast.model.scoring.PASS_TOKENS", 40)
+    monkeypatch.setattr("pythia_fast.model.scoring.NATIVE_PASS_TOKENS", 40)
     check(model, [([i, 2, 3], [[4, i], [5], [6, 7, 8]]) for i in range(9)])
 
 

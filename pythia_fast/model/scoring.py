@@ -1,0 +1,116 @@
+"""What a model says of tokens: logits, losses and scores, by the native kernels or by torch.
+
+B batch, T time, N positions of several sequences, M those of one pass, D width, V vocabulary rows.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import linear
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
+from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model import neox
+from pythia_fast.model.ids import checked_ends, target_count
+
+if TYPE_CHECKING:
+    from pythia_fast.model.model import Model
+
+
+PASS_TOKENS = 2048
+"""Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
+
+NATIVE_PASS_TOKENS = 4096
+"""Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
+
+
+def passes(model: "Model", ids_BT: torch.Tensor) -> Iterator[slice]:
+    """Slices of the batch that go through the blocks together."""
+    tokens = PASS_TOKENS if model.native is None else NATIVE_PASS_TOKENS
+    rows = max(1, tokens // max(1, ids_BT.shape[1] - 1))  # the last is often only a label
+    for first in range(0, len(ids_BT), rows):
+        yield slice(first, first + rows)
+
+
+def logits(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
+    """See `Model.__call__`."""
+    shape = *ids_BT.shape, model.architecture.vocab_rows
+    out_BTV = torch.empty(shape, dtype=model.dtype, device=model.device)
+    for rows in passes(model, ids_BT):
+        if model.native is not None:
+            model.native.logits_into(ids_BT[rows], model.weights, out_BTV[rows])
+            continue
+        out_BTV[rows] = linear(_hidden(model, ids_BT[rows]), model.weights.unembed_VD)
+    return out_BTV
+
+
+def nll(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
+    """See `Model.nll`."""
+    out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=model.device)
+    for rows in passes(model, ids_BT) if out_BT.numel() else ():
+        ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
+        if model.native is not None:
+            out_BT[rows] = model.native.nll(ids, y_BT, model.weights)
+            continue
+        h_ND = _hidden(model, ids).flatten(0, 1)
+        nll_N = linear_nll(h_ND, model.weights.unembed_VD, y_BT.flatten())
+        out_BT[rows] = nll_N.view_as(out_BT[rows])
+    return out_BT
+
+
+def score(model: "Model", ids_BT: torch.Tensor, start: int) -> TokenScores:
+    """See `Model.score`."""
+    count = target_count(ids_BT, start)
+    parts = []
+    for rows in passes(model, ids_BT) if count else ():
+        ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
+        if model.native is not None:
+            found = model.native.scores(ids, y_BT, model.weights, start)
+            parts.append(found.map(lambda x_BT: x_BT.reshape(-1)))
+            continue
+        h_ND = _hidden(model, ids)[:, start:].flatten(0, 1)
+        parts.append(linear_scores(h_ND, model.weights.unembed_VD, y_BT[:, start:].flatten()))
+    return TokenScores.joined(parts, (len(ids_BT), count), model.device)
+
+
+def score_at(
+    model: "Model",
+    ids_BT: torch.Tensor,
+    row_N: torch.Tensor,
+    place_N: torch.Tensor,
+    target_N: torch.Tensor,
+    end_BT: torch.Tensor | None,
+) -> TokenScores:
+    """See `Model.score_at`."""
+    B, T = ids_BT.shape
+    if end_BT is not None:
+        end_BT = checked_ends(end_BT, ids_BT, model.architecture.max_positions)
+    chosen = [x_N.to(model.device) for x_N in (row_N, place_N, target_N)]
+    for x_N, end in zip(chosen, (B, T, model.architecture.vocab_rows), strict=True):
+        if not len(x_N) or bool(((x_N < 0) | (x_N >= end)).any()):
+            raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
+    row_N, place_N, target_N = chosen
+    parts, order = [], []
+    for rows in passes(model, ids_BT):
+        here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
+        if not len(here_M):
+            continue
+        order.append(here_M)
+        row_M, place_M = row_N[here_M] - rows.start, place_N[here_M]
+        ends = None if end_BT is None else end_BT[rows]
+        if model.native is not None:
+            at = ids_BT[rows], row_M, place_M, target_N[here_M]
+            parts.append(model.native.scores_at(*at, model.weights, ends))
+            continue
+        h_MD = _hidden(model, ids_BT[rows], ends)[row_M, place_M]
+        parts.append(linear_scores(h_MD, model.weights.unembed_VD, target_N[here_M]))
+    back_N = torch.cat(order).argsort()
+    return TokenScores.cat(parts).map(lambda x_N: x_N[back_N])
+
+
+def _hidden(
+    model: "Model", ids_BT: torch.Tensor, end_BT: torch.Tensor | None = None
+) -> torch.Tensor:
+    return neox.hidden(ids_BT, model.weights.views, model.shape, end_BT=end_BT)
