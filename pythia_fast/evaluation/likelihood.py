@@ -123,9 +123,14 @@ class _Row:
         self.longest = max(self.longest, len(ids))
 
     def ends_within(self, length: int) -> list[int]:
-        """Up to where each token is seen in a row of `length`, whose padding nobody sees."""
-        seen = [length if end < 0 else end for end in self.ends]
-        return seen + list(range(len(seen) + 1, length + 1))
+        """Up to where each token is seen in a row of `length`.
+
+        Nobody sees the padding, which itself sees the first token only: with the last sequence
+        before it, it would have a position beyond the last.
+        """
+        own = len(self.ids)
+        seen = [own if end < 0 else end for end in self.ends]
+        return [length, *seen[1:], *range(own + 1, length + 1)]
 
 
 class Continuations:

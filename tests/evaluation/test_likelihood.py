@@ -244,3 +244,13 @@ def test_torch_answers_as_the_kernels_do_where_requests_share(model, monkeypatch
     found = continuations(model, requests)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-4)
     assert (found[1] == expected[1]).all()
+
+
+def test_padding_has_no_position_beyond_the_last(model):
+    """The last sequence of a short row is as long as may be, beside a longer row."""
+    long, other = list(range(100)) + [1] * 28, list(range(30, 130))
+    requests = [([*long[:100], *[last] * 28], [3]) for last in (1, 2, 4)]
+    requests += [([*other, *[last] * 28], [3]) for last in (1, 2)]
+    found, _ = continuations(model, requests)
+    expected = [plain(model, c, d)[0] for c, d in requests]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
