@@ -5,6 +5,7 @@ having seen a sequence is how much more it has changed than those: a difference 
 in arXiv:2406.04327. Before it was seen there should be none, which is looked at too.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
     "memorized": ("memorized",),
 }
 """What is measured of a sequence, and which columns of a run it is made of."""
+
+_FLAGS = ("memorized",)
+_FEW = 5  # flags that have changed
 
 _TABLE = pa.schema(
     [("model", pa.string()), ("measure", pa.string())]
@@ -87,7 +91,10 @@ def emergence(
     `unseen` to compare with; their means `before` (at `seen_after`) and `after` (at `step`), and
     those of the unseen; `effect` = (after - before) - (unseen_after - unseen_before), with its
     standard error, interval from `low` to `high` and `p` (Welch's t-test of the sequences'
-    changes). Null where there are too few sequences.
+    changes). Where less than five of the cohort or of the unseen have changed in "memorized", the
+    interval is Newcombe's, `p` that of Fisher's exact test and `stderr` as wide as the
+    interval; if some have changed one way and some the other, these are null. They are null, too,
+    where there are too few sequences, or none has changed otherwise than the rest.
 
     `details`: "positions", how much the sequences met in a range of training steps have changed
     from the first checkpoint to each other one. `figure()`: that, and the effects by `since`.
@@ -115,7 +122,7 @@ def emergence(
         sources.append(of)
         for measure, moments in _moments(of, wanted, bins).items():
             key = {"model": of.model, "measure": measure}
-            rows += [key | effect for effect in _effects(moments, level)]
+            rows += [key | each for each in _effects(moments, level, flags=measure in _FLAGS)]
             positions.append(_by_position(moments, key))
             left_out = max(left_out, moments.left_out)
     details = {"positions": pa.concat_tables(positions)}
@@ -123,7 +130,7 @@ def emergence(
     def draw(table: pa.Table) -> "Figure":
         from pythia_fast.analysis.emerging_figure import draw_emergence
 
-        return draw_emergence(table, details["positions"])
+        return draw_emergence(table, details["positions"], level)
 
     return Study(
         name="emergence",
@@ -169,7 +176,7 @@ def _moments(of: Source, measures: Sequence[str], bins: int) -> dict[str, Moment
     first = min(part["min"] for part in span) // of.batch + 1
     last = max(part["max"] for part in span) // of.batch + 1
     edges = np.unique(np.linspace(first, last + 1, min(bins, last + 1 - first) + 1).astype(int))
-    found = {measure: Moments(steps, edges) for measure in measures}
+    found = {m: Moments(steps, edges, 0.0 if m in _FLAGS else None) for m in measures}
     for shard in of.columns.shards(of.steps):
         tables = list(shard.values())
         seen = tables[0]["sequence"].to_numpy() // of.batch + 1
@@ -202,7 +209,7 @@ _VALUES: Mapping[str, Callable[[pa.Table], Floats]] = {
 }
 
 
-def _effects(moments: Moments, level: float) -> Iterator[dict[str, Any]]:
+def _effects(moments: Moments, level: float, *, flags: bool) -> Iterator[dict[str, Any]]:
     """A row for each cohort that has sequences, and each checkpoint but its baseline."""
     steps = moments.steps.tolist()
     for start in range(len(steps) - 1):
@@ -215,7 +222,13 @@ def _effects(moments: Moments, level: float) -> Iterator[dict[str, Any]]:
                 after, by = steps[start], steps[start + 1]
                 row = {"seen_after": after, "seen_by": by, "step": step}
                 row["since"] = step - (by if step >= by else after)
-                yield row | _effect(moments, cohort, unseen, start, end, level)
+                found = _effect(moments, cohort, unseen, start, end, level)
+                if flags and found["unseen"]:
+                    ways = [moments.turned(each, start, end) for each in (cohort, unseen)]
+                    if min(map(sum, ways)) < _FEW:
+                        sizes = found["sequences"], found["unseen"]
+                        found |= _effect_of_few(ways, sizes, level)
+                yield row | found
 
 
 def _effect(
@@ -232,20 +245,43 @@ def _effect(
     row["effect"] = change - drift
     if min(count, others) < 2:
         return row
-    parts = np.array([deviation**2 / count, spread**2 / others])
-    variance = float(parts.sum())
-    if not variance > 0:  # none of them has changed otherwise than the rest
-        return row | {"stderr": 0.0, "low": row["effect"], "high": row["effect"]}
-    stats = require("scipy.stats")
-    test = stats.ttest_ind_from_stats(
-        change, deviation, count, drift, spread, others, equal_var=False
+    if not deviation + spread > 0:  # none of them has changed otherwise than the rest
+        return row
+    test = require("statsmodels.stats.weightstats").CompareMeans(
+        _described(count, change, deviation), _described(others, drift, spread)
     )
-    freedom = variance**2 / float(
-        (parts**2 / [count - 1, others - 1]).sum()
-    )  # Welch, Satterthwaite
-    low, high = stats.t.interval(level, freedom, loc=change - drift, scale=variance**0.5)
-    row |= {"stderr": variance**0.5, "low": float(low), "high": float(high)}
-    return row | {"p": float(test.pvalue)}
+    low, high = test.tconfint_diff(alpha=1 - level, usevar="unequal")
+    row |= {"stderr": float(test.std_meandiff_separatevar), "low": float(low), "high": float(high)}
+    return row | {"p": float(test.ttest_ind(usevar="unequal")[1])}
+
+
+def _described(count: int, mean: float, deviation: float) -> Any:
+    """What statsmodels says of so many values, of which only the moments are known.
+
+    It is made of two values with weights, which have the same ones.
+    """
+    side = deviation * math.sqrt((count - 1) / count)
+    values = np.array([mean - side, mean + side])
+    return require("statsmodels.stats.weightstats").DescrStatsW(values, [count / 2] * 2)
+
+
+def _effect_of_few(
+    ways: Sequence[tuple[int, int]], sizes: tuple[int, int], level: float
+) -> dict[str, Any]:
+    """Of flags of which hardly any have become true, or false: in the cohort, in the unseen."""
+    nothing = dict.fromkeys(("stderr", "low", "high", "p"))
+    ups, downs = zip(*ways, strict=True)
+    if any(ups) and any(downs):
+        return nothing
+    sign, counts = (-1, downs) if any(downs) else (1, ups)
+    proportions = require("statsmodels.stats.proportion")
+    pairs = [number for pair in zip(counts, sizes, strict=True) for number in pair]
+    ends = proportions.confint_proportions_2indep(*pairs, method="newcomb", alpha=1 - level)
+    low, high = sorted(sign * float(end) for end in ends)
+    width = float(require("scipy.stats").norm.isf((1 - level) / 2))
+    found = {"stderr": (high - low) / (2 * width), "low": low, "high": high}
+    turned = [[count, size - count] for count, size in zip(counts, sizes, strict=True)]
+    return found | {"p": float(require("scipy.stats").fisher_exact(turned).pvalue)}
 
 
 def _by_position(moments: Moments, key: Mapping[str, Any]) -> pa.Table:
@@ -255,6 +291,7 @@ def _by_position(moments: Moments, key: Mapping[str, Any]) -> pa.Table:
     steps = moments.steps[1:]
     mean_PS = moments.sum_PS[there, 1:] / count_P[:, None]
     squares_PS = moments.square_PS[there, 1:] - count_P[:, None] * mean_PS**2
+    # The standard errors are scipy.stats.sem's, from sums: the values are too many to keep.
     with np.errstate(divide="ignore", invalid="ignore"):
         error_PS = np.sqrt(np.maximum(squares_PS, 0) / (count_P * (count_P - 1))[:, None])
     S, P = len(steps), len(there)
@@ -291,5 +328,5 @@ def _summary(rows: Sequence[Mapping[str, Any]], left_out: int) -> dict[str, Any]
         ):
             mean, error = pooled(chosen)
             if mean is not None:
-                said[f"{name} {when}"] = f"{mean:+.4g} ± {error:.2g}"
+                said[f"{name} {when}"] = f"{mean:+.4g} (s.e. {error:.2g})"
     return said

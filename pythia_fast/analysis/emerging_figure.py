@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pythia_fast.analysis.pooling import pooled
+from pythia_fast.analysis.telling import nothing_to_draw
+from pythia_fast.extras import require
 from pythia_fast.plots import COLOURS, DASHES, MARKERS, Line, draw, legend, new_figure
 from pythia_fast.plots.style import NAMED, SHIELD, SMALL_PT, TEXT_PT
 
@@ -24,23 +26,23 @@ _UNITS = {
 _SHOWN = (1 / 3, 2 / 3, 1)  # checkpoints on the left, as parts of the data: more hide each other
 
 
-def draw_emergence(table: pa.Table, positions: pa.Table) -> "Figure":
-    """A row of two panels for each measure; the left ones are of the first model."""
+def draw_emergence(table: pa.Table, positions: pa.Table, level: float) -> "Figure":
+    """A row of two panels for each measure; the left ones are of the first model.
+
+    Bands are intervals at `level`.
+    """
     told = table.filter(pc.is_valid(table["effect"]))
     moved = told.filter(pc.or_(pc.not_equal(told["after"], 0), pc.not_equal(told["before"], 0)))
     measures = [m for m in _UNITS if m in set(moved["measure"].to_pylist())]
     figure = new_figure(2 if measures else 1, max(len(measures), 1))
     if not measures:
-        axes = figure.axes[0]
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "nothing to draw: see the summary", ha="center", va="center")
-        return figure
+        return nothing_to_draw(figure)
     model = table["model"][0].as_py()
     for row, measure in enumerate(measures):
         left, right = figure.axes[2 * row : 2 * row + 2]
         own = pc.and_(pc.equal(positions["model"], model), pc.equal(positions["measure"], measure))
         _by_position(left, positions.filter(own), measure)
-        _by_since(right, table.filter(pc.equal(table["measure"], measure)).to_pylist())
+        _by_since(right, table.filter(pc.equal(table["measure"], measure)).to_pylist(), level)
         if not row:
             _legend_above(left, f"{model}, at step")
     return figure
@@ -86,7 +88,7 @@ def _legend_above(axes: "Axes", title: str) -> None:
     made.get_title().set_parse_math(False)
 
 
-def _by_since(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+def _by_since(axes: "Axes", rows: Sequence[Mapping[str, Any]], level: float) -> None:
     """The effect before and after, cohorts at about the same distance taken together."""
     told = [row for row in rows if row["stderr"] is not None]
     models = list(dict.fromkeys(row["model"] for row in told))
@@ -109,9 +111,8 @@ def _by_since(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
             means, errors = (
                 np.array([pooled(group) for group in groups], dtype=float).reshape(-1, 2).T
             )
-            axes.fill_between(
-                places, means - 1.96 * errors, means + 1.96 * errors, color=colour, alpha=0.16, lw=0
-            )
+            low, high = require("scipy.stats").norm.interval(level, means, errors)
+            axes.fill_between(places, low, high, color=colour, alpha=0.16, lw=0)
             (drawn,) = axes.plot(
                 places,
                 means,
@@ -128,7 +129,7 @@ def _by_since(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     axes.axhline(0, color="#777777", linewidth=0.8, zorder=1)
     axes.axvline(0, color="#777777", linewidth=0.8, linestyle=":", zorder=1)
     _since_axis(axes, [row["since"] for row in told])
-    axes.set_ylabel("effect of having seen it")
+    axes.set_ylabel(f"effect of having seen it\n(bands: {100 * level:g}% intervals)")
     if len(models) > 1:
         legend(axes)
 

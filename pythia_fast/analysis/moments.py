@@ -13,6 +13,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_ROUNDING = 1e-12  # of the values' squares: what is less is none
+
 
 @dataclass(slots=True)
 class Moments:
@@ -24,6 +26,7 @@ class Moments:
     Attributes:
         steps: the checkpoints, [S].
         edges: the training steps at which bins begin, and where the last ends, [P + 1].
+        centre: what values are taken relative to; 0 keeps the sums of flags whole numbers.
         left_out: sequences that had a value that is not finite, or none, at some step.
     """
 
@@ -86,5 +89,17 @@ class Moments:
         mean = total / count
         if count < 2:
             return count, mean, float("nan")
-        variance = max(float(square.sum()) - count * mean**2, 0.0) / (count - 1)
-        return count, mean, float(np.sqrt(variance))
+        # numpy's and scipy's deviations need all values; these sums are all that is kept of them.
+        deviations = float(square.sum()) - count * mean**2
+        scale = float((product[:, end, end] + product[:, start, start]).sum())
+        if deviations <= _ROUNDING * scale:
+            return count, mean, 0.0
+        return count, mean, float(np.sqrt(deviations / (count - 1)))
+
+    def turned(self, groups: slice, start: int, end: int) -> tuple[int, int]:
+        """Of flags (with centre 0): how many have become true, and how many false."""
+        total = float((self.sum_KS[groups, end] - self.sum_KS[groups, start]).sum())
+        product = self.product_KSS[groups]
+        square = product[:, end, end] - 2 * product[:, start, end] + product[:, start, start]
+        changed = float(square.sum())
+        return round((changed + total) / 2), round((changed - total) / 2)

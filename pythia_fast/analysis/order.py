@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pythia_fast.analysis.multiple import holm
+from pythia_fast.analysis.scatter import is_sparse, scattered
 from pythia_fast.analysis.sources import Source, incomplete, positive, several, source
 from pythia_fast.analysis.study import Study
+from pythia_fast.analysis.telling import keyed
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 BLOCK = 512
 """Sequences in a block of the paper's figure."""
+
+_ROUNDING = 1e-9
 
 Ints = npt.NDArray[np.int64]
 
@@ -45,6 +50,7 @@ _TABLE = pa.schema(
         "p_holm": pa.float64(),
         "trend": pa.float64(),
         "p_trend": pa.float64(),
+        "p_trend_holm": pa.float64(),
     }
 )
 _BLOCKS = pa.schema(
@@ -90,9 +96,12 @@ def training_order(
     distribution, more if memorized sequences cluster) and between which values, `poisson_low` to
     `poisson_high`, it would lie at `level`; `p_poisson`, how likely a Poisson distribution is to
     scatter as much or more (chi-squared, blocks - 1 degrees of freedom); `p_binomial`, the same
-    without the assumption that memorized sequences are rare; `p_holm`, `p_binomial` corrected for
-    the number of rows; `trend`, Spearman's correlation of a block's share with its place, and
-    `p_trend`. What cannot be told, from less than two blocks or with nothing memorized, is null.
+    without the assumption that memorized sequences are rare; `trend`, Spearman's correlation of a
+    block's share with its place, and `p_trend`; `p_holm` and `p_trend_holm`, `p_binomial` and
+    `p_trend` corrected for the number of both in the table. Where less than one in a block is
+    memorized and hardly any two together, chi-squared is wrong, and the two p and the interval are
+    those of draws by chance, always the same ones. What cannot be told, from less than two blocks
+    or with nothing memorized, is null.
 
     `details`: "blocks" (`first`, the row that it begins with, `sequences`, `memorized`), and
     "quantiles", the points of the Q-Q plot: `memorized` in a block against the Poisson quantile of
@@ -116,8 +125,8 @@ def training_order(
             first, sequences, memorized = _counts(each, step, block)
             rows.append(key | _tests(sequences, memorized, level))
             of_blocks = {"first": first, "sequences": sequences, "memorized": memorized}
-            blocks.append(_told(_BLOCKS, key, of_blocks))
-            quantiles.append(_told(_QUANTILES, key, _quantiles(memorized, level)))
+            blocks.append(keyed(_BLOCKS, key, of_blocks))
+            quantiles.append(keyed(_QUANTILES, key, _quantiles(memorized, level)))
     _correct(rows)
     details = {"blocks": pa.concat_tables(blocks), "quantiles": pa.concat_tables(quantiles)}
 
@@ -126,7 +135,7 @@ def training_order(
     def draw(table: pa.Table) -> "Figure":
         from pythia_fast.analysis.order_figure import draw_order
 
-        return draw_order(table, details["quantiles"], block, gaps)
+        return draw_order(table, details["quantiles"], block, gaps, level)
 
     unknown = any(each.batch is None for each in sources)
     return Study(
@@ -180,9 +189,18 @@ def _tests(sequences: Ints, memorized: Ints, level: float) -> dict[str, Any]:
         return found
     even = stats.chisquare(memorized, sequences * (total / sequences.sum()))
     found |= {"dispersion": even.statistic / (count - 1), "p_poisson": even.pvalue}
+    if is_sparse(total, count):
+        drawn = scattered(sequences, memorized, replace=True)
+        ends = np.quantile(drawn.null_distribution, [(1 - level) / 2, (1 + level) / 2])
+        low, high = (ends * [1 - _ROUNDING, 1 + _ROUNDING]).tolist()  # only a few values occur
+        found |= {"poisson_low": low / (count - 1), "poisson_high": high / (count - 1)}
+        found["p_poisson"] = drawn.pvalue
     if total < sequences.sum():
-        kinds = np.stack([memorized, sequences - memorized])
-        found["p_binomial"] = stats.chi2_contingency(kinds, correction=False).pvalue
+        if is_sparse(min(total, int(sequences.sum()) - total), count):
+            found["p_binomial"] = scattered(sequences, memorized, replace=False).pvalue
+        else:
+            kinds = np.stack([memorized, sequences - memorized])
+            found["p_binomial"] = stats.chi2_contingency(kinds, correction=False).pvalue
         share = memorized / sequences
         if count > 2 and np.ptp(share) > 0:
             trend = stats.spearmanr(np.arange(count), share)
@@ -214,22 +232,12 @@ def _quantiles(memorized: Ints, level: float) -> dict[str, Any]:
     }
 
 
-def _told(schema: pa.Schema, key: dict[str, Any], columns: dict[str, Any]) -> pa.Table:
-    """Columns as a table, each row with its model and step."""
-    length = len(columns["memorized"])
-    model = pa.repeat(pa.scalar(key["model"]), length).cast(schema.field("model").type)
-    step = np.full(length, key["step"])
-    return pa.table({"model": model, "step": step, **columns}, schema=schema)
-
-
 def _correct(rows: list[dict[str, Any]]) -> None:
-    """Holm's correction, which holds however the tests depend on each other."""
-    tested = [row for row in rows if row.get("p_binomial") is not None]
-    if tested:
-        correct = require("statsmodels.stats.multitest").multipletests
-        _, corrected, _, _ = correct([row["p_binomial"] for row in tested], method="holm")
-        for row, p in zip(tested, corrected.tolist(), strict=True):
-            row["p_holm"] = p
+    """Both tests of all rows hold at once."""
+    tests = [row.get(name) for name in ("p_binomial", "p_trend") for row in rows]
+    corrected = holm(tests)
+    for row, p, p_trend in zip(rows, corrected[: len(rows)], corrected[len(rows) :], strict=True):
+        row |= {"p_holm": p, "p_trend_holm": p_trend}
 
 
 def _summary(
@@ -250,12 +258,23 @@ def _summary(
         last = max(tested, key=lambda row: row["step"])
         said |= {"dispersion": last["dispersion"], "p_binomial": last["p_binomial"]}
         said["of"] = f"{last['model']} at step {last['step']}"
-        said["clustered"] = len(clustered)
-        said["finding"] = (
-            f"memorized sequences cluster in {len(clustered)} of {len(tested)} checkpoints"
-            if clustered
-            else "no sign that the order matters"
-        )
+        trends = [row["trend"] for row in tested if _or_one(row["p_trend_holm"]) < 1 - level]
+        rising = sum(trend > 0 for trend in trends)
+        said |= {"clustered": len(clustered), "rising": rising, "falling": len(trends) - rising}
+        found = [
+            f"{words} in {count} of {len(tested)} checkpoints"
+            for words, count in (
+                ("memorized sequences cluster", len(clustered)),
+                ("memorization rises with training", rising),
+                ("memorization falls with training", len(trends) - rising),
+            )
+            if count
+        ]
+        said["finding"] = "; ".join(found) or "no sign of clusters or of a trend"
     if unknown and rows:
         said["seen"] = "all rows are taken as seen: give `batch`, the rows of a training step"
     return said
+
+
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pythia_fast.analysis.telling import nothing_to_draw
 from pythia_fast.plots import COLOURS, MARKERS, Line, draw, legend, new_figure
 from pythia_fast.plots.style import NAMED, SHIELD
 
@@ -16,27 +17,30 @@ if TYPE_CHECKING:
 
 
 def draw_order(
-    table: pa.Table, quantiles: pa.Table, block: int, gaps: Mapping[str, Sequence[int]]
+    table: pa.Table,
+    quantiles: pa.Table,
+    block: int,
+    gaps: Mapping[str, Sequence[int]],
+    level: float,
 ) -> "Figure":
     """On the left each model's last step against a Poisson distribution; on the right all steps.
 
-    `gaps` are each model's steps that are incomplete.
+    `gaps` are each model's steps that are incomplete; bands hold what is expected at `level`.
     """
     tested = table.filter(pc.is_valid(table["dispersion"]))
     over_steps = len(pc.unique(tested["step"])) > 1
     figure = new_figure(2 if over_steps else 1, width_in=7.0 if over_steps else 4.5)
     left = figure.axes[0]
     if not len(tested):
-        left.set_axis_off()
-        left.text(0.5, 0.5, "nothing to draw: see the summary", ha="center", va="center")
-        return figure
-    _quantile_plot(left, tested, quantiles, block)
+        return nothing_to_draw(figure)
+    bands = f"(bands: {100 * level:g}% of chance)"
+    _quantile_plot(left, tested, quantiles, f"memorized of {block:,} sequences\n{bands}")
     if over_steps:
-        _dispersion(figure.axes[1], tested, gaps)
+        _dispersion(figure.axes[1], tested, gaps, f"variance / mean of the blocks\n{bands}")
     return figure
 
 
-def _quantile_plot(axes: "Axes", tested: pa.Table, quantiles: pa.Table, block: int) -> None:
+def _quantile_plot(axes: "Axes", tested: pa.Table, quantiles: pa.Table, label: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     last: dict[str, int] = {}
@@ -71,17 +75,19 @@ def _quantile_plot(axes: "Axes", tested: pa.Table, quantiles: pa.Table, block: i
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_xlabel("quantile of a Poisson distribution")
-    axes.set_ylabel(f"memorized of {block:,} sequences")
+    axes.set_ylabel(label)
     legend(axes)
 
 
-def _dispersion(axes: "Axes", tested: pa.Table, gaps: Mapping[str, Sequence[int]]) -> None:
+def _dispersion(
+    axes: "Axes", tested: pa.Table, gaps: Mapping[str, Sequence[int]], label: str
+) -> None:
     lines = []
     for model in pc.unique(tested["model"]).to_pylist():
         own = tested.filter(pc.equal(tested["model"], model)).sort_by("step")
         steps, values = own["step"].to_pylist(), own["dispersion"].to_pylist()
         lines.append(Line(model, steps, values, gaps=gaps.get(model, ())))
-    draw(axes, lines, "variance / mean of the blocks")
+    draw(axes, lines, label)
     drawn = tested["dispersion"].to_numpy()
     room = 0.08 * max(float(np.ptp(drawn)), 0.5)
     axes.set_ylim(min(drawn.min(), 0.9) - room, max(drawn.max(), 1.1) + room)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pythia_fast.analysis.agreement import UNTOLD, correlation, proportion
 from pythia_fast.analysis.sources import (
@@ -80,9 +81,11 @@ def predictability(
     the scores, each from `_low` to `_high`; `base_rate`, the precision of pointing anywhere. Null
     is what cannot be told, as precision where nothing is predicted.
 
-    ArgumentError for runs without memorization, or whose sequences, data or metric's settings
-    differ, or of which two have the same model and step; UnknownStepError for steps that they do
-    not have.
+    ArgumentError for runs without memorization, or whose data or metric's settings differ, or of
+    which two have the same model and step, and where a run, or the step that is foretold, has not
+    `first` rows; UnknownStepError for steps that they do not have. Runs over the same sequences are
+    compared by their tokens, others by where the tokens are from; where neither is known, `summary`
+    says so.
     """
     check_level(level)
     first = None if first is None else positive(first, "first")
@@ -93,19 +96,22 @@ def predictability(
     others = [
         each for each in several(predictors, least=0) if each.path.resolve() != own.path.resolve()
     ]
-    for other in others:
-        _check_same(other, own)
+    unsure = [other for other in others if not _check_same(other, own)]
     aim = source(own, *columns, batch=batch)
     sources = [source(each, *columns, steps=steps, batch=batch) for each in others]
     rows: list[dict[str, Any]] = []
     skipped = 0
     if aim.steps:
         (end,) = parse_steps("last" if step is None else step, aim.steps)
+        if first is not None:
+            _check_first(aim, end, first)
         true = _flags(aim, end, first)
         for of, each in _predicting(sources, aim, end, earlier):
             if first is not None and of.batch is not None and of.batch * each < first:
                 skipped += 1
                 continue
+            if first is not None and of is not aim:
+                _check_first(of, each, first)
             key = {"model": of.model, "step": each, "target": aim.model, "target_step": end}
             if any(key.items() <= row.items() for row in rows):
                 raise ArgumentError(f"two runs have step {each} of {of.model}: give one of them")
@@ -121,7 +127,7 @@ def predictability(
     return Study(
         name="predictability",
         table=pa.Table.from_pylist(rows, _TABLE),
-        summary=_summary(rows, skipped, unknown=unknown) | incomplete((*sources, aim)),
+        summary=_summary(rows, skipped, unsure, unknown=unknown) | incomplete((*sources, aim)),
         draw=draw,
     )
 
@@ -193,8 +199,29 @@ def _compare(predicted: _Flags, true: _Flags, level: float) -> dict[str, Any]:
     return found
 
 
-def _check_same(one: SweepResult, target: SweepResult) -> None:
-    """ArgumentError if the two runs are known to be about different sequences or questions."""
+def _check_first(of: Source, step: int, first: int) -> None:
+    """ArgumentError unless the rows [0, first) are among the data, and the step has seen them."""
+    if of.batch is not None and of.batch * step < first:
+        raise ArgumentError(
+            f"{of.model} has seen {of.batch * step:,} rows at step {step}, less than "
+            f"first={first:,}"
+        )
+    rows = of.columns.of_step(step)["sequence"]
+    spec_of = of.result.specification.get("sequences")
+    stride = int(spec_of["stride"]) if isinstance(spec_of, Mapping) else 1
+    stop = pc.max(rows).as_py() + stride if len(rows) else 0
+    if stop < first:
+        raise ArgumentError(
+            f"{of.result.path} ends at row {stop:,} of the data, before first={first:,}: give a "
+            "smaller first, or sweep more sequences"
+        )
+
+
+def _check_same(one: SweepResult, target: SweepResult) -> bool:
+    """Whether two runs are about the same data; False if that is not known.
+
+    ArgumentError if they are known to be about different data or questions.
+    """
     ours, theirs = known(one), known(target)
     if ours is not None and theirs is not None and ours.corpus != theirs.corpus:
         raise ArgumentError(
@@ -206,12 +233,20 @@ def _check_same(one: SweepResult, target: SweepResult) -> None:
         "tokens"
     ):
         raise ArgumentError(f"{one.path} and {target.path} are about different token data")
+    addresses = [run.record.get("sources", {}).get("tokens") for run in (one, target)]
+    same = here.get("tokens") == there.get("tokens") or addresses[0] == addresses[1] is not None
+    if not same and None not in addresses:
+        raise ArgumentError(
+            f"{one.path} is about rows of {addresses[0]}, and {target.path} of {addresses[1]}: if "
+            "they are the same data, sweep both over the same sequences, whose tokens are compared"
+        )
     for name, settings in _settings(here).items():
         if any(settings != other for other in _settings(there).values()):
             raise ArgumentError(
                 f"{one.path} and {target.path} mean different things by {name}: their prompts and "
                 "continuations differ in length"
             )
+    return same
 
 
 def _settings(specification: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,8 +258,15 @@ def _settings(specification: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _summary(rows: list[dict[str, Any]], skipped: int, *, unknown: bool) -> dict[str, Any]:
+def _summary(
+    rows: list[dict[str, Any]], skipped: int, unsure: Sequence[SweepResult], *, unknown: bool
+) -> dict[str, Any]:
     said: dict[str, Any] = {"checkpoints": len(rows)}
+    if unsure:
+        said["data"] = (
+            "taken for the target's, row by row, though the runs do not tell where the tokens are "
+            f"from: {', '.join(str(run.path) for run in unsure)}"
+        )
     if skipped:
         said["left out"] = f"{skipped} that had not seen all the rows"
     compared = [row for row in rows if row["sequences"]]

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pythia_fast.analysis.telling import nothing_to_draw
 from pythia_fast.errors import UnknownModelError
 from pythia_fast.plots import COLOURS, MARKERS, Line, draw, legend, new_figure
 from pythia_fast.plots.style import NAMED, SHIELD, TEXT_PT
@@ -34,9 +35,7 @@ def draw_prediction(table: pa.Table, gaps: Mapping[str, Sequence[int]]) -> "Figu
     figure = new_figure(max(panels, 1), width_in=4.5 if panels < 2 else 7.0, share_values=True)
     panel = iter(figure.axes)
     if not panels:
-        axes = next(panel)
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "nothing to draw: see the summary", ha="center", va="center")
+        return nothing_to_draw(figure)
     if lone:
         _by_model(next(panel), table.filter(pc.is_in(table["model"], pa.array(lone))))
     for model in many:
@@ -58,13 +57,12 @@ def draw_prediction(table: pa.Table, gaps: Mapping[str, Sequence[int]]) -> "Figu
         axes.set_title(
             f"{model} itself, earlier" if itself else model, fontsize=TEXT_PT, parse_math=False
         )
-    for axes in figure.axes if panels else ():
+    for axes in figure.axes:
         axes.set_ylim(-0.02, 1.02)
-    if panels:
-        target, step = table["target"][0].as_py(), table["target_step"][0].as_py()
-        words = f"of what {target} has memorized\nat step {step:,}"
-        figure.axes[0].set_ylabel(words, parse_math=False)
-        legend(figure.axes[-1])
+    target, step = table["target"][0].as_py(), table["target_step"][0].as_py()
+    words = f"of what {target} has memorized\nat step {step:,}"
+    figure.axes[0].set_ylabel(words, parse_math=False)
+    legend(figure.axes[-1])
     return figure
 
 

@@ -8,11 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pythia_fast.analysis.telling import TABLE_KINDS
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.publish import published, require_plain, write_error
-
-TABLE_KINDS = (".csv", ".parquet", ".json")
 
 
 def save_table(table: pa.Table, path: str | Path) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pythia_fast.analysis.saving import save_table
+from pythia_fast.analysis.telling import shown
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.plots import save_figure
@@ -71,14 +72,8 @@ class Study:
         return self.table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{name} {_text(value)}" for name, value in self.summary.items())
+        found = ", ".join(f"{name} {shown(value)}" for name, value in self.summary.items())
         return f"<Study {self.name}: {len(self.table)} rows; {found}>"
 
     def _repr_html_(self) -> str:
         return html_arrow(self.table, title=repr(self))
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

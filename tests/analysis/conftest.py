@@ -20,7 +20,8 @@ Planted = Callable[..., SweepResult]
 def planted(tmp_path: Path) -> Planted:
     """A run folder of `model` with `columns[step][metric]`, mappings from column to values.
 
-    `rows` are the dataset's rows, one value each; without `on_hub` it is a folder's run.
+    `rows` are the dataset's rows, one value each; without `on_hub` it is a folder's run. `tokens`
+    is the fingerprint of these rows and `address` where they are from.
     """
 
     def make(
@@ -33,6 +34,7 @@ def planted(tmp_path: Path) -> Planted:
         name: str | None = None,
         tokens: str = "hub:data@commit",
         settings: Mapping[str, Any] | None = None,
+        address: str | None = None,
     ) -> SweepResult:
         there = [m for m in metrics if any(m in of_step for of_step in columns.values())]
         there = there or list(metrics)
@@ -49,7 +51,9 @@ def planted(tmp_path: Path) -> Planted:
                 "stride": int(rows[1] - rows[0]) if count > 1 else 1,
             },
         }
-        folder = RunFolder(tmp_path / (name or f"run-{model}"), specification)
+        folder = RunFolder(
+            tmp_path / (name or f"run-{model}"), specification, {"model": None, "tokens": address}
+        )
         for step, of_step in columns.items():
             for metric, values in of_step.items():
                 _write(folder, model, step, metric, rows, values, on_hub)

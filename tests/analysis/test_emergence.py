@@ -1,5 +1,6 @@
 """The effect of having seen a sequence: planted, found, and found in a real training."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from scipy import stats
 
 import pythia_fast
-from pythia_fast.analysis import emergence
+from pythia_fast.analysis import emergence, emerging
 from pythia_fast.analysis.emerging import MEASURES
+from pythia_fast.analysis.moments import Moments
 from pythia_fast.analysis.pooling import pooled
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.demo.training import train
@@ -45,7 +47,8 @@ def of_loss(values: dict[int, np.ndarray]) -> dict:
 
 def test_a_planted_effect_is_found_with_its_time(planted, rng) -> None:
     values = losses(rng, 0.2, np.arange(ROWS))
-    study = emergence(planted(of_loss(values)))
+    study_run = planted(of_loss(values))
+    study = emergence(study_run)
     rows = study.table.to_pylist()
     assert len(rows) == 3 * 3
     for row in rows:
@@ -59,7 +62,11 @@ def test_a_planted_effect_is_found_with_its_time(planted, rng) -> None:
         true = -0.2 * (0.5 + 0.5 * np.exp(-(row["step"] - met) / 2)).mean()
         assert row["low"] - row["stderr"] < true < row["high"] + row["stderr"]
         assert row["p"] < 1e-20
-    assert study.summary["loss once seen"].startswith("-0.1")
+    assert re.fullmatch(r"-0\.1\d* \(s\.e\. 0\.0\d+\)", study.summary["loss once seen"])
+    half = [emergence(study_run, level=level).figure().axes[1] for level in (0.5, 0.95)]
+    widths = [np.ptp(axes.collections[0].get_paths()[0].vertices[:, 1]) for axes in half]
+    assert widths[1] > widths[0]
+    assert "50% intervals" in half[0].get_ylabel()
 
 
 def test_the_numbers_are_those_of_scipy_sequence_by_sequence(planted, rng) -> None:
@@ -107,7 +114,12 @@ def test_scores_flags_and_positions(planted, flags, rng) -> None:
         expected = 0 if row["step"] < row["seen_after"] else 0.1
         scale = 0.75 if row["measure"] == "score" else 1
         assert row["effect"] == pytest.approx(expected * scale, abs=0.04)
-        assert row["stderr"] > 0 or row["effect"] == 0
+        if row["stderr"] is None:
+            assert row["effect"] == 0
+        else:
+            assert row["stderr"] > 0
+            assert row["low"] < expected * scale + 0.01
+            assert row["high"] > expected * scale - 0.01
     positions = study.details["positions"].to_pylist()
     assert len(positions) == 2 * 3 * 5
     for row in positions:
@@ -120,6 +132,62 @@ def test_scores_flags_and_positions(planted, flags, rng) -> None:
         assert row["stderr"] == pytest.approx(change.std(ddof=1) / inside.sum() ** 0.5, abs=1e-9)
     alone = emergence(run, measures="memorized", steps=[0, 8])
     assert alone.table["measure"].to_pylist() == ["memorized"]
+
+
+def test_of_rare_flags_the_interval_is_that_of_two_proportions(rng) -> None:
+    seen = np.repeat([2, 50], [128, 2000])
+    true, held, told = 0.01 - 0.005, [], {}
+    for _ in range(150):
+        flags = np.zeros((2, 2128))
+        flags[1] = rng.random(2128) < np.where(seen == 2, 0.01, 0.005)
+        moments = Moments(np.array([0, 4]), np.array([1, 100]), 0.0)
+        moments.add(seen, flags)
+        (row,) = emerging._effects(moments, 0.95, flags=True)
+        held.append(row["low"] <= true <= row["high"])
+        counts = int(flags[1, seen == 2].sum()), int(flags[1, seen == 50].sum())
+        assert moments.turned(slice(1, 2), 0, 1) == (counts[0], 0)
+        told[counts] = row["low"], row["high"]
+    assert np.mean(held) > 0.9
+    few = {c: ends for c, ends in told.items() if c[0] < 5}
+    (one, other), ends = next(iter(few.items()))
+    wilson = [
+        stats.binomtest(k, n).proportion_ci(0.95, "wilson") for k, n in ((one, 128), (other, 2000))
+    ]
+    p, q = one / 128, other / 2000
+    low = p - q - np.hypot(p - wilson[0].low, wilson[1].high - q)
+    high = p - q + np.hypot(wilson[0].high - p, q - wilson[1].low)
+    assert ends == pytest.approx((low, high), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [5, 40, 1000])
+def test_what_never_varies_has_no_spread_however_sums_are_rounded(count) -> None:
+    seen = np.repeat(np.arange(1, 13), count)
+    values = np.stack([0.1 + 0.3 * (seen <= step) for step in (0, 4, 8)])
+    of_score = Moments(np.array([0, 4, 8]), np.array([1, 13]))
+    of_score.add(seen, values)
+    for row in emerging._effects(of_score, 0.95, flags=False):
+        assert row["effect"] == pytest.approx(0.3 * (row["step"] >= row["seen_by"]))
+        assert row.get("stderr") is row.get("low") is row.get("p") is None
+    flags = Moments(np.array([0, 4, 8]), np.array([1, 13]), 0.0)
+    flags.add(seen, (values > 0.2).astype(float))
+    for row in emerging._effects(flags, 0.95, flags=True):
+        assert row["low"] < row["effect"] + 1e-9
+        assert row["high"] - row["low"] > 0.1 / count
+        if row["step"] >= row["seen_by"]:
+            assert row["p"] < 1e-3
+        else:
+            assert row["p"] == 1
+
+
+def test_the_few_that_turn_both_ways_are_not_told() -> None:
+    moments = Moments(np.array([0, 4]), np.array([1, 100]), 0.0)
+    before, after = np.zeros((2, 200))
+    before[[3, 150]] = after[[5, 160]] = 1
+    moments.add(np.repeat([2, 50], 100), np.stack([before, after]))
+    (row,) = emerging._effects(moments, 0.95, flags=True)
+    assert moments.turned(slice(1, 2), 0, 1) == (1, 1)
+    assert row["effect"] == 0
+    assert row["stderr"] is row["low"] is row["high"] is row["p"] is None
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pythia_fast.analysis.multiple import holm
 TESTED = st.floats(0, 1) | st.none() | st.just(math.nan)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(TESTED, max_size=12))
 def test_it_is_the_definition_and_leaves_gaps(p_values) -> None:
     there = sorted(p for p in p_values if p is not None and not math.isnan(p))

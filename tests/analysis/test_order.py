@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pythia_fast.analysis import training_order
+from pythia_fast.analysis import order, training_order
 from pythia_fast.errors import ArgumentError, UnknownStepError
 
 BLOCK = 64
@@ -30,6 +30,59 @@ def test_of_a_poisson_process_p_is_uniform(planted, flags, rng) -> None:
     inside &= table["dispersion"].to_numpy() > table["poisson_low"].to_numpy()
     assert 0.88 < inside.mean() < 0.99
     assert min(table["p_holm"].to_pylist()) > 0.05
+
+
+def test_where_few_are_memorized_chance_is_no_finding(rng) -> None:
+    found = []
+    for _ in range(60):
+        counts = np.bincount(rng.integers(0, 500, 10), minlength=500)
+        found.append(order._tests(np.full(500, 512), counts, 0.95))
+    for name in ("p_binomial", "p_poisson", "p_trend"):
+        p = np.array([row[name] for row in found])
+        assert (p < 0.05).mean() < 0.15
+        assert (p < 0.005).mean() < 0.05
+    inside = [row["poisson_low"] <= row["dispersion"] <= row["poisson_high"] for row in found]
+    assert np.mean(inside) > 0.9
+
+
+def test_two_pairs_of_thirty_are_no_more_than_chance(rng) -> None:
+    counts = np.repeat([2, 1, 0], [2, 26, 1972])
+    row = order._tests(np.full(2000, 512), counts, 0.95)
+    chance = np.mean([len(np.unique(rng.integers(0, 2000, 30))) <= 28 for _ in range(40_000)])
+    assert row["p_poisson"] == pytest.approx(chance, rel=0.25)
+    assert row["p_binomial"] == pytest.approx(chance, rel=0.25)
+    chi_squared = stats.chi2.sf(row["dispersion"] * 1999, 1999)
+    assert chi_squared < chance / 50
+
+
+def test_a_few_that_cluster_are_found(planted, flags) -> None:
+    memorized = np.zeros(1000 * BLOCK, dtype=bool)
+    memorized[[5, 6, 7, 700, 9000, 40_000]] = True  # three of six in a block
+    run = planted({1000: flags(memorized), 2000: flags(~memorized)})
+    study = training_order(run, block=BLOCK)
+    rare, common = study.table.to_pylist()
+    assert rare["p_binomial"] == rare["p_poisson"] == common["p_binomial"] == 1e-4
+    assert common["p_poisson"] == 1
+    assert "cluster in 2 of 2" in study.summary["finding"]
+    assert training_order(run, block=BLOCK).table.equals(study.table)
+
+
+def test_a_trend_too_weak_for_clusters_is_told(planted, flags, rng) -> None:
+    shares = np.linspace(1.7, 2.3, 4000).repeat(BLOCK) / BLOCK
+    p = rng.random(len(shares))
+    study = training_order(
+        planted({9000: flags(p < shares), 10_000: flags(p < shares[::-1])}), block=BLOCK
+    )
+    rises, falls = study.table.to_pylist()
+    for row in (rises, falls):
+        assert row["p_trend"] < row["p_trend_holm"] < 1e-4
+        assert row["p_holm"] > 0.05
+    assert study.summary["finding"] == (
+        "memorization rises with training in 1 of 2 checkpoints; "
+        "memorization falls with training in 1 of 2 checkpoints"
+    )
+    even = training_order(planted({10_000: flags(p < 0.02)}, name="even"), block=BLOCK)
+    assert even.summary["finding"] == "no sign of clusters or of a trend"
 
 
 def test_frequent_flags_are_no_poisson_process_but_binomial(planted, flags, rng) -> None:

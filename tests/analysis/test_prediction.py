@@ -96,15 +96,92 @@ def test_the_interval_of_rare_flags_holds_what_it_promises(rng) -> None:
     assert np.mean(fishers) < 0.6, "Fisher's own interval would do, then"
 
 
+NEVER, SELDOM, OFTEN = 0.1, 1, 5  # how many are expected to be memorized by both
+
+
+@pytest.mark.parametrize("sign", [1, -1], ids=["together", "apart"])
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (20, 20, NEVER),
+        (60, 60, SELDOM),
+        (140, 140, OFTEN),
+        (60, 60, OFTEN),
+        (280, 280, 20),
+        (600, 505, 500),
+        (66, 65, 60),
+        (2000, 20, 12),
+    ],
+)
+def test_the_interval_holds_what_it_promises_however_few_are_shared(
+    rng, one, other, both, sign
+) -> None:
+    cells = np.array([4000 - one - other + both, other - both, one - both, both]) / 4000
+    shares = np.array([one, other]) / 4000
+    true = (cells[3] - shares.prod()) / np.sqrt((shares * (1 - shares)).prod())
+    x, y = np.array([0, 0, 1, 1]), sign * np.array([0, 1, 0, 1])
+    held = []
+    for counts in rng.multinomial(4000, cells, 300):
+        found = correlation(x.repeat(counts) == 1, y.repeat(counts), 0.95)
+        if found.low is not None:
+            held.append(found.low <= sign * true + 1e-12 and sign * true - 1e-12 <= found.high)
+    assert len(held) > 200
+    assert np.mean(held) > 0.92
+
+
+def test_flags_that_are_never_shared_may_yet_go_together() -> None:
+    x, y = (np.isin(np.arange(10_000), some) for some in (range(30), range(30, 60)))
+    found = correlation(x, y, 0.95)
+    assert found.value == pytest.approx(-0.003, abs=1e-4)
+    wilson = stats.binomtest(0, 30).proportion_ci(0.95, "wilson").high
+    assert found.high == pytest.approx((wilson - 0.003) / 0.997)
+    assert found.low == pytest.approx(found.value, abs=1e-3)
+
+
 def test_only_sequences_of_both_count(planted, flags, rng) -> None:
     large, small = nested(rng, 3000)
     one, other = np.arange(3000), np.arange(3999, 999, -1)  # the second backwards
-    target = planted({9: flags(large)}, model="12b", rows=one)
-    predictor = planted({9: flags(small)}, model="70m", rows=other, tokens="others")
+    data = {"address": "/data/pile.bin"}
+    target = planted({9: flags(large)}, model="12b", rows=one, **data)
+    predictor = planted({9: flags(small)}, model="70m", rows=other, tokens="others", **data)
     (row,) = predictability([predictor], target).table.to_pylist()
     assert row["sequences"] == 2000
     told = dict(zip(other.tolist(), small.tolist(), strict=True))
     assert row["both"] == sum(told[i] and large[i] for i in range(1000, 3000))
+
+
+def test_other_data_are_not_joined_by_row_number(planted, flags, rng) -> None:
+    large, small = flags(rng.random(3000) < 0.05), flags(rng.random(2000) < 0.05)
+    for number, addresses in enumerate((("a.bin", "b.bin"), ("a.bin", None), (None, None))):
+        target, other = (
+            planted({9: each}, model="mine", name=f"{name}-{number}", tokens=name, address=address)
+            for each, name, address in zip((large, small), "ab", addresses, strict=True)
+        )
+        if None not in addresses:
+            with pytest.raises(ArgumentError, match=r"rows of b\.bin"):
+                predictability(other, target)
+        else:
+            assert str(other.path) in predictability(other, target).summary["data"]
+    same = planted({9: small}, model="mine", name="same", tokens="a")
+    assert "data" not in predictability(same, target).summary
+
+
+def test_first_is_of_what_was_seen_and_is_there(planted, flags, rng) -> None:
+    columns = {step: flags(rng.random(4096) < 0.2) for step in (1, 2, 4, 8)}
+    target = planted(columns, model="12b")
+    with pytest.raises(ArgumentError, match=r"has seen 4,096 rows at step 4, less than first"):
+        predictability([], target, step=4, first=5000)
+    with pytest.raises(ArgumentError, match=r"ends at row 4,096 of the data, before first=5,000"):
+        predictability([], target, first=5000)
+    short = planted({8: flags(rng.random(2048) < 0.2)}, name="short")
+    with pytest.raises(ArgumentError, match=r"short ends at row 2,048"):
+        predictability(short, target, first=4096)
+    own = planted(columns, model="mine", on_hub=False)
+    with pytest.raises(ArgumentError, match="before first=999,999"):
+        predictability([], own, first=999_999)
+    every = np.arange(0, 4096, 4)
+    strided = planted({s: flags(every % 3 == 0) for s in (4, 8)}, rows=every, name="strided")
+    assert predictability([], strided, first=4096).table["sequences"].to_pylist() == [1024]
 
 
 def test_an_earlier_checkpoint_foretells_what_it_has_seen(planted, flags, rng) -> None:

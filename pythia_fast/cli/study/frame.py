@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pythia_fast.analysis.telling import FIGURE_KINDS, TABLE_KINDS, shown
 from pythia_fast.cli.frame import common, print_json
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FIGURES = (".pdf", ".png", ".svg")
-TABLES = (".csv", ".json", ".parquet")
 _SHOWN_ROWS = 40
 
 runs_argument = click.argument(
@@ -54,13 +53,13 @@ def study_options(command: F) -> F:
     figure = click.option(
         "--figure",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=ends_with(_FIGURES),
+        callback=ends_with(FIGURE_KINDS),
         help="Draw it into this .pdf, .png or .svg.",
     )
     table = click.option(
         "--table",
         type=click.Path(path_type=Path, dir_okay=False),
-        callback=ends_with(TABLES),
+        callback=ends_with(TABLE_KINDS),
         help="Save the table as this .csv, .parquet or .json.",
     )
     return figure(table(common(command)))
@@ -97,7 +96,7 @@ def tell(
         for line in _lines(study.table):
             click.echo(line)
         for name, value in study.summary.items():
-            click.echo(f"{name}: {_text(value)}")
+            click.echo(f"{name}: {shown(value)}")
     for path in saved:
         click.echo(f"kept in {path}", err=True)
 
@@ -132,12 +131,4 @@ def _lines(table: "pa.Table") -> Iterator[str]:
 def _cell(row: Mapping[str, Any], name: str) -> str:
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = f" [{low:.3g}, {high:.3g}]" if low is not None and high is not None else ""
-    return _text(row[name]) + interval
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return shown(row[name]) + interval

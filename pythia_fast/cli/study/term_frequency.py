@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pythia_fast.analysis.telling import TABLE_KINDS
 from pythia_fast.cli.frame import Command
 from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.progress import shown
 from pythia_fast.cli.study.frame import (
-    TABLES,
     details_option,
     ends_with,
     open_runs,
@@ -66,7 +66,7 @@ _RULES = ("spaced", "word", "anywhere")
 @click.option(
     "--save-counts",
     type=click.Path(path_type=Path, dir_okay=False),
-    callback=ends_with(TABLES),
+    callback=ends_with(TABLE_KINDS),
     metavar="FILE",
     help="Save the counts as this .parquet, .csv or .json.",
 )
