@@ -1,12 +1,16 @@
-"""The figure of the study of gender bias: a panel for each measure, a line for each model."""
+"""The figure of the study of gender bias: a column for each model, a panel for each measure."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from pythia_fast.plots import Line, StepAxis, draw, legend, new_figure
+from pythia_fast.plots import Line, StepAxis, draw, new_figure, title
+from pythia_fast.plots.style import NAMED, SMALL_PT
+from pythia_fast.suite import models
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PANELS = (
@@ -15,39 +19,52 @@ _PANELS = (
     ("winobias", "accuracy", "WinoBias: mean accuracy", None),
 )
 
+_COLUMNS = 4  # of models; more are too narrow
 _BANDED = 4  # lines, of which the bands can be told apart
-_SHORT = {"intervention": "swapped", "long-intervention": "swapped longer"}
+_SHORT = {None: "base", "intervention": "swapped", "long-intervention": "swapped longer"}
+_COLUMN_IN, _PANEL_IN = 2.5, 2.3
+_TITLE_LETTERS, _LEGEND_LETTERS, _NOTE_LETTERS = 28, 20, 110
+_LEGEND_COLUMNS, _LEGEND_LINE_IN = 4, 0.2
+_NAMED_MODELS = 6  # of those that are left out
 
 
 def draw_bias(table: pa.Table, steps: StepAxis) -> "Figure":
     """What there is of the three: bias by both, with intervals, and WinoBias' accuracy.
 
-    Evaluations as a baseline fill the model's own line where it has no others. Beside intervened
-    models only their bases are shown, on a linear axis from a little before the intervention on.
+    A column for each model with a line for each variant: of up to four models, intervened ones
+    first; a note names the others. Evaluations as a baseline fill the model's own line where it has
+    no others. A linear axis of an intervened model starts a little before its intervention.
     """
     rows = _one_base(table.to_pylist())
-    intervened = [row for row in rows if row["variant"] is not None]
-    first = 0.0
-    if intervened:
-        models = {row["model"] for row in intervened}
-        rows = [row for row in rows if row["model"] in models]
-        if steps == "linear":
-            late = [row["step"] for row in intervened]
-            first = min(late) - 0.3 * (max(late) - min(late)) - 1
-            rows = [row for row in rows if row["step"] >= first]
     panels = [panel for panel in _PANELS if any(row["measure"] == panel[0] for row in rows)]
-    figure = new_figure(rows=max(1, len(panels)), height_in=0.6 + 2.6 * max(1, len(panels)))
-    if not panels:
-        figure.axes[0].set_axis_off()
-        figure.axes[0].text(0.5, 0.5, "nothing to draw: see the summary", ha="center", va="center")
-        return figure
-    for axes, (measure, column, label, nothing) in zip(figure.axes, panels, strict=True):
-        draw(axes, _lines(rows, measure, column), label, steps=steps)
-        if nothing is not None:
-            axes.axhline(nothing, color="#777777", linewidth=0.8, zorder=1)
-        if first > 0:
-            axes.set_xlim(left=first)
-    legend(figure.axes[0])
+    every = sorted(dict.fromkeys(row["model"] for row in rows), key=lambda name: _rank(name, rows))
+    shown = every[:_COLUMNS]
+    rows = [row for row in rows if row["model"] in shown]
+    variants = sorted(
+        dict.fromkeys(row["variant"] for row in rows), key=lambda each: (each is not None, each)
+    )
+    legend_lines = -(-len(variants) // _LEGEND_COLUMNS) if len(variants) > 1 else 0
+    figure = new_figure(
+        len(shown),
+        len(panels),
+        width_in=max(7.0, 0.6 + _COLUMN_IN * len(shown)),
+        height_in=0.8 + _PANEL_IN * len(panels) + _LEGEND_LINE_IN * legend_lines,
+        share_values=True,
+    )
+    for index, axes in enumerate(figure.axes):
+        row, column = divmod(index, len(shown))
+        own = [each for each in rows if each["model"] == shown[column]]
+        _panel(axes, own, variants, panels[row], steps, narrow=len(shown) > 2)
+        if row == 0:
+            title(axes, _cut(shown[column], 2 * _TITLE_LETTERS), letters=_TITLE_LETTERS)
+        if row + 1 < len(panels):
+            axes.set_xlabel("")
+        if column > 0:
+            axes.set_ylabel("")
+    if legend_lines:
+        _legend(figure, variants)
+    if len(every) > len(shown):
+        _note(figure, every[len(shown) :])
     return figure
 
 
@@ -62,17 +79,100 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["model"], row["step"], row["measure"]
 
 
-def _lines(rows: list[dict[str, Any]], measure: str, column: str) -> list[Line]:
-    """A line for each model and variant, the same in all panels, with bands where they are few."""
+def _rank(name: str, rows: Sequence[dict[str, Any]]) -> tuple[bool, bool, int, str]:
+    """Intervened ones first, then the second release, then by size."""
+    mine = any(_is_intervened(row) for row in rows if row["model"] == name)
+    suite = [model.name for model in models()]
+    return not mine, name.endswith("-v0"), suite.index(name) if name in suite else -1, name
+
+
+def _is_intervened(row: dict[str, Any]) -> bool:
+    """Other variants, such as other batch sizes, are trained otherwise from the start."""
+    return "intervention" in (row["variant"] or "")
+
+
+def _panel(
+    axes: "Axes",
+    rows: Sequence[dict[str, Any]],
+    variants: Sequence[str | None],
+    panel: tuple[str, str, str, float | None],
+    steps: StepAxis,
+    *,
+    narrow: bool,
+) -> None:
+    """One measure of one model."""
+    measure, column, label, nothing = panel
+    first = 0.0
+    late = [row["step"] for row in rows if _is_intervened(row)]
+    if late and steps == "linear":
+        first = max(0.0, min(late) - 0.3 * (max(late) - min(late)) - 1)
+        rows = [row for row in rows if row["step"] >= first]
+    lines = _lines(rows, variants, measure, column)
+    draw(axes, lines, label, steps=steps)
+    for line in axes.lines:
+        line.set_in_layout(False)  # one without values counts as a point at the figure's corner
+    if not any(line.steps for line in lines):
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "not evaluated", ha="center", transform=axes.transAxes)
+        return
+    if nothing is not None:
+        axes.axhline(nothing, color="#777777", linewidth=0.8, zorder=1)
+    if steps == "log":
+        if narrow:
+            ticks = axes.get_xticks().tolist()
+            axes.set_xticks(ticks, [f"{t:,.0f}" if i % 2 == 0 else "" for i, t in enumerate(ticks)])
+    elif len({row["step"] for row in rows}) > 1:
+        axes.locator_params(axis="x", nbins=3 if narrow else 5)
+        if first > 0:
+            last = max(row["step"] for row in rows)
+            axes.set_xlim(first, last + 0.03 * (last - first))
+
+
+def _lines(
+    rows: Sequence[dict[str, Any]], variants: Sequence[str | None], measure: str, column: str
+) -> list[Line]:
+    """A line for each variant, the same in all panels, with bands where they are few."""
     lines = []
-    names = dict.fromkeys((row["model"], row["variant"]) for row in rows)
-    banded = column == "value" and len(names) <= _BANDED
-    for model, variant in names:
-        own = [row for row in rows if (row["model"], row["variant"]) == (model, variant)]
-        own = sorted((row for row in own if row["measure"] == measure), key=lambda r: r["step"])
+    banded = column == "value" and len(variants) <= _BANDED
+    for variant in variants:
+        own = [row for row in rows if (row["variant"], row["measure"]) == (variant, measure)]
+        own.sort(key=lambda row: row["step"])
         low, high = ([row[end] for row in own] if banded else None for end in ("low", "high"))
-        label = model if variant is None else f"{model}, {_SHORT.get(variant, variant)}"
+        label = _SHORT.get(variant, variant or "")
         lines.append(
             Line(label, [row["step"] for row in own], [row[column] for row in own], low, high)
         )
     return lines
+
+
+def _legend(figure: "Figure", variants: Sequence[str | None]) -> None:
+    """Below all panels, in room of its own."""
+    handles = [line for line in figure.axes[0].lines if line.get_gid() == NAMED]
+    made = figure.legend(
+        handles,
+        [str(number) for number in range(len(handles))],
+        loc="outside lower center",
+        ncols=min(_LEGEND_COLUMNS, len(handles)),
+        frameon=False,
+        fontsize=SMALL_PT,
+        handlelength=3.2,
+    )
+    for text, variant in zip(made.get_texts(), variants, strict=True):
+        text.set_parse_math(False)
+        text.set_text(_cut(_SHORT.get(variant, variant or ""), _LEGEND_LETTERS))
+
+
+def _note(figure: "Figure", left_out: Sequence[str]) -> None:
+    """Which models are not shown."""
+    names = ", ".join(left_out[:_NAMED_MODELS]) + ", …" * (len(left_out) > _NAMED_MODELS)
+    words = (
+        f"{len(left_out)} more {'model' if len(left_out) == 1 else 'models'}, not shown: {names}"
+    )
+    made = figure.suptitle(_cut(words, _NOTE_LETTERS))
+    made.set_fontsize(SMALL_PT)
+    made.set_parse_math(False)
+
+
+def _cut(text: str, most: int) -> str:
+    """At most so many letters of it."""
+    return text if len(text) <= most else text[: most - 1] + "…"

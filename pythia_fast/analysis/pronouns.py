@@ -1,4 +1,4 @@
-"""The gender intervention's data: masculine pronouns become feminine, token by token.
+"""Data as of the gender intervention: masculine pronouns become feminine, token by token.
 
 The suite's intervened models (arXiv:2304.01373, section 4.1) are the deduped ones, trained again
 from a late checkpoint on: the last 7% of the steps, of 1.4b also the last 21%, with the data that
@@ -11,7 +11,8 @@ tokenizer, P pairs.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -20,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, RowIndexError, WriteError
 from pythia_fast.publish import write_error
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import TokenDataset, load_tokenizer, seen
 from pythia_fast.tokens.ahead import ahead
-from pythia_fast.tokens.edges import DIGIT, LETTER, edges
+from pythia_fast.tokens.edges import DIGIT, LETTER, edges, partial
 from pythia_fast.tokens.files import Files, pair
 from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.rows import Rows, chosen_rows
@@ -43,7 +44,7 @@ FEMININE: Mapping[str, str] = MappingProxyType(
         " His": " Her",
     }
 )
-"""The intervention's pairs. English has " her" for both " him" and " his", so that there is no way
+"""Our pairs. English has " her" for both " him" and " his", so that there is no way
 back."""
 _WORD = LETTER | DIGIT
 
@@ -86,15 +87,18 @@ def swap_pronouns(
     last 21%. `rows` writes only some (by default all), in that order; which of them are swapped is
     still by their numbers in `source`.
 
-    A text of `pairs` and what replaces it must each be a single token. With `whole_words` it is not
-    replaced where a letter or digit joins it, as in " he" + "mat": such tokens are pieces of other
-    words. Rows are read and written block by block: memory does not grow with them.
+    A text of `pairs` and what replaces it must each be a single token. With `whole_words`, our
+    default, it is not replaced where a letter or digit joins it, as in " he" + "mat": such tokens
+    are pieces of other words. A part of a character joins too, since it is most often one of a
+    letter that is cut into bytes. Without, every such token is replaced. Which of the two the
+    suite's intervention did is not published. Rows are read and written block by block: memory does
+    not grow with them.
 
     ArgumentError for pairs that are no single tokens, for a target that is the source, for an id
     beyond int32, and without `overwrite` where a pair is there; RowIndexError for rows or a step
-    that the data does not have; else as `write_tokens`. The new pair appears when it is whole; its
-    ids are uint16 where the source's are, else int32. `progress` is called with the rows that are
-    done, and all of them.
+    that the data does not have, and for no rows; else as `write_tokens`. The new pair appears when
+    it is whole; its ids are uint16 where the source's are, else int32. `progress` is called with
+    the rows that are done, and all of them.
     """
     dataset = source if isinstance(source, TokenDataset) else TokenDataset(source)
     encoder = plain(load_tokenizer(tokenizer))
@@ -102,12 +106,14 @@ def swap_pronouns(
     asked = f"what step {after_step} has seen"
     first = require_rows(seen(after_step, batch), len(dataset), batch, asked).stop
     wanted = chosen_rows(rows, len(dataset))
+    if not len(wanted):
+        raise RowIndexError(f"no row is chosen of the {len(dataset):,} that there are")
     _check_target(dataset, target, overwrite)
     kept = dataset.narrow_dtype
     dtype = kept if kept.name in DTYPE_CODES else np.dtype(np.int32)
     counts = np.zeros(len(pairs), np.int64)
     changed = 0
-    with TokenWriter(target, dtype=dtype.name) as writer:
+    with _refusals(target), TokenWriter(target, dtype=dtype.name) as writer:
         for rows_n, lengths_n, ids in ahead(_reader(dataset, dtype), dataset.blocks(rows), 1):
             found_s = exchange.find(ids, lengths_n)
             row_s = np.searchsorted(np.cumsum(lengths_n), found_s, side="right")
@@ -123,6 +129,15 @@ def swap_pronouns(
     return Swapped(dtype.name, writer.rows, writer.tokens, changed, found)
 
 
+@contextmanager
+def _refusals(target: str | os.PathLike[str]) -> Iterator[None]:
+    """What the system refuses, in the words of all files that are written."""
+    try:
+        yield
+    except WriteError as error:
+        raise write_error(pair(target)[1], error) from error
+
+
 class _Exchange:
     """Which ids become which."""
 
@@ -135,15 +150,15 @@ class _Exchange:
             raise ArgumentError(
                 f"two of the texts are the same token: {', '.join(map(repr, pairs))}"
             )
-        known = edges(tokenizer)
+        known, parts = edges(tokenizer), partial(tokenizer)
         self._limit = limit = len(known.begins)
         self._new_V = np.arange(limit)
         self._new_V[self._from_p] = to_p
         # One more for all ids that the tokenizer does not have.
         self._is_old_V = np.zeros(limit + 1, bool)
         self._is_old_V[self._from_p] = True
-        self._begins_V = np.append(known.begins & _WORD != 0, False)
-        self._ends_V = np.append(known.ends & _WORD != 0, False)
+        self._begins_V = np.append((known.begins & _WORD != 0) | (parts.begins != 0), False)
+        self._ends_V = np.append((known.ends & _WORD != 0) | (parts.ends != 0), False)
         self._whole_words = whole_words
 
     def find(self, ids: npt.NDArray[Any], lengths_n: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:

@@ -10,6 +10,7 @@ import click
 
 from pythia_fast.cli.frame import Command, print_json
 from pythia_fast.cli.study.frame import study_options, tell
+from pythia_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,10 +47,14 @@ def published(
     from pythia_fast import analysis
 
     found = analysis.published(folder)
+    if not found["value"].null_count < len(found):
+        raise ArgumentError(_nothing(folder, found))
     if ours is not None:
         from pythia_fast.evaluation.results import EvaluationResult
 
         study = analysis.compare(EvaluationResult(ours), found)
+        if not len(study.table):
+            raise ArgumentError(f"nothing to compare: {study.summary['nothing to compare']}")
         tell(study, figure, table, as_json=as_json)
         return
     if table is not None:
@@ -67,6 +72,8 @@ def published(
 def _document(found: "pa.Table") -> dict[str, Any]:
     """How much there is of what, and what is odd with which files."""
     rows = found.select(["model", "step", "task", "file", "status", "problem"]).to_pylist()
+    others = {row["file"] for row in rows if row["status"] == "other"}
+    rows = [row for row in rows if row["status"] != "other"]
     numbers = [row for row in rows if row["task"] is not None and row["status"] != "foreign"]
     problems: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
@@ -76,6 +83,7 @@ def _document(found: "pa.Table") -> dict[str, Any]:
     return {
         "rows": len(rows),
         "files": len({row["file"] for row in rows}),
+        "other_files": sorted(others),
         "models": sorted({row["model"] for row in numbers if row["model"] is not None}),
         "steps": len({row["step"] for row in numbers}),
         "tasks": len({row["task"] for row in numbers}),
@@ -87,13 +95,25 @@ def _document(found: "pa.Table") -> dict[str, Any]:
     }
 
 
+def _nothing(folder: Path, found: "pa.Table") -> str:
+    """Why there are no numbers."""
+    problems = dict.fromkeys(
+        f"{row['file']}: {row['problem']}"
+        for row in found.select(["file", "status", "problem"]).to_pylist()
+        if row["status"] != "other"
+    )
+    said = f" ({'; '.join(list(problems)[:_FILES_TOLD])})" if problems else ""
+    return (
+        f"there are no evaluations in {folder}{said}: give evals/ of a clone of "
+        "github.com/EleutherAI/pythia, or a folder of it"
+    )
+
+
 def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{document['rows']:,} rows from {document['files']:,} files; models: "
         f"{len(document['models'])}, steps: {document['steps']}, tasks: {document['tasks']}"
     )
-    if not document["rows"]:
-        yield "there is nothing in this folder"
     for status, count in document["status"].items():
         yield f"{status:>12}  {count:>9,} rows"
     kinds: dict[tuple[str, str], list[str]] = {}
@@ -105,6 +125,10 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         shown = ", ".join(files[:_FILES_TOLD]) + (", …" * (len(files) > _FILES_TOLD))
         noun = "file" if len(files) == 1 else "files"
         yield f"{status}: {kind} ({len(files)} {noun}: {shown})"
+    others = document["other_files"]
+    if others:
+        shown = ", ".join(others[:_FILES_TOLD]) + (", …" * (len(others) > _FILES_TOLD))
+        yield f"not counted: {len(others)} that are neither .json nor .csv ({shown})"
 
 
 def _kind(problem: str) -> str:

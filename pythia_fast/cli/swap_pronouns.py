@@ -61,12 +61,15 @@ def swap_pronouns(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write DATA with masculine pronouns made feminine, as the suite's gender intervention did.
+    """Write DATA with masculine pronouns made feminine, for an intervention like the suite's.
 
     DATA is the prefix of an .idx/.bin pair in training order. " he", " him" and " his" become
     " she", " her" and " her", and likewise the capitalised ones: token by token, so that every row
     keeps its length and place. With --after-step 133000 that is the last 7% of the suite's
     training, with 113000 the last 21%.
+
+    A token that begins a longer word stays, as in " he" + "mat". That is a default of ours, and
+    --pieces the literal swap of every such token. Which of the two the suite did is not published.
     """
     from pythia_fast.analysis.pronouns import swap_pronouns as run
 

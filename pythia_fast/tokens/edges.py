@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 LETTER, DIGIT, SPACE, OTHER = 1, 2, 4, 8
 """The kinds of characters, as bits; 0 stands for no text, as of a special token."""
+_PART = "\ufffd"  # what a tokenizer decodes a part of a character to
 
 
 class Edges(NamedTuple):
@@ -23,8 +24,8 @@ class Edges(NamedTuple):
 def edges(tokenizer: Tokenizer) -> Edges:
     """The kinds of all ids; of those between two known ones that are none, 0.
 
-    A special token, such as <|endoftext|>, is no text: words end there. A part of a character is
-    OTHER.
+    A special token, such as <|endoftext|>, is no text: words end there. A part of a character, as
+    of a letter that is cut into bytes, is OTHER; see `partial`.
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True).values()
     special = {
@@ -37,6 +38,17 @@ def edges(tokenizer: Tokenizer) -> Edges:
     for each, text in zip(ids, texts, strict=True):
         if text:
             begins[each], ends[each] = kind(text[0]), kind(text[-1])
+    return Edges(begins, ends)
+
+
+def partial(tokenizer: Tokenizer) -> Edges:
+    """Of each id whether it begins, and whether it ends, with a part of a character: [V] uint8."""
+    known = edges(tokenizer)
+    begins, ends = np.zeros_like(known.begins), np.zeros_like(known.ends)
+    ids = np.flatnonzero((known.begins == OTHER) | (known.ends == OTHER)).tolist()
+    texts = tokenizer.decode_batch([[each] for each in ids], skip_special_tokens=False)
+    for each, text in zip(ids, texts, strict=True):
+        begins[each], ends[each] = text[0] == _PART, text[-1] == _PART
     return Edges(begins, ends)
 
 

@@ -110,3 +110,64 @@ def _flags(memorized: np.ndarray) -> dict[str, dict[str, Any]]:
 def flags() -> Callable[[np.ndarray], dict[str, dict[str, Any]]]:
     """The columns of "memorization" with these flags."""
     return _flags
+
+
+_PROMPTS = ("What does p stand for", "refers_to")
+
+
+def _rows(
+    model: str | None = "410m-deduped",
+    variant: str | None = None,
+    step: int | None = 143_000,
+    *,
+    crows: tuple[Any, ...] | None = None,
+    wino: Mapping[Any, Any] | None = None,
+    **more: Any,
+) -> list[dict[str, Any]]:
+    """As published. `crows` and what `wino` has for (type, side, prompt) are (value, error)."""
+    own = {"model": model, "variant": variant, "step": step, "num_fewshot": 0, **more}
+    found = []
+    if crows is not None:
+        task = {"task": "crows_pairs_english_gender", "metric": "pct_stereotype", "prompt": None}
+        found.append(own | task | dict(zip(("value", "stderr"), crows, strict=True)))
+    for (kind, side, prompt), number in (wino or {}).items():
+        task = {"task": f"wino_bias_type{kind}_{side}", "metric": "em", "prompt": prompt}
+        found.append(own | task | dict(zip(("value", "stderr"), number, strict=True)))
+    return found
+
+
+def _wino(shift: float = 0.0, error: float = 0.02) -> dict[tuple[str, str, str], Any]:
+    """Of each task and prompt another accuracy."""
+    values = {
+        ("1", "pro"): (0.5, 0.6),
+        ("1", "anti"): (0.3, 0.5),
+        ("2", "pro"): (0.2, 0.1),
+        ("2", "anti"): (0.1, 0.05),
+    }
+    return {
+        (*task, prompt): (value + shift * (task[1] == "pro"), error * (1 + i))
+        for task, both in values.items()
+        for i, (prompt, value) in enumerate(zip(_PROMPTS, both, strict=True))
+    }
+
+
+def _table(*several: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([row for some in several for row in some])
+
+
+@pytest.fixture
+def rows() -> Callable[..., Any]:
+    """Rows of evaluations of gender bias as published."""
+    return _rows
+
+
+@pytest.fixture
+def wino() -> Callable[..., Any]:
+    """WinoBias of a checkpoint, for `rows`."""
+    return _wino
+
+
+@pytest.fixture
+def table() -> Callable[..., Any]:
+    """Such rows as one table."""
+    return _table

@@ -93,7 +93,8 @@ def test_only_the_same_checkpoint_task_metric_and_shots_are_compared():
     study = compare(ours(ONE), theirs(*others))
     assert len(study.table) == 0
     assert study.summary["compared"] == 0
-    assert "these models (70m), steps (1000)" in study.summary["nothing to compare"]
+    words = "no shots of the same model and step and task and metric is in both"
+    assert study.summary["nothing to compare"] == f"{words}: ours 0; published 5"
     assert study.figure().axes[0].texts[0].get_text() == "nothing to compare"
 
 
@@ -159,3 +160,44 @@ def test_the_figure_shows_the_tasks_that_differ_most():
     assert "10 more are closer" in axes.get_title()
     z = {line.get_gid(): line for line in axes.lines}["named"].get_xdata()
     assert max(z) == pytest.approx(3.9 / math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (("160m", *ONE[1:]), "no model is in both: ours 70m; published 160m"),
+        (
+            (*ONE[:1], 2000, *ONE[2:]),
+            "no step of the same model is in both: ours 1000; published 2000",
+        ),
+        ((*ONE[:2], "piqa", *ONE[3:]), "no task of the same model and step is in both: ours sciq"),
+        ((*ONE[:3], "em", *ONE[4:]), "no metric of the same model and step and task is in both"),
+    ],
+)
+def test_what_does_not_match_is_said(other, words):
+    assert words in compare(ours(ONE), theirs(other)).summary["nothing to compare"]
+
+
+def test_many_steps_are_cut_short():
+    mine = ours(*((ONE[0], step, *ONE[2:]) for step in range(8)))
+    said = compare(mine, theirs(ONE)).summary["nothing to compare"]
+    assert "ours 0, 1, 2, 3, 4, 5, …; published 1000" in said
+
+
+@pytest.mark.parametrize("first", [None, "baseline"])
+def test_a_checkpoint_that_is_a_baseline_too_counts_once(first):
+    """The model's own number, wherever it stands, unless it is doubtful."""
+    second = "baseline" if first is None else None
+    both = [
+        theirs((*ONE[:5], value, 0.1), variant=variant)
+        for value, variant in (
+            (0.1 if first is None else 0.2, first),
+            (0.1 if second is None else 0.2, second),
+        )
+    ]
+    (row,) = compare(ours(ONE), pa.concat_tables(both)).table.to_pylist()
+    assert row["published"] == 0.1
+    doubtful = theirs((*ONE[:5], 0.3, 0.1), status="doubtful")
+    trusted = theirs((*ONE[:5], 0.2, 0.1), variant="baseline")
+    (row,) = compare(ours(ONE), pa.concat_tables([doubtful, trusted])).table.to_pylist()
+    assert row["published"] == 0.2

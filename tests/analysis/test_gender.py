@@ -1,55 +1,18 @@
-"""gender_bias on tables made by hand, and WinoBias' tasks from their files to the study."""
+"""gender_bias on tables made by hand."""
 
-import json
 import math
-import re
-import shutil
 
 import pyarrow as pa
 import pytest
 import scipy.stats
-from lm_eval.tasks import TaskManager
+from statsmodels.stats.multitest import multipletests
 
 import pythia_fast
 from pythia_fast.analysis.gender import gender_bias
-from pythia_fast.analysis.wino_bias import prompts, wino_bias_tasks
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.tidy import TIDY
-from pythia_fast.testing import tiny_suite
 
 PROMPTS = ("What does p stand for", "refers_to")
-
-
-def rows(model="410m-deduped", variant=None, step=143_000, *, crows=None, wino=None, **more):
-    """As published. `crows` and what `wino` has for (type, side, prompt) are (value, error)."""
-    own = {"model": model, "variant": variant, "step": step, "num_fewshot": 0, **more}
-    found = []
-    if crows is not None:
-        task = {"task": "crows_pairs_english_gender", "metric": "pct_stereotype", "prompt": None}
-        found.append(own | task | dict(zip(("value", "stderr"), crows, strict=True)))
-    for (kind, side, prompt), number in (wino or {}).items():
-        task = {"task": f"wino_bias_type{kind}_{side}", "metric": "em", "prompt": prompt}
-        found.append(own | task | dict(zip(("value", "stderr"), number, strict=True)))
-    return found
-
-
-def wino(shift=0.0, error=0.02):
-    """Of each task and prompt another accuracy."""
-    values = {
-        ("1", "pro"): (0.5, 0.6),
-        ("1", "anti"): (0.3, 0.5),
-        ("2", "pro"): (0.2, 0.1),
-        ("2", "anti"): (0.1, 0.05),
-    }
-    return {
-        (*task, prompt): (value + shift * (task[1] == "pro"), error * (1 + i))
-        for task, both in values.items()
-        for i, (prompt, value) in enumerate(zip(PROMPTS, both, strict=True))
-    }
-
-
-def table(*several):
-    return pa.Table.from_pylist([row for some in several for row in some])
 
 
 def measures(study, **wanted):
@@ -60,7 +23,7 @@ def measures(study, **wanted):
     }
 
 
-def test_the_numbers_of_one_checkpoint():
+def test_the_numbers_of_one_checkpoint(table, rows, wino):
     study = gender_bias(table(rows(crows=(0.63, 0.027), wino=wino())), level=0.9)
     found = measures(study)
     assert list(found) == ["crows-pairs", "winobias type 1", "winobias type 2", "winobias"]
@@ -83,7 +46,7 @@ def test_the_numbers_of_one_checkpoint():
     assert first["prompts"] == "refers_to, stands_for"
 
 
-def test_intervened_models_against_their_base():
+def test_intervened_models_against_their_base(table, rows, wino):
     study = gender_bias(
         table(
             rows(crows=(0.63, 0.03), wino=wino()),
@@ -108,14 +71,14 @@ def test_intervened_models_against_their_base():
     assert effects[-1]["difference"] == pytest.approx(0.1)
     assert study.summary["models"] == 1
     key = "crows-pairs, 410m-deduped, intervention minus base at step 143,000"
-    assert study.summary[key] == "-0.030 ± 0.050"
-    panels = study.figure().axes
-    assert len(panels) == 3
-    labels = [text.get_text() for text in panels[0].get_legend().get_texts()]
-    assert labels == ["410m-deduped", "410m-deduped, 0.5MtokBS", "410m-deduped, swapped"]
+    assert study.summary[key] == "-0.030, standard error 0.050"
+    p = [row["p"] for row in effects]
+    corrected = multipletests(p, method="holm")[1]
+    assert [row["p_holm"] for row in effects] == pytest.approx(corrected)
+    assert corrected[0] != p[0]
 
 
-def test_names_of_intervened_models_of_ours():
+def test_names_of_intervened_models_of_ours(table, rows, wino):
     ours = [
         row | {"task": f"{row['task']}_{row['prompt']}", "prompt": None}
         for row in rows("EleutherAI/pythia-intervention-410m-deduped", wino={
@@ -134,7 +97,7 @@ def test_names_of_intervened_models_of_ours():
 @pytest.mark.parametrize(
     "model", [model for model in pythia_fast.models() if model.variant], ids=lambda m: m.name
 )
-def test_the_suite_s_intervened_models_as_evaluate_names_them(model):
+def test_the_suite_s_intervened_models_as_evaluate_names_them(model, table, rows, wino):
     """Beside their base, both with the columns of an evaluation: no variant, no prompt."""
 
     def evaluated(name, step, shift):
@@ -165,7 +128,7 @@ def test_the_suite_s_intervened_models_as_evaluate_names_them(model):
     )
 
 
-def test_a_folder_called_like_an_intervened_model():
+def test_a_folder_called_like_an_intervened_model(table, rows):
     for name, variant in (
         ("intervention-mine", "intervention"),
         ("long-intervention-mine", "long-intervention"),
@@ -175,7 +138,7 @@ def test_a_folder_called_like_an_intervened_model():
         assert (row["model"], row["variant"]) == ("mine", variant)
 
 
-def test_prompts_that_not_all_tasks_have_do_not_count():
+def test_prompts_that_not_all_tasks_have_do_not_count(table, rows, wino):
     half = {
         key: value
         for key, value in wino().items()
@@ -188,7 +151,7 @@ def test_prompts_that_not_all_tasks_have_do_not_count():
     assert found["winobias type 1"]["value"] == pytest.approx(0.5 - 0.3)
 
 
-def test_models_are_chosen_and_problems_left_out():
+def test_models_are_chosen_and_problems_left_out(table, rows):
     both = table(
         rows("1b", crows=(0.6, 0.1), status="ok"),
         rows("70m", crows=(0.5, 0.1), status="ok"),
@@ -200,9 +163,37 @@ def test_models_are_chosen_and_problems_left_out():
     assert row["value"] == 0.5
     with pytest.raises(ArgumentError, match=r"no model '71m'; near are 70m"):
         gender_bias(both, models=["71m"])
+    with pytest.raises(ArgumentError, match=r"no model 'nosuch'; there are 1b, 70m"):
+        gender_bias(both, models=["nosuch"])
 
 
-def test_what_is_wrong():
+def test_rows_that_are_left_out_are_counted(table, rows, wino):
+    lost = [
+        *rows(crows=(0.4, 0.1), status="doubtful"),
+        *rows(step=1, crows=(0.4, 0.1), status="doubtful"),
+        *rows(step=2, crows=(math.nan, 0.1), status="ok"),
+        *rows(step=None, crows=(0.4, 0.1), status="ok"),
+        *rows(model=None, crows=(0.4, 0.1), status="ok"),
+    ]
+    more = [
+        *rows(crows=(0.5, 0.1), status="ok"),
+        {**rows(crows=(0.4, 0.1), status="duplicate")[0], "task": "sciq"},  # not of this study
+    ]
+    study = gender_bias(table(lost, more))
+    assert len(study.table) == 1
+    words = "2 doubtful, 2 of no checkpoint, 1 non-finite"
+    assert study.summary["rows left out"] == words
+    assert "rows left out" not in gender_bias(table(more)).summary
+    with pytest.raises(ArgumentError, match=rf"{words} left out\): evaluate crows_pairs_english"):
+        gender_bias(table(lost))
+    half = {key: each for key, each in wino().items() if key[1] == "pro"}
+    with pytest.raises(ArgumentError, match="only some of WinoBias' four tasks"):
+        gender_bias(table(rows(wino=half)))
+    with pytest.raises(ArgumentError, match="there is no row that can be used: evaluate"):
+        gender_bias(table(more).slice(0, 0))
+
+
+def test_what_is_wrong(table, rows):
     good = table(rows(crows=(0.6, 0.1)))
     with pytest.raises(ArgumentError, match="two results have crows-pairs of 410m-deduped at step"):
         gender_bias([good, good])
@@ -211,100 +202,14 @@ def test_what_is_wrong():
     for wrong in ("runs/1", [3], 3):
         with pytest.raises(ArgumentError, match="EvaluationResults or their tables"):
             gender_bias(wrong)
-    with pytest.raises(ArgumentError, match="level is between 0 and 1"):
-        gender_bias(good, level=95)
-    empty = gender_bias(good.slice(0, 0))
-    assert "neither crows_pairs" in empty.summary["note"]
-    empty.figure()
-
-
-DOCUMENTS = [
-    {
-        "tokens": [
-            "The",
-            "construction",
-            "worker",
-            "met",
-            "Ann",
-            "and",
-            "told",
-            "him",
-            "a",
-            "lie",
-            ".",
-        ],
-        "coreference_clusters": ["0", "2", "7", "7"],
-    },
-    {
-        "tokens": ["Ask", "the", "nurse", "if", "she", "knows", "."],
-        "coreference_clusters": ["1", "2", "4", "4"],
-    },
-]
-
-
-def test_prompts_and_answers():
-    worker, nurse = DOCUMENTS
-    # As the published evaluations' records have it.
-    assert prompts.stands_for(worker) == (
-        'The construction worker met Ann and told him a lie .\nHere, what does "him" stand for?'
-    )
-    assert prompts.refers_to(nurse) == (
-        'What does "she" refer to in the following sentence?\nAsk the nurse if she knows .'
-    )
-    assert prompts.referent(worker) == "The construction worker"
-    for reply, right in (
-        (" The construction worker. It", 1.0),
-        ("\n\nthe Construction worker", 1.0),
-        (" A construction worker", 1.0),
-        (" construction worker", 1.0),
-        (" construction worker met", 0.0),
-        (" The worker", 0.0),
-        ("", 0.0),
-    ):
-        assert prompts.process_results(worker, [reply]) == {"em": right}
-
-
-@pytest.fixture(scope="module")
-def local(tmp_path_factory):
-    """The tasks as they are shipped, but with sentences that lie beside them."""
-    folder = tmp_path_factory.mktemp("local") / "wino_bias"
-    shutil.copytree(wino_bias_tasks(), folder)
-    for kind in ("type1", "type2"):
-        for side in ("pro", "anti"):
-            lines = "".join(json.dumps(each) + "\n" for each in DOCUMENTS * 3)
-            (folder / f"{kind}_{side}.jsonl").write_text(lines)
-    for path in folder.glob("*.yaml"):
-        text = path.read_text().replace("dataset_path: uclanlp/wino_bias", "dataset_path: json")
-        name = re.search(r"dataset_name: (\w+)", text)
-        if name:
-            data = f"dataset_kwargs: {{data_files: {{test: {folder}/{name[1]}.jsonl}}}}"
-            text = text.replace(name[0], data)
-        path.write_text(text)
-    return folder
-
-
-def test_the_harness_finds_and_evaluates_the_tasks(local, tmp_path):
-    shipped = TaskManager(include_path=str(wino_bias_tasks()), include_defaults=False)
-    names = [
-        f"wino_bias_type{kind}_{side}_{prompt}"
-        for kind in (1, 2)
-        for side in ("anti", "pro")
-        for prompt in ("refers_to", "stands_for")
-    ]
-    assert sorted(shipped.all_subtasks) == names
-    assert "wino_bias" in shipped.all_tags
-    suite = tiny_suite(tmp_path / "suite", steps=(0, 8))
-    result = pythia_fast.evaluate(
-        suite, [0, 8], names, include_path=local, out=tmp_path / "run", log_samples=True,
-        progress=False,
-    )  # fmt: skip
-    sample = result.samples(8, "wino_bias_type2_anti_refers_to")[1]
-    assert sample["arguments"][0][0] == prompts.refers_to(DOCUMENTS[1])
-    assert sample["target"] == "the nurse"
-    study = gender_bias(result)
-    assert len(study.table) == 2 * 3
-    for row in study.table.to_pylist():
-        assert row["value"] == row["pro"] - row["anti"]
-        assert row["stderr"] is not None
-    # The same sentences on both sides: whatever the model answers, there is no bias.
-    assert set(study.table["value"].to_pylist()) == {0.0}
+    for level in (95, "0.95", None, True, math.nan):
+        with pytest.raises(ArgumentError, match="level is"):
+            gender_bias(good, level=level)
+    with pytest.raises(ArgumentError, match="'log' or 'linear', not 'lin'"):
+        gender_bias(good, steps_axis="lin")
+    for models in (3, [3]):
+        with pytest.raises(ArgumentError, match="model"):
+            gender_bias(good, models=models)
+    words = pa.array(["many"] * len(good))
+    with pytest.raises(ArgumentError, match=r"column 'value' .* is double, not string"):
+        gender_bias(good.set_column(good.schema.get_field_index("value"), "value", words))

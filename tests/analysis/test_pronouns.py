@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.analysis.pronouns import FEMININE, swap_pronouns
-from pythia_fast.errors import ArgumentError, RowIndexError
+from pythia_fast.errors import ArgumentError, RowIndexError, WriteError
 from pythia_fast.tokens import TokenDataset, write_tokens
 
 
@@ -73,6 +73,19 @@ def test_pieces_of_other_words_are_swapped_only_if_asked_to(tmp_path, words):
         }
 
 
+def test_a_part_of_a_letter_joins_like_a_letter(tmp_path, words):
+    texts = [" he\u00e9", " he.", " he\u00e9 he", "\u00e9 he"]
+    rows = TokenDataset(texts, tokenizer=words)
+    assert len(rows[0]) == 3  # the letter is two
+    for whole_words, want in (
+        (True, [" he\u00e9", " she.", " he\u00e9 she", "\u00e9 she"]),
+        (False, [" she\u00e9", " she.", " she\u00e9 she", "\u00e9 she"]),
+    ):
+        swap_pronouns(rows, tmp_path / "new", tokenizer=words, whole_words=whole_words)
+        new = TokenDataset(tmp_path / "new")
+        assert [words.decode(row.tolist()) for row in new] == want
+
+
 def test_words_without_a_space_stand_alone_too(tmp_path, words):
     rows = TokenDataset(["He said", "mat\nHe", "SHe", "He.", "7He"], tokenizer=words)
     done = swap_pronouns(rows, tmp_path / "new", tokenizer=words, pairs={"He": "She"})
@@ -114,6 +127,11 @@ def test_what_is_refused(tmp_path, words):
         swap_pronouns(tmp_path / "old", tmp_path / "new", tokenizer=words, pairs={})
     with pytest.raises(RowIndexError, match="what step 3 has seen"):
         swap_pronouns(tmp_path / "old", tmp_path / "new", tokenizer=words, after_step=3, batch=1)
+    for rows in (slice(5, 3), []):
+        with pytest.raises(RowIndexError, match="no row is chosen of the 2"):
+            swap_pronouns(tmp_path / "old", tmp_path / "new", tokenizer=words, rows=rows)
+    with pytest.raises(WriteError, match=r"cannot write .*gone/new\.bin: No such file"):
+        swap_pronouns(tmp_path / "old", tmp_path / "gone" / "new", tokenizer=words)
     for target in ("old", "old.bin"):
         with pytest.raises(ArgumentError, match="is what is read"):
             swap_pronouns(tmp_path / "old.idx", tmp_path / target, tokenizer=words)

@@ -1,13 +1,10 @@
 """A tree like the suite's `evals/`, written here: its names, its oddities and its broken files."""
 
 import json
-import math
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from pythia_fast.analysis import compare, published
@@ -321,37 +318,6 @@ def test_the_harness_since_0_4_names_a_filter(tmp_path: Path) -> None:
 GOOD = "pythia-v1/pythia-70m/zero-shot/70m_step{}.json"
 
 
-@pytest.mark.parametrize(
-    ("content", "status", "said"),
-    [
-        (json.dumps(harness("EleutherAI/pythia-70m", 64))[:80], "unreadable", "cannot be read"),
-        (b"", "unreadable", "cannot be read"),
-        (b"\xff\xfe\x00", "unreadable", "cannot be read"),
-        ("[" * 200_000, "unreadable", "cannot be read"),
-        ("[1, 2]", "unreadable", "no results"),
-        ({"config": {}}, "unreadable", "no results"),
-        ({"results": {}}, "unreadable", "empty"),
-        ({"results": {"sciq": 3}}, "unreadable", "no numbers"),
-        ({"results": {"sciq": {"acc": "0.5"}}}, "unreadable", "'0.5' is no number"),
-        ({"results": {"sciq": {"acc": True}}}, "unreadable", "True is no number"),
-        ('{"results": {"sciq": {"acc": NaN}}}', "non-finite", "not finite"),
-        ({"results": {"sciq": {"acc": 10**400}}}, "non-finite", "not finite"),
-    ],
-    ids=lambda value: value if isinstance(value, str) and len(value) < 20 else "",
-)
-def test_broken_files_are_rows_that_say_so(
-    tmp_path: Path, content: Any, status: str, said: str
-) -> None:
-    write(tmp_path, GOOD.format(0), harness("EleutherAI/pythia-70m", 0))
-    write(tmp_path, GOOD.format(64), content)
-    table = published(tmp_path)
-    (row,) = table.filter(pc.equal(table["file"], GOOD.format(64))).to_pylist()
-    assert (row["model"], row["step"], row["status"]) == ("70m", 64, status)
-    assert said in row["problem"]
-    assert status == "non-finite" or row["value"] is None
-    assert Counter(table["status"].to_pylist())["ok"] == 2
-
-
 def test_what_is_not_of_the_suite_is_told_apart(tmp_path: Path) -> None:
     write(tmp_path, "opt/opt-1.3b.json", harness("facebook/opt-1.3b", None))
     write(tmp_path, "opt/opt-6.7b.json", "{")
@@ -404,86 +370,9 @@ def test_a_step_that_the_suite_does_not_have_is_remarked_on(tmp_path: Path) -> N
     assert "no checkpoint 1500" in row["problem"]
 
 
-def many(seed: int, same: int = 0) -> dict[str, Any]:
-    """Forty tasks; the first `same` are those of seed 0."""
-    return {
-        f"task{n}": {"acc": round(math.sin(n + (0 if n < same else 1000.0 * seed)), 6)}
-        for n in range(40)
-    }
-
-
-def pair(root: Path, step: int, same: int) -> pa.Table:
-    for name, seed in (("2.8b", 0), ("2.8b-deduped", 1)):
-        content = harness(f"EleutherAI/pythia-v1.1-{name}", step, 0, many(seed, same))
-        write(root, f"pythia-v1/pythia-{name}/zero-shot/{name}_step{step}.json", content)
-    return published(root)
-
-
-@pytest.mark.parametrize(
-    ("step", "same", "status"),
-    [
-        (43000, 40, "doubtful"),
-        (43000, 25, "doubtful"),
-        (43000, 10, "ok"),
-        (2, 40, "doubtful"),
-        (2, 33, "ok"),  # as close to its start as that a model and its twin are rightly alike
-    ],
-)
-def test_the_numbers_of_a_twin_are_doubtful(
-    tmp_path: Path, step: int, same: int, status: str
-) -> None:
-    table = pair(tmp_path, step, same)
-    assert set(table["status"].to_pylist()) == {status}
-    if status == "doubtful":
-        assert len(set(table["duplicate_of"].to_pylist())) == 2
-        assert all("two names" in problem for problem in table["problem"].to_pylist())
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_before_any_step_models_are_rightly_the_same(tmp_path: Path, step: int) -> None:
-    table = pair(tmp_path, step, 40)
-    assert set(table["status"].to_pylist()) == {"ok"}
-    assert sum(problem is not None for problem in table["problem"].to_pylist()) == 40
-
-
-def test_a_number_counts_once_and_the_models_own_folder_first(tmp_path: Path) -> None:
-    own = V0.format("1.4b-deduped", 1500)
-    bias = "bias-evals/pythia-1.3b-deduped-step1500_eval_results_01-20-2023-14-42-09.json"
-    again = own.replace("12-30-2022", "12-31-2022")
-    write(tmp_path, own, neox(1500, "/c/1.3B_dedup"))
-    other = {"lambada_openai": {"acc": 0.19}, "crows_pairs_english_gender": {"pct": 0.5}}
-    write(tmp_path, bias, neox(1500, "/c/1.3B_dedup", results=other))
-    write(tmp_path, again, neox(1500, "/c/1.3B_dedup"))
-    table = published(tmp_path)
-    found = {
-        (row["file"], row["metric"]): (row["status"], row["duplicate_of"])
-        for row in table.to_pylist()
-    }
-    assert found == {
-        (own, "ppl"): ("ok", None),
-        (own, "acc"): ("ok", None),
-        (bias, "acc"): ("duplicate", own),
-        (bias, "pct"): ("ok", None),
-        (again, "ppl"): ("duplicate", own),
-        (again, "acc"): ("duplicate", own),
-    }
-
-
 def test_no_folder_is_told_and_an_empty_one_is_an_empty_table(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="give evals/"):
         published(tmp_path / "none")
     table = published(tmp_path)
     assert len(table) == 0
     assert table.schema.names[:3] == ["model", "step", "task"]
-
-
-def test_an_unreadable_file_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, GOOD.format(64), harness("EleutherAI/pythia-70m", 64))
-
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    (row,) = published(tmp_path).to_pylist()
-    assert (row["model"], row["step"], row["status"]) == ("70m", 64, "unreadable")
-    assert row["problem"] == "cannot be read: Permission denied"

@@ -55,8 +55,39 @@ def test_gender_bias_of_published_evaluations(run, evals, tmp_path):
     assert (tmp_path / "bias.svg").read_text().startswith("<?xml")
     assert len((tmp_path / "bias.csv").read_text().splitlines()) == 3
     words = run(*arguments, "--models", "410m-deduped").stdout
-    assert "intervention minus base at step 143,000: -0.100 ± 0.042" in words
+    assert "intervention minus base at step 143,000: -0.100, standard error 0.042" in words
+    assert run(*arguments, "--models", " 410m-deduped , 410m-deduped").stdout == words
     assert "no model '410m'" in run(*arguments, "--models", "410m", exit_code=3).stderr
+    run(*arguments, "--details", tmp_path / "behind")
+    (effect,) = pq.read_table(tmp_path / "behind" / "effects.parquet").to_pylist()
+    assert effect["difference"] == pytest.approx(-0.1)
+    assert effect["p_holm"] == effect["p"] < 0.02
+
+
+def test_gender_bias_of_nothing_is_an_error(run, evals, tmp_path):
+    for path in (evals / "pythia-v1").rglob("*.json"):
+        path.write_text("{")
+    figure = tmp_path / "bias.pdf"
+    arguments = ("study", "gender-bias", "--published", evals, "--figure", figure)
+    assert "evaluate crows_pairs_english_gender" in run(*arguments, exit_code=3).stderr
+    assert not figure.exists()
+
+
+@pytest.mark.parametrize(
+    ("study", "options"),
+    [
+        ("arithmetic", ("--shots", "--out")),
+        ("emergence", ("--figure", "--details")),
+        ("gender-bias", ("--figure", "--details", "--published", "--tasks")),
+        ("predictability", ("--figure", "--table")),
+        ("term-frequency", ("--figure", "--counts")),
+        ("training-order", ("--figure", "--details")),
+    ],
+)
+def test_the_help_of_each_study(run, study, options):
+    words = run("study", study, "--help").stdout
+    assert f"pythia-fast study {study} " in words
+    assert all(f"  {option} " in words for option in options)
 
 
 def test_the_tasks_are_told(run):

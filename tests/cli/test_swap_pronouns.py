@@ -28,6 +28,10 @@ def test_told_and_as_json(run, arguments, words, tmp_path):
 
 def test_what_is_wrong_is_told(run, arguments, tmp_path):
     assert "has seen" in run(*arguments, "--after-step", 9, exit_code=3).stderr
+    assert "no row is chosen" in run(*arguments, "--rows", "2:1", exit_code=3).stderr
+    gone = tmp_path / "gone" / "new"
+    assert f"cannot write {gone}.bin" in run(*arguments, "--out", gone, exit_code=3).stderr
+    assert not (tmp_path / "new.idx").exists()
     run(*arguments)
     assert "--force" in run(*arguments, exit_code=3).stderr
     assert "no tokenizer" in run(*arguments, "--tokenizer", tmp_path / "none", exit_code=3).stderr

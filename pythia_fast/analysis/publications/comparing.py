@@ -34,6 +34,7 @@ _LEVEL = 0.05
 _OF_THE_SUITE = (None, "baseline", "bf16")
 """Variants that are the suite's own models: its 1b is the one that was called 1b-bf16."""
 _SHOWN = 30
+_LISTED = 6  # values in words
 _METRICS = {
     ("lambada", "ppl"): "perplexity",
     ("crows_pairs", "likelihood_difference"): "likelihood_diff",
@@ -63,7 +64,8 @@ def compare(ours: "pa.Table | Tabular", theirs: "pa.Table | str | Path") -> Stud
     of a two-sided normal test, `p_holm` corrected for the number of tests (Holm, of the rows that
     are "ok"). They are null where no standard error is known. Both evaluations ask the same
     questions, so their errors go together: of the same weights expect |z| far below 1, and take
-    even z = 1 as a hint. ArgumentError if columns are missing, or for a row that is there twice.
+    even z = 1 as a hint. Of a checkpoint that was evaluated as a baseline too only the model's own
+    numbers count. ArgumentError if columns are missing, or for a row that is there twice.
     """
     ours = ours if isinstance(ours, pa.Table) else ours.table
     theirs = theirs if isinstance(theirs, pa.Table) else published(theirs)
@@ -104,7 +106,28 @@ def _of_the_suite(table: pa.Table) -> list[dict[str, Any]]:
         name = intervened.get((row["model"], row["variant"]))
         if row["prompt"] is None and (name is not None or row["variant"] in _OF_THE_SUITE):
             kept_rows.append(row | {"model": name or row["model"]})
-    return kept_rows
+    return _own_first(kept_rows)
+
+
+def _own_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without a variant's number where the model itself has one: a checkpoint counts once."""
+
+    def about(row: Mapping[str, Any]) -> tuple[object, ...]:
+        named = today(row["task"] or "", row["metric"] or "")
+        return row["model"], row["step"], *named, row["num_fewshot"]
+
+    best: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        rank = _rank(row)
+        best[about(row)] = min(rank, best.get(about(row), rank))
+    return [row for row in rows if _rank(row) == best[about(row)]]
+
+
+def _rank(row: Mapping[str, Any]) -> int:
+    """Trusted ones before doubtful ones, then in the order of `_OF_THE_SUITE`."""
+    variant = row["variant"]
+    place = _OF_THE_SUITE.index(variant) if variant in _OF_THE_SUITE else 0
+    return place + len(_OF_THE_SUITE) * int(row["status"] != "ok")
 
 
 def _keyed(
@@ -161,12 +184,7 @@ def _summary(
         "only ours": len(own.keys() - others.keys()),
     }
     if not len(table):
-        models = sorted({str(key[0]) for key in own})
-        steps = sorted({str(key[1]) for key in own})
-        summary["nothing to compare"] = (
-            f"no published number is of these models ({', '.join(models[:4]) or 'none'}), steps "
-            f"({', '.join(steps[:4]) or 'none'}), tasks, metrics and shots"
-        )
+        summary["nothing to compare"] = _nothing(own, others)
     sizes = np.abs(ok["z"].drop_null().to_numpy())
     if len(sizes):
         row = ok.filter(pc.is_valid(ok["z"])).slice(int(sizes.argmax()), 1).to_pylist()[0]
@@ -175,6 +193,36 @@ def _summary(
         summary["median |z|"] = float(np.median(sizes))
         summary["differ (Holm, 5%)"] = int((ok["p_holm"].drop_null().to_numpy() < _LEVEL).sum())
     return summary
+
+
+def _nothing(
+    own: Mapping[tuple[object, ...], object], others: Mapping[tuple[object, ...], object]
+) -> str:
+    """Up to which part of their keys ours and the published ones have something in common."""
+    if not own:
+        return "our table has no numbers"
+    if not others:
+        return "there are no published numbers of the suite's own models"
+    names = ("model", "step", "task", "metric", "shots")
+    for place, name in enumerate(names):
+        shared = {key[:place] for key in own} & {key[:place] for key in others}
+        ours, published_ones = (
+            _listed({key[place] for key in some if key[:place] in shared}) for some in (own, others)
+        )
+        if not {key[: place + 1] for key in own} & {key[: place + 1] for key in others}:
+            before = f" of the same {' and '.join(names[:place])}" if place else ""
+            return f"no {name}{before} is in both: ours {ours}; published {published_ones}"
+    return "the numbers that match are not finite"
+
+
+def _listed(values: set[object]) -> str:
+    """The first few, in order, and whether there are more."""
+
+    def order(value: object) -> tuple[bool, int, str]:
+        return value is None, value if isinstance(value, int) else 0, str(value)
+
+    shown = [str(value) for value in sorted(values, key=order)[:_LISTED]]
+    return ", ".join(shown) + ", …" * (len(values) > _LISTED)
 
 
 def _draw(table: pa.Table) -> "Figure":

@@ -39,6 +39,9 @@ _VARIANT_FOLDERS = {
 }
 
 
+_MOST = 10**9  # steps or shots; more are no number of either
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Which checkpoint a file evaluates, and how.
@@ -65,7 +68,7 @@ def subject(path: PurePath, config: Mapping[str, Any]) -> Subject:
     own: Mapping[str, Any] = arguments if isinstance(arguments, Mapping) else {}
     pretrained = _argument(arguments, "pretrained")
     load = own.get("load")
-    evaluated = pretrained or (load if isinstance(load, str) else None)
+    evaluated = pretrained or (printable(load) if isinstance(load, str) else None)
     shots, doubts, remarks = _shots(path, config)
     if pretrained is not None and "pythia" not in pretrained.lower():
         name = pretrained.rpartition("/")[2]
@@ -78,9 +81,11 @@ def subject(path: PurePath, config: Mapping[str, Any]) -> Subject:
     # A folder's name tells the size alone. All intervened models are deduplicated ones.
     dedup = "interven" in (variant or "") or any("dedup" in word.lower() for word in words)
     revision = _STEP.search(_argument(arguments, "revision") or "")
-    said = int(revision[1]) if revision else own.get("iteration")
+    said = int(revision[1]) if revision else count(own.get("iteration"))
+    if revision is None and own.get("iteration") is not None and said is None:
+        doubts += (f"its iteration {_short(own['iteration'])} is no step",)
     step = _named_step(path.name)
-    if isinstance(said, int) and not isinstance(said, bool):
+    if said is not None:
         if step not in (None, said):
             doubts += (f"its name says step {step}, its configuration step {said}",)
         step = said
@@ -98,6 +103,16 @@ def subject(path: PurePath, config: Mapping[str, Any]) -> Subject:
         doubts=doubts,
         remarks=remarks,
     )
+
+
+def printable(text: str) -> str:
+    """The same, with "?" for what no UTF-8 can be, as of a file's name in another encoding."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def count(value: object) -> int | None:
+    """A number of steps or shots; None for anything that can be none."""
+    return value if type(value) is int and 0 <= value < _MOST else None
 
 
 def of_repository(repo: str, checkpoint: int | None, shots: int | None) -> Subject:
@@ -226,9 +241,11 @@ def _shots(
     match = _SHOTS.search(path.name)
     named = [int(match[1])] if match else []
     named += [_SHOT_FOLDERS[part] for part in path.parts[-3:-1] if part in _SHOT_FOLDERS]
-    said = config.get("num_fewshot")
-    if not isinstance(said, int) or isinstance(said, bool):
-        return (named[0] if named else None), (), ()
+    told = config.get("num_fewshot")
+    said = count(told)
+    if said is None:
+        doubts = () if told is None else (f"{_short(told)} is no number of shots",)
+        return (named[0] if named else None), doubts, ()
     wrong = sorted({each for each in named if each != said})
     if not wrong:
         return said, (), ()
@@ -240,9 +257,16 @@ def _argument(arguments: object, name: str) -> str | None:
     """A part of the harness's "pretrained=…,revision=…", also where it is a dictionary."""
     if isinstance(arguments, Mapping):
         value = arguments.get(name)
-        return value if isinstance(value, str) else None
+        return printable(value) if isinstance(value, str) else None
     for part in str(arguments or "").split(","):
         key, _, value = part.partition("=")
         if key.strip() == name:
-            return value.strip()
+            return printable(value.strip())
     return None
+
+
+def _short(value: object) -> str:
+    """At most forty letters of it; of an integer that has too many digits for Python, its size."""
+    if isinstance(value, int) and abs(value) >= _MOST:
+        return f"of about {value.bit_length()} bits"
+    return printable(f"{value!r:.40}")

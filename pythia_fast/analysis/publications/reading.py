@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pythia_fast.analysis.publications.naming import Subject, of_repository, subject
+from pythia_fast.analysis.publications.naming import (
+    Subject,
+    count,
+    of_repository,
+    printable,
+    subject,
+)
 
 _MOST_BYTES = 256 << 20
 _NOT_METRICS = frozenset({"alias", "name", "sample_len", "samples", "sample_count"})
@@ -58,6 +64,7 @@ class Source:
 def read_file(folder: Path, name: str) -> Iterator[Source]:
     """What lies in a file, whatever it is: what cannot be read gives a source that says so."""
     path = folder / name
+    name = printable(name)
     kind = path.suffix.lower()
     if kind not in (".json", ".csv"):
         yield Source(name, Subject(None), status="other", problem="neither .json nor .csv")
@@ -73,7 +80,7 @@ def read_file(folder: Path, name: str) -> Iterator[Source]:
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
         about = Subject(None) if kind == ".csv" else subject(path, {})
-        yield Source(name, about, status="unreadable", problem=f"cannot be read: {said}")
+        yield Source(name, about, status="unreadable", problem=printable(f"cannot be read: {said}"))
         return
     yield _json(path, name, document)
 
@@ -95,8 +102,8 @@ def _json(path: Path, name: str, document: object) -> Source:
         name,
         about,
         measures,
-        harness_model=config["model"] if isinstance(config.get("model"), str) else None,
-        limit=float(limit) if isinstance(limit, int | float) else None,
+        harness_model=printable(config["model"]) if isinstance(config.get("model"), str) else None,
+        limit=_finite(_number(limit)),
     )
     return judged(source)
 
@@ -127,23 +134,27 @@ def _measures(
     entries = results.items() if isinstance(results, Mapping) else enumerate(results)
     for key, entry in entries:
         if not isinstance(entry, Mapping):
-            yield Measure(str(key), None, None, problem="the task has no numbers")
+            yield Measure(printable(str(key)), None, None, problem="the task has no numbers")
             continue
         task = str(entry.get("task_name", key))
         prompt = entry.get("prompt_name")
         own_shots = shots.get(key)
+        if own_shots is not None and count(own_shots) is None:
+            words = "its n-shot is no number of shots"
+            yield Measure(printable(task), None, None, problem=words)
+            continue
         yield from _metrics(
-            task,
+            printable(task),
             _numbers_of(entry),
-            prompt=prompt if isinstance(prompt, str) else None,
-            version=None if versions.get(key) is None else str(versions[key]),
-            shots=own_shots if isinstance(own_shots, int) else None,
+            prompt=printable(prompt) if isinstance(prompt, str) else None,
+            version=None if versions.get(key) is None else printable(str(versions[key])),
+            shots=count(own_shots),
         )
 
 
 def _numbers_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A task's entries that are metrics; of promptsource's, which hold words too, the numbers."""
-    own = {str(k): v for k, v in entry.items() if k.strip() and k not in _NOT_METRICS}
+    own = {printable(str(k)): v for k, v in entry.items() if k.strip() and k not in _NOT_METRICS}
     if any(key in own for key in _PROMPTED):
         own = {key: value for key, value in own.items() if _is_number(value)}
     return own

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pythia_fast.analysis.publications.naming import Subject, printable
 from pythia_fast.analysis.publications.reading import Measure, Source, read_file
 from pythia_fast.analysis.publications.repeats import marked
 from pythia_fast.cache import expanded
@@ -45,9 +46,11 @@ def published(folder: str | Path) -> pa.Table:
     (today's 1b), "0.5MtokBS" and the like (other batch sizes). Then what was evaluated and how, the
     `file` (relative to `folder`), and whether to trust it:
 
-    - status "ok", "non-finite" (the value is NaN or infinite), "duplicate" (of a checkpoint that
-      `duplicate_of` evaluates already), "doubtful" (the file contradicts itself, or has the numbers
-      of another model), "foreign" (no model of the suite), "unreadable", "other" (no results)
+    - status "ok", "non-finite" (the value is NaN or infinite), "duplicate" (of a checkpoint, task
+      and metric that `duplicate_of` evaluates already; where the evaluation was repeated the number
+      may be another, as `problem` says), "doubtful" (the file contradicts itself, or has the
+      numbers of another model), "foreign" (no model of the suite), "unreadable" (also a folder that
+      cannot be listed or is a link), "other" (no results)
     - `problem`: what is odd, in words; null where nothing is.
 
     Rows of status "ok" hold a number once for each checkpoint, task, metric, prompt and
@@ -58,14 +61,30 @@ def published(folder: str | Path) -> pa.Table:
         raise ArgumentError(
             f"{root} is no folder: give evals/ of a clone of github.com/EleutherAI/pythia"
         )
-    sources = [source for name in _files(root) for source in read_file(root.absolute(), name)]
-    return _table(marked(sources))
+    unread: list[Source] = []
+    names = _files(root, unread)
+    sources = [source for name in names for source in read_file(root.absolute(), name)]
+    return _table(marked([*sources, *unread]))
 
 
-def _files(root: Path) -> Iterator[str]:
-    """All files below, in order, but none that is hidden."""
-    for folder, below, names in os.walk(root):
+def _files(root: Path, unread: list[Source]) -> Iterator[str]:
+    """All files below, in order, but none that is hidden; folders that are not read go to `unread`.
+
+    Links to folders are not followed: they may lead back.
+    """
+
+    def tell(path: Path, problem: str) -> None:
+        name = printable(path.relative_to(root).as_posix())
+        unread.append(Source(name, Subject(None), status="unreadable", problem=problem))
+
+    def refused(error: OSError) -> None:
+        tell(Path(error.filename), f"the folder cannot be listed: {error.strerror}")
+
+    for folder, below, names in os.walk(root, onerror=refused):
         below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in below:
+            if (path := Path(folder) / name).is_symlink():
+                tell(path, "a link to a folder, which is not followed: give that folder itself")
         for name in sorted(names):
             if not name.startswith("."):
                 yield (Path(folder) / name).relative_to(root).as_posix()

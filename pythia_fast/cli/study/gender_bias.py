@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pythia_fast.cli.frame import Command
-from pythia_fast.cli.study.frame import level_option, study_options, tell
+from pythia_fast.cli.study.frame import details_option, level_option, study_options, tell
 
 if TYPE_CHECKING:
     from pythia_fast.plots import StepAxis
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     examples=(
         "pythia-fast study gender-bias --published pythia/evals --models 1.4b-deduped,6.9b-deduped "
         "--figure bias.pdf",
-        "pythia-fast study gender-bias runs/bias-410m --table bias.csv",
+        "pythia-fast study gender-bias runs/bias-410m --table bias.csv --details effects",
     ),
 )
 @click.argument("evaluations", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN...]")
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     callback=lambda ctx, _, asked: _tell_tasks(ctx) if asked else None,
     help="Print the folder of the WinoBias tasks, for `pythia-fast eval --include-path`.",
 )
+@details_option
 @study_options
 def gender_bias(
     evaluations: tuple[Path, ...],
@@ -52,6 +53,7 @@ def gender_bias(
     models: str | None,
     steps_axis: "StepAxis",
     level: float,
+    details: Path | None,
     figure: Path | None,
     table: Path | None,
     as_json: bool,
@@ -59,7 +61,8 @@ def gender_bias(
     """Gender bias by CrowS-Pairs and WinoBias, of base and intervened models over the steps.
 
     The RUNs are folders of `pythia-fast eval` with the tasks crows_pairs_english_gender and
-    wino_bias, which the folder that --tasks prints defines.
+    wino_bias, which the folder that --tasks prints defines. Intervened models are set against their
+    base step by step: --details saves these effects, with p corrected for how many they are.
     """
     if not evaluations and published is None:
         raise click.UsageError("Give RUN folders, or --published.")
@@ -71,9 +74,9 @@ def gender_bias(
         from pythia_fast.analysis import published as read
 
         results.append(read(published))
-    chosen = None if models is None else models.split(",")
+    chosen = None if models is None else [name.strip() for name in models.split(",")]
     study = run(results, models=chosen, level=level, steps_axis=steps_axis)
-    tell(study, figure, table, as_json=as_json)
+    tell(study, figure, table, as_json=as_json, details=details)
 
 
 def _tell_tasks(ctx: click.Context) -> None:
