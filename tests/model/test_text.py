@@ -31,11 +31,17 @@ def model(suite: Path) -> Model:
     return pythia_fast.load(suite, 1000, dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def peer(suite: Path) -> GPTNeoXForCausalLM:
+    return GPTNeoXForCausalLM.from_pretrained(suite / "step1000", dtype=torch.float32)
+
+
 @pytest.mark.parametrize(
     "prompt", [PROMPT, "naïve 😀 日本", " \n\t ", "<|endoftext|>Once", "\0\x07"]
 )
-def test_it_writes_what_transformers_writes(model: Model, suite: Path, prompt: str) -> None:
-    peer = GPTNeoXForCausalLM.from_pretrained(suite / "step1000", dtype=torch.float32)
+def test_it_writes_what_transformers_writes(
+    model: Model, peer: GPTNeoXForCausalLM, suite: Path, prompt: str
+) -> None:
     words = AutoTokenizer.from_pretrained(suite / "step1000")
     inputs = words(prompt, return_tensors="pt")
     written = peer.generate(
@@ -59,11 +65,11 @@ def test_any_prompt_comes_back_as_it_was(model: Model, prompt: str) -> None:
 
 
 def test_options_are_those_of_generate(model: Model) -> None:
-    drawn = model.complete(PROMPT, 30, temperature=2.0, top_k=200, seed=1)
-    assert drawn == model.complete(PROMPT, 30, temperature=2.0, top_k=200, seed=1)
-    assert drawn != model.complete(PROMPT, 30, temperature=2.0, top_k=200, seed=2)
+    drawn = model.complete(PROMPT, 10, temperature=2.0, top_k=200, seed=1)
+    assert drawn == model.complete(PROMPT, 10, temperature=2.0, top_k=200, seed=1)
+    assert drawn != model.complete(PROMPT, 10, temperature=2.0, top_k=200, seed=2)
     ids = model.tokenizer.encode(PROMPT).ids
-    written = model.generate([ids], 30, temperature=2.0, top_k=200, seed=1, stop_token=END_OF_TEXT)
+    written = model.generate([ids], 10, temperature=2.0, top_k=200, seed=1, stop_token=END_OF_TEXT)
     assert drawn == PROMPT + model.tokenizer.decode(written[0, len(ids) :].tolist())
     with pytest.raises(ArgumentError, match="temperature"):
         model.complete(PROMPT, temperature=-1.0)
