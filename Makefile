@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 BENCH := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
-FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accuracy.py)
+FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accuracy.py evaluate.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
 .PHONY: demo test faults bench bench-full bench-tables lint format sanitize sanitize-short \

@@ -31,7 +31,7 @@ from pythia_fast.evaluation.quiet import quiet_harness
 from pythia_fast.tokens.sources import END_OF_TEXT
 
 # Checkpoints, questions and last words, texts and their tokens.
-FORMS = {"quick": (2, 2, 1, 256), "standard": (8, 32, 1, 2048), "full": (8, 200, 4, 2048)}
+FORMS = {"quick": (2, 2, 1, 256), "standard": (2, 16, 1, 1024), "full": (8, 32, 1, 2048)}
 VOCABULARY, CONTEXT = 50_254, 2048
 ANSWERS = 4
 TARGET = 3.0

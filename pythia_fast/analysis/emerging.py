@@ -5,8 +5,7 @@ having seen a sequence is how much more it has changed than those: a difference 
 in arXiv:2406.04327. Before it was seen there should be none, which is looked at too.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pythia_fast.analysis.emerging_effects import effects
 from pythia_fast.analysis.moments import Moments
+from pythia_fast.analysis.multiple import holm
 from pythia_fast.analysis.pooling import pooled
 from pythia_fast.analysis.sources import (
     Source,
@@ -44,14 +45,13 @@ MEASURES: Mapping[str, tuple[str, ...]] = {
 """What is measured of a sequence, and which columns of a run it is made of."""
 
 _FLAGS = ("memorized",)
-_FEW = 5  # flags that have changed
 
 _TABLE = pa.schema(
     [("model", pa.string()), ("measure", pa.string())]
     + [(name, pa.int64()) for name in ("seen_after", "seen_by", "step", "since")]
     + [(name, pa.int64()) for name in ("sequences", "unseen")]
     + [(name, pa.float64()) for name in ("before", "after", "unseen_before", "unseen_after")]
-    + [(name, pa.float64()) for name in ("effect", "stderr", "low", "high", "p")]
+    + [(name, pa.float64()) for name in ("effect", "stderr", "low", "high", "p", "p_holm")]
 )
 _POSITIONS = pa.schema(
     [("model", pa.string()), ("measure", pa.string())]
@@ -86,15 +86,16 @@ def emergence(
         bins: so many bins of training positions in `details`.
         level: of the intervals.
 
-    `table`, a row for each cohort and step: `since`, the steps from `seen_by` to `step`, or, where
-    `step` is earlier, from `seen_after` back to it (negative); `sequences` in the cohort and
-    `unseen` to compare with; their means `before` (at `seen_after`) and `after` (at `step`), and
-    those of the unseen; `effect` = (after - before) - (unseen_after - unseen_before), with its
-    standard error, interval from `low` to `high` and `p` (Welch's t-test of the sequences'
-    changes). Where less than five of the cohort or of the unseen have changed in "memorized", the
-    interval is Newcombe's, `p` that of Fisher's exact test and `stderr` as wide as the
-    interval; if some have changed one way and some the other, these are null. They are null, too,
-    where there are too few sequences, or none has changed otherwise than the rest.
+    `table`, a row for each cohort and step: `since`, the steps from `seen_by` to `step`, or,
+    where `step` is earlier, from `seen_after` back to it (negative); `sequences` in the cohort
+    and `unseen` to compare with; their means `before` (at `seen_after`) and `after` (at
+    `step`), and those of the unseen; `effect` = (after - before) - (unseen_after -
+    unseen_before), with its standard error, interval from `low` to `high` and `p` (Welch's
+    t-test of the sequences' changes; `p_holm` is corrected for the number of rows). Where less
+    than five of the cohort or of the unseen have changed in "memorized", the interval is
+    Newcombe's, `p` that of Fisher's exact test and `stderr` as wide as the interval; if some
+    have changed one way and some the other, these are null. They are null, too, where there are
+    too few sequences, or none has changed otherwise than the rest.
 
     `details`: "positions", how much the sequences met in a range of training steps have changed
     from the first checkpoint to each other one. `figure()`: that, and the effects by `since`.
@@ -122,9 +123,11 @@ def emergence(
         sources.append(of)
         for measure, moments in _moments(of, wanted, bins).items():
             key = {"model": of.model, "measure": measure}
-            rows += [key | each for each in _effects(moments, level, flags=measure in _FLAGS)]
+            rows += [key | each for each in effects(moments, level, flags=measure in _FLAGS)]
             positions.append(_by_position(moments, key))
             left_out = max(left_out, moments.left_out)
+    for row, corrected in zip(rows, holm([row.get("p") for row in rows]), strict=True):
+        row["p_holm"] = corrected
     details = {"positions": pa.concat_tables(positions)}
 
     def draw(table: pa.Table) -> "Figure":
@@ -166,8 +169,8 @@ def _moments(of: Source, measures: Sequence[str], bins: int) -> dict[str, Moment
         )
     if of.batch is None:
         raise ArgumentError(
-            f"it is not known in which order {of.model} saw its data: give `batch`, the rows of a "
-            f"training step, if the data of {of.result.path} are in training order"
+            f"it is not known in which order {of.model} saw its data: give `batch` (--batch), the "
+            f"rows of a training step, if the data of {of.result.path} are in training order"
         )
     steps = np.array(of.steps)
     span = [pc.min_max(part["sequence"]).as_py() for part in of.columns.sequences() if len(part)]
@@ -207,81 +210,6 @@ _VALUES: Mapping[str, Callable[[pa.Table], Floats]] = {
     "score": _score,
     "memorized": _memorized,
 }
-
-
-def _effects(moments: Moments, level: float, *, flags: bool) -> Iterator[dict[str, Any]]:
-    """A row for each cohort that has sequences, and each checkpoint but its baseline."""
-    steps = moments.steps.tolist()
-    for start in range(len(steps) - 1):
-        cohort = slice(start + 1, start + 2)
-        if not moments.count_K[cohort].sum():
-            continue
-        for end, step in enumerate(steps):
-            if end != start:
-                unseen = slice(max(start + 1, end) + 1, None)
-                after, by = steps[start], steps[start + 1]
-                row = {"seen_after": after, "seen_by": by, "step": step}
-                row["since"] = step - (by if step >= by else after)
-                found = _effect(moments, cohort, unseen, start, end, level)
-                if flags and found["unseen"]:
-                    ways = [moments.turned(each, start, end) for each in (cohort, unseen)]
-                    if min(map(sum, ways)) < _FEW:
-                        sizes = found["sequences"], found["unseen"]
-                        found |= _effect_of_few(ways, sizes, level)
-                yield row | found
-
-
-def _effect(
-    moments: Moments, cohort: slice, unseen: slice, start: int, end: int, level: float
-) -> dict[str, Any]:
-    count, change, deviation = moments.change(cohort, start, end)
-    others, drift, spread = moments.change(unseen, start, end)
-    row: dict[str, Any] = {"sequences": count, "unseen": others}
-    row |= {"before": moments.level(cohort, start)[1], "after": moments.level(cohort, end)[1]}
-    if not others:
-        return row
-    row["unseen_before"] = moments.level(unseen, start)[1]
-    row["unseen_after"] = moments.level(unseen, end)[1]
-    row["effect"] = change - drift
-    if min(count, others) < 2:
-        return row
-    if not deviation + spread > 0:  # none of them has changed otherwise than the rest
-        return row
-    test = require("statsmodels.stats.weightstats").CompareMeans(
-        _described(count, change, deviation), _described(others, drift, spread)
-    )
-    low, high = test.tconfint_diff(alpha=1 - level, usevar="unequal")
-    row |= {"stderr": float(test.std_meandiff_separatevar), "low": float(low), "high": float(high)}
-    return row | {"p": float(test.ttest_ind(usevar="unequal")[1])}
-
-
-def _described(count: int, mean: float, deviation: float) -> Any:
-    """What statsmodels says of so many values, of which only the moments are known.
-
-    It is made of two values with weights, which have the same ones.
-    """
-    side = deviation * math.sqrt((count - 1) / count)
-    values = np.array([mean - side, mean + side])
-    return require("statsmodels.stats.weightstats").DescrStatsW(values, [count / 2] * 2)
-
-
-def _effect_of_few(
-    ways: Sequence[tuple[int, int]], sizes: tuple[int, int], level: float
-) -> dict[str, Any]:
-    """Of flags of which hardly any have become true, or false: in the cohort, in the unseen."""
-    nothing = dict.fromkeys(("stderr", "low", "high", "p"))
-    ups, downs = zip(*ways, strict=True)
-    if any(ups) and any(downs):
-        return nothing
-    sign, counts = (-1, downs) if any(downs) else (1, ups)
-    proportions = require("statsmodels.stats.proportion")
-    pairs = [number for pair in zip(counts, sizes, strict=True) for number in pair]
-    ends = proportions.confint_proportions_2indep(*pairs, method="newcomb", alpha=1 - level)
-    low, high = sorted(sign * float(end) for end in ends)
-    width = float(require("scipy.stats").norm.isf((1 - level) / 2))
-    found = {"stderr": (high - low) / (2 * width), "low": low, "high": high}
-    turned = [[count, size - count] for count, size in zip(counts, sizes, strict=True)]
-    return found | {"p": float(require("scipy.stats").fisher_exact(turned).pvalue)}
 
 
 def _by_position(moments: Moments, key: Mapping[str, Any]) -> pa.Table:

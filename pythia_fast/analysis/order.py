@@ -272,7 +272,9 @@ def _summary(
         ]
         said["finding"] = "; ".join(found) or "no sign of clusters or of a trend"
     if unknown and rows:
-        said["seen"] = "all rows are taken as seen: give `batch`, the rows of a training step"
+        said["seen"] = (
+            "all rows are taken as seen: give `batch` (--batch), the rows of a training step"
+        )
     return said
 
 

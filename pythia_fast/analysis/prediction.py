@@ -291,5 +291,7 @@ def _summary(
                 f"(base rate {best['base_rate']:.2g}, {best['sequences']:,} sequences)"
             )
     if unknown:
-        said["seen"] = "all rows are taken as seen: give `batch`, the rows of a training step"
+        said["seen"] = (
+            "all rows are taken as seen: give `batch` (--batch), the rows of a training step"
+        )
     return said

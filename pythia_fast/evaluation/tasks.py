@@ -169,7 +169,8 @@ def _unknown(name: str, known: Sequence[str]) -> ArgumentError:
         near = [each for each in known if name and name.lower() in each.lower()][:_NEAR]
     hint = f"; near are {', '.join(near)}" if near else ""
     return ArgumentError(
-        f"the harness knows no task {name!r}{hint}. For definitions of your own give include_path"
+        f"the harness knows no task {name!r}{hint}. For definitions of your own give include_path "
+        "(--include-path)"
     )
 
 
@@ -196,7 +197,8 @@ def _loading_error(error: Exception, wanted: Sequence[Any]) -> Exception:
     if isinstance(error, (ConnectionError, TimeoutError)) or "offline" in said.lower():
         return HubError(
             f"the data of {names} cannot be had: {said}. It comes from the Hub: load it once where "
-            "there is a network, or define the tasks over local files and give include_path"
+            "there is a network, or define the tasks over local files and give include_path "
+            "(--include-path)"
         )
     return ArgumentError(f"{names} cannot be loaded: {type(error).__name__}: {said}")
 

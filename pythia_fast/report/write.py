@@ -56,12 +56,16 @@ def write_report(
         cache_dir: where tokens that were fetched from the Hub are.
 
     Raises:
-        ArgumentError: no runs; `tokens` are what no run looked at; plotly is not installed.
+        ArgumentError: no runs, or something else; `tokens` are what no run looked at; plotly is
+            not installed.
         FormatError: a `run.json` is not what a sweep writes.
         WriteError: the file cannot be written.
     """
     if not runs:
         raise ArgumentError("no runs, so there is nothing to report: give at least one")
+    for run in runs:
+        if not hasattr(run, "record"):
+            raise ArgumentError(f"a report is of SweepResults, not of {run!r}")
     plotly_js: str = require("plotly.offline").get_plotlyjs()
     target = expanded(path)
     require_plain(target)

@@ -77,7 +77,7 @@ class RunFolder:
             if strangers and found is None:
                 raise RunMismatchError(
                     f"{path} holds {strangers[0]!r} but no run.json: it is not a run folder. "
-                    "Give an empty or a new one as `out`"
+                    "Give an empty or a new one as `out` (--out)"
                 )
         if found is None:
             text = json.dumps(_run_record(specification, self.hash, sources or {}), indent=2) + "\n"
@@ -153,7 +153,7 @@ class RunFolder:
             raise WriteError(
                 errno.ENOSPC,
                 f"{self.path} has {sized(free_bytes)} free, but the results need about "
-                f"{sized(needed_bytes)}: free some room or give another `out`",
+                f"{sized(needed_bytes)}: free some room or give another `out` (--out)",
             )
 
     def _inside(self, name: str) -> Path:
@@ -217,11 +217,11 @@ def _refuse(path: Path, found: Mapping[str, Any] | None, specification: Mapping[
     if theirs == specification:
         raise RunMismatchError(
             f"{path / 'run.json'} was changed: its hash is not that of its specification. "
-            "Give another `out`"
+            "Give another `out` (--out)"
         )
     raise RunMismatchError(
         f"{path} holds results of another specification ({differences(theirs, specification)}). "
-        "Give another `out`"
+        "Give another `out` (--out)"
     )
 
 

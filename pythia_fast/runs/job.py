@@ -110,5 +110,5 @@ def check_unchanged(folder: RunFolder, step: int, then: str, now: str | None) ->
     if then != now:
         raise RunMismatchError(
             f"the weights of step {step} have changed since their results in "
-            f"{folder.path} were computed. Give another `out`, or resume=False"
+            f"{folder.path} were computed. Give another `out` (--out), or resume=False"
         )

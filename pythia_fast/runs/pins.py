@@ -49,7 +49,7 @@ def pin(
                 f"the weights of step {step} have changed on the Hub since this run began: they "
                 f"were at commit {pinned.commit[:12]} then, and its branch is at "
                 f"{revision.commit[:12]} now. To go on with the new ones, remove {path} and "
-                f"{place(step)}; to keep the old results apart, give another `out`"
+                f"{place(step)}; to keep the old results apart, give another `out` (--out)"
             )
         moved[step] = pinned.commit
     return moved

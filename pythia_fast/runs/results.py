@@ -70,6 +70,11 @@ class SweepResult:
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is not a run folder")
+        if run["specification"].get("kind") == "evaluation":
+            raise FormatError(
+                self.path / "run.json",
+                "it is of an evaluation, not of a sweep: use EvaluationResult",
+            )
         try:
             self._names = [str(metric["name"]) for metric in run["specification"]["metrics"]]
         except (KeyError, TypeError) as error:

@@ -152,7 +152,7 @@ class Todo:
         if on_error == "raise":
             raise SweepError(
                 f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
-                f"{self._folder.path}; on_error='skip' goes on without such steps"
+                f"{self._folder.path}; on_error='skip' (--on-error skip) goes on without such steps"
             ) from error
         self._progress.say(
             f"step {step} failed and is left out: {failure.error}: {failure.message}"
@@ -231,7 +231,7 @@ class Todo:
         if not moved or weights_sha256(self._series, step) != origin["weights_sha256"]:
             raise RunMismatchError(
                 f"{self._folder.path} holds results of {origin.get('source')}, which is another "
-                f"series than {self._series.source}. Give another `out`"
+                f"series than {self._series.source}. Give another `out` (--out)"
             )
 
     def _record(self, step: int, error: Exception) -> Failure:
@@ -256,7 +256,8 @@ class Todo:
             self._progress.say(f"{summary}. They are left out")
             return
         raise SweepError(
-            f"{summary}. Nothing was downloaded or computed; on_error='skip' goes on without them"
+            f"{summary}. Nothing was downloaded or computed; on_error='skip' (--on-error skip) "
+            "goes on without them"
         ) from next(iter(missing.values()))
 
     def _tell_work(self) -> None:

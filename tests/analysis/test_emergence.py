@@ -9,8 +9,9 @@ import torch
 from scipy import stats
 
 import pythia_fast
-from pythia_fast.analysis import emergence, emerging
+from pythia_fast.analysis import emergence
 from pythia_fast.analysis.emerging import MEASURES
+from pythia_fast.analysis.emerging_effects import effects
 from pythia_fast.analysis.moments import Moments
 from pythia_fast.analysis.pooling import pooled
 from pythia_fast.demo.recipe import Recipe
@@ -142,7 +143,7 @@ def test_of_rare_flags_the_interval_is_that_of_two_proportions(rng) -> None:
         flags[1] = rng.random(2128) < np.where(seen == 2, 0.01, 0.005)
         moments = Moments(np.array([0, 4]), np.array([1, 100]), 0.0)
         moments.add(seen, flags)
-        (row,) = emerging._effects(moments, 0.95, flags=True)
+        (row,) = effects(moments, 0.95, flags=True)
         held.append(row["low"] <= true <= row["high"])
         counts = int(flags[1, seen == 2].sum()), int(flags[1, seen == 50].sum())
         assert moments.turned(slice(1, 2), 0, 1) == (counts[0], 0)
@@ -165,12 +166,12 @@ def test_what_never_varies_has_no_spread_however_sums_are_rounded(count) -> None
     values = np.stack([0.1 + 0.3 * (seen <= step) for step in (0, 4, 8)])
     of_score = Moments(np.array([0, 4, 8]), np.array([1, 13]))
     of_score.add(seen, values)
-    for row in emerging._effects(of_score, 0.95, flags=False):
+    for row in effects(of_score, 0.95, flags=False):
         assert row["effect"] == pytest.approx(0.3 * (row["step"] >= row["seen_by"]))
         assert row.get("stderr") is row.get("low") is row.get("p") is None
     flags = Moments(np.array([0, 4, 8]), np.array([1, 13]), 0.0)
     flags.add(seen, (values > 0.2).astype(float))
-    for row in emerging._effects(flags, 0.95, flags=True):
+    for row in effects(flags, 0.95, flags=True):
         assert row["low"] < row["effect"] + 1e-9
         assert row["high"] - row["low"] > 0.1 / count
         if row["step"] >= row["seen_by"]:
@@ -184,7 +185,7 @@ def test_the_few_that_turn_both_ways_are_not_told() -> None:
     before, after = np.zeros((2, 200))
     before[[3, 150]] = after[[5, 160]] = 1
     moments.add(np.repeat([2, 50], 100), np.stack([before, after]))
-    (row,) = emerging._effects(moments, 0.95, flags=True)
+    (row,) = effects(moments, 0.95, flags=True)
     assert moments.turned(slice(1, 2), 0, 1) == (1, 1)
     assert row["effect"] == 0
     assert row["stderr"] is row["low"] is row["high"] is row["p"] is None

@@ -12,6 +12,7 @@ import pytest
 import pythia_fast
 from pythia_fast.analysis import Study
 from pythia_fast.cli.study.frame import tell
+from pythia_fast.errors import ArgumentError
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def test_predictability(run, swept: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in document["rows"]] == [0, 1, 2, 4, 8]
     assert [row["sequences"] for row in document["rows"]] == [0, 4, 8, 16, 24]
     assert pq.read_table(table).to_pylist() == document["rows"]
-    done = run("study", "predictability", swept, "--of", swept, "--earlier", "none")
-    assert "no two checkpoints" in done.stdout
+    done = run("study", "predictability", swept, "--of", swept, "--earlier", "none", exit_code=3)
+    assert "no two checkpoints" in done.stderr
 
 
 def test_emergence(run, swept: Path, tmp_path: Path) -> None:
@@ -136,3 +137,15 @@ def test_help_has_examples_that_name_real_options(run, command: str) -> None:
     for line in examples:
         assert line.startswith(f"  pythia-fast study {command}")
         assert all(word in text for word in line.split() if word.startswith("--"))
+
+
+def test_a_study_of_nothing_is_an_error_and_saves_nothing(tmp_path: Path) -> None:
+    nothing = Study(
+        name="any",
+        table=pa.table({"step": pa.array([], pa.int64())}),
+        summary={"finding": "no complete step"},
+        draw=lambda table: pytest.fail("drawn"),
+    )
+    with pytest.raises(ArgumentError, match=r"nothing was found.*finding: no complete step"):
+        tell(nothing, tmp_path / "f.pdf", tmp_path / "t.csv", as_json=False)
+    assert not list(tmp_path.iterdir())

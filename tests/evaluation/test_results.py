@@ -180,3 +180,9 @@ def test_a_run_without_results_is_drawn_beside_another(evaluated, tmp_path):
         assert done.exit_code == 0, done.output
         assert "incomplete at step 64" in done.output
         assert saved.exists()
+
+
+def test_a_folder_of_an_evaluation_is_no_sweep(suite, evaluate):
+    found = evaluate(suite, [8])
+    with pytest.raises(FormatError, match="of an evaluation, not of a sweep: use EvaluationResult"):
+        pythia_fast.SweepResult(found.path)

@@ -221,3 +221,10 @@ def test_tokens_serve_the_runs_that_looked_at_them(make_run: Make, texts: TokenD
     assert second.dataset is None
     with pytest.raises(ArgumentError, match="fingerprints differ"):
         texts_of(runs, TokenDataset(np.ones((3, 64), np.int64)), None)
+
+
+@pytest.mark.parametrize("runs", ["runs/70m", [pa.table({"a": [1]})], [None]])
+def test_what_is_no_run_is_refused(runs: Any, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="a report is of SweepResults, not of"):
+        write_report(runs, tmp_path / "report.html")
+    assert not list(tmp_path.iterdir())

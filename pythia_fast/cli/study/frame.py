@@ -15,6 +15,7 @@ import click
 
 from pythia_fast.analysis.telling import FIGURE_KINDS, TABLE_KINDS, shown
 from pythia_fast.cli.frame import common, print_json
+from pythia_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +81,13 @@ def tell(
     as_json: bool,
     details: Path | None = None,
 ) -> None:
-    """Save what is asked for and print the rest: the table, and below it what it comes to."""
+    """Save what is asked for and print the rest: the table, and below it what it comes to.
+
+    ArgumentError, and nothing is saved, if nothing was found.
+    """
+    if not len(study.table):
+        told = "; ".join(f"{name}: {shown(value)}" for name, value in study.summary.items())
+        raise ArgumentError(f"nothing was found, so nothing is saved ({told})")
     saved = []
     if table is not None:
         saved.append(study.save_table(table))
