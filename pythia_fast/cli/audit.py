@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import quiet_option, steps_option
+from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
 
 
 @click.command(
@@ -21,7 +21,7 @@ from pythia_fast.cli.options import quiet_option, steps_option
 @click.option(
     "--deep", is_flag=True, help="Read all weights too; of the Hub's models this downloads them."
 )
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
+@cache_dir_option
 @click.option(
     "--disk-budget", metavar="SIZE", help="What --deep may keep on the disk, such as 500GB."
 )

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import quiet_option, steps_option
+from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
 from pythia_fast.cli.progress import shown
 
 
@@ -35,7 +35,7 @@ from pythia_fast.cli.progress import shown
     "of its own. "
     "[default: one file; 5GB for torch]",
 )
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
+@cache_dir_option
 @click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
 @quiet_option
 @common

@@ -7,8 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
-from pythia_fast.cli.options import device_option, dtype_option, quiet_option, steps_option
+from pythia_fast.cli.frame import (
+    INCOMPLETE,
+    Command,
+    common,
+    failure_rows,
+    print_json,
+    tell_failures,
+)
+from pythia_fast.cli.options import (
+    cache_dir_option,
+    device_option,
+    disk_budget_option,
+    dtype_option,
+    on_error_option,
+    quiet_option,
+    steps_option,
+)
 
 if TYPE_CHECKING:
     from pythia_fast.evaluation import EvaluationResult
@@ -81,18 +96,9 @@ def _limit(_: click.Context, __: click.Parameter, value: str | None) -> float | 
     type=click.IntRange(min=1),
     help="How many tokens go through the model at once. [default: what it does best]",
 )
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
-@click.option(
-    "--disk-budget",
-    help="The most that downloaded checkpoints may take, such as 500GB. [default: what is free]",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="When a step fails: stop, or leave it out and go on.",
-)
+@cache_dir_option
+@disk_budget_option
+@on_error_option
 @click.option("--list-tasks", is_flag=True, help="Print the names of all tasks and end.")
 @quiet_option
 @common
@@ -161,8 +167,7 @@ def evaluate(
     else:
         for line in _table(result.table.to_pylist()):
             click.echo(line)
-        for failure in result.failures:
-            click.echo(f"step {failure.step} failed: {failure.error}: {failure.message}", err=True)
+        tell_failures(result.failures)
         click.echo(f"kept in {result.path}", err=True)
     if result.failures:
         raise click.exceptions.Exit(INCOMPLETE)
@@ -183,10 +188,7 @@ def _document(result: "EvaluationResult") -> dict[str, Any]:
     return {
         "path": str(result.path),
         "rows": result.table.to_pylist(),
-        "failures": [
-            {"step": each.step, "error": each.error, "message": each.message}
-            for each in result.failures
-        ],
+        "failures": failure_rows(result.failures),
     }
 
 

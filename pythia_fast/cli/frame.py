@@ -7,13 +7,16 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pythia_fast.errors import PythiaFastError, SweepError
+
+if TYPE_CHECKING:
+    from pythia_fast.runs.parts import Failure
 
 BAD_INPUT = 3
 INCOMPLETE = 4
@@ -76,6 +79,17 @@ def common(command: F) -> F:
 def print_json(value: Any) -> None:
     """One JSON document on standard output; numbers that JSON lacks (NaN, infinity) become null."""
     click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def failure_rows(failures: Sequence["Failure"]) -> list[dict[str, Any]]:
+    """Failed steps as --json tells them."""
+    return [{"step": each.step, "error": each.error, "message": each.message} for each in failures]
+
+
+def tell_failures(failures: Sequence["Failure"]) -> None:
+    """A line for each on standard error."""
+    for each in failures:
+        click.echo(f"step {each.step} failed: {each.error}: {each.message}", err=True)
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import device_option, dtype_option
+from pythia_fast.cli.options import cache_dir_option, device_option, dtype_option
 
 
 @click.command(
@@ -47,7 +47,7 @@ from pythia_fast.cli.options import device_option, dtype_option
 )
 @device_option
 @dtype_option
-@click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads go.")
+@cache_dir_option
 @common
 def generate(
     model: str,

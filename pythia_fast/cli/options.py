@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import re
+from pathlib import Path
 
 import click
 
@@ -20,6 +21,20 @@ device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]"
 )
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+cache_dir_option = click.option(
+    "--cache-dir", type=click.Path(path_type=Path), help="Where downloads go."
+)
+disk_budget_option = click.option(
+    "--disk-budget",
+    help="The most that downloaded checkpoints may take, such as 500GB. [default: what is free]",
+)
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="When a step fails: stop, or leave it out and go on.",
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pythia_fast.cli.data import open_tokens
-from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.frame import (
+    INCOMPLETE,
+    Command,
+    common,
+    failure_rows,
+    print_json,
+    tell_failures,
+)
 from pythia_fast.cli.options import (
     device_option,
+    disk_budget_option,
     dtype_option,
     metrics_option,
+    on_error_option,
     quiet_option,
     sequences_option,
     steps_option,
@@ -85,17 +94,8 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where downloads and such runs go."
 )
-@click.option(
-    "--disk-budget",
-    help="The most that downloaded checkpoints may take, such as 500GB. [default: what is free]",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "skip"]),
-    default="raise",
-    show_default=True,
-    help="When a step fails: stop, or leave it out and go on.",
-)
+@disk_budget_option
+@on_error_option
 @quiet_option
 @common
 def sweep(
@@ -160,8 +160,7 @@ def sweep(
     else:
         for line in _table(result.table.to_pylist()):
             click.echo(line)
-        for failure in result.failures:
-            click.echo(f"step {failure.step} failed: {failure.error}: {failure.message}", err=True)
+        tell_failures(result.failures)
         for remark, steps_of_it in _by_remark(result.remarks if quiet else {}).items():
             click.echo(f"known of step {steps_of_it}: {remark}", err=True)  # the progress said it
         click.echo(f"kept in {result.path}", err=True)
@@ -183,10 +182,7 @@ def _document(result: "SweepResult") -> dict[str, Any]:
         "rows": result.table.to_pylist(),
         "times": result.times.to_pylist(),
         "remarks": {str(step): list(remarks) for step, remarks in result.remarks.items()},
-        "failures": [
-            {"step": each.step, "error": each.error, "message": each.message}
-            for each in result.failures
-        ],
+        "failures": failure_rows(result.failures),
     }
 
 

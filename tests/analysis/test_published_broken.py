@@ -8,36 +8,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from evals_tree import RESULTS, harness, write
 
 from pythia_fast.analysis import published
-
-RESULTS = {"lambada_openai": {"ppl": 142.4, "ppl_stderr": 6.0, "acc": 0.18, "acc_stderr": 0.01}}
-
-
-def harness(
-    model: str, step: int | None, shots: int | None = 0, results: Any = None
-) -> dict[str, Any]:
-    revision = "" if step is None else f",revision=step{step}"
-    return {
-        "results": RESULTS if results is None else results,
-        "versions": {"lambada_openai": 0},
-        "config": {
-            "model": "hf-causal",
-            "model_args": f"use_accelerate=True,pretrained={model}{revision}",
-            "num_fewshot": shots,
-            "limit": None,
-        },
-    }
-
-
-def write(root: Path, name: str, content: Any) -> None:
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-
 
 GOOD = "pythia-v1/pythia-70m/zero-shot/70m_step{}.json"
 
