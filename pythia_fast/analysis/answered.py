@@ -91,7 +91,8 @@ def _usable(table: pa.Table) -> tuple[pa.Table, int]:
             f"{missing[0]!r}"
         )
     arithmetic = pc.and_(
-        pc.equal(table["metric"], "acc"), pc.starts_with(table["task"], "num_reasoning_arithmetic_")
+        pc.equal(table["metric"], "acc"),
+        pc.starts_with(table["task"].cast(pa.string()), "num_reasoning_arithmetic_"),
     )
     table = table.filter(arithmetic)
     sound = pc.is_finite(table["value"])

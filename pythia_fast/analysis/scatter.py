@@ -15,7 +15,8 @@ from pythia_fast.extras import require
 Ints = npt.NDArray[np.int64]
 
 _FEW_PAIRS = 200  # in the same block: their number has a normal distribution above
-_FIRST_DRAWS, _DRAWS = 999, 9_999
+_DRAWS = {999: 0.1, 9_999: 0.001, 99_999: 0.0}  # so many are enough where p is above
+_MOST = 1_000_000_000  # counts of blocks in all draws: some seconds
 _AT_ONCE = 1 << 20  # counts of blocks
 _SEED = 20_230_401
 
@@ -29,8 +30,10 @@ def scattered(sequences: Ints, memorized: Ints, *, replace: bool) -> Any:
     """Scipy's Monte Carlo test of the counts `memorized` in blocks of so many `sequences`.
 
     Drawn are as many sequences as are memorized: of all of them (a binomial test), or with
-    `replace` each anew (a Poisson one). What is likely after 999 draws is told from these, the rest
-    from 9,999, always the same ones: p is at least 0.0001.
+    `replace` each anew (a Poisson one). What is likely after 999 draws is told from these, the
+    rest from 9,999, and what is most unlikely from 99,999, unless the blocks are too many for that
+    (10,000): p is then at least 0.0001, else 0.00001, which must be left of many tests by Holm.
+    The draws are always the same ones.
     """
     total, of = int(memorized.sum()), int(sequences.sum())
     expected = sequences * (total / of)
@@ -53,7 +56,7 @@ def scattered(sequences: Ints, memorized: Ints, *, replace: bool) -> Any:
         square = np.square(counts, dtype=np.float64)
         return np.einsum("...i,i->...", np.moveaxis(square, axis, -1), 1 / expected) - total
 
-    for draws in (_FIRST_DRAWS, _DRAWS):
+    for draws, enough in _DRAWS.items():
         test = require("scipy.stats").monte_carlo_test(
             memorized,
             rvs,
@@ -63,6 +66,6 @@ def scattered(sequences: Ints, memorized: Ints, *, replace: bool) -> Any:
             batch=max(1, _AT_ONCE // len(sequences)),
             alternative="greater",
         )
-        if test.pvalue > 0.1:
+        if test.pvalue > enough or 10 * draws * len(sequences) > _MOST:
             break
     return test

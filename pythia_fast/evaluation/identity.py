@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def task_identity(task: Any) -> dict[str, Any]:
@@ -57,29 +57,31 @@ def _callables(value: object) -> Iterator[Callable[..., Any]]:
 
 
 def _sources(functions: Iterable[Callable[..., Any]]) -> list[str]:
-    """The sha256 of each file that one comes from. The harness's own have its version."""
+    """The sha256 of each file that one comes from. The harness's own have its version.
+
+    Of a script or notebook it is that of the function or class alone: the rest of it changes for
+    other reasons.
+    """
     found = find_spec("lm_eval")
     own = Path(found.origin).parent if found is not None and found.origin else None
     files: set[Path] = set()
-    for function in functions:
+    texts: set[bytes] = set()
+    for function in map(inspect.unwrap, functions):
+        written = function if inspect.isroutine(function) or inspect.isclass(function) else None
+        source: Any = type(function) if written is None else written  # an object: of its class
         try:
-            name = inspect.getsourcefile(inspect.unwrap(function))
-        except TypeError:  # built in, or an object that can be called: of its class
-            name = _file_of(type(function))
-        if name is not None and Path(name).is_file():
-            files.add(Path(name).resolve())
-    return sorted(
-        hashlib.sha256(file.read_bytes()).hexdigest()
+            if source.__module__ == "__main__":
+                texts.add(inspect.getsource(source).encode())
+            elif name := inspect.getsourcefile(source):
+                files.add(Path(name).resolve())
+        except (TypeError, OSError):
+            continue  # built in, or typed in
+    texts |= {
+        file.read_bytes()
         for file in files
-        if own is None or not file.is_relative_to(own.resolve())
-    )
-
-
-def _file_of(kind: type) -> str | None:
-    try:
-        return inspect.getsourcefile(kind)
-    except TypeError:
-        return None
+        if file.is_file() and (own is None or not file.is_relative_to(own.resolve()))
+    }
+    return sorted(hashlib.sha256(text).hexdigest() for text in texts)
 
 
 def _told(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,10 +91,20 @@ def _told(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"metadata": metadata}
 
 
+def _plain(value: object) -> object:
+    """What JSON lacks, the same in every process."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    return _ADDRESS.sub("", str(value))
+
+
 def _digest(values: Iterable[Any]) -> str:
     """Of values one after the other: all at once would be long."""
     whole = hashlib.sha256()
     for value in values:
-        text = json.dumps(value, sort_keys=True, default=lambda each: _ADDRESS.sub("", str(each)))
+        try:
+            text = json.dumps(value, sort_keys=True, default=_plain)
+        except TypeError:  # keys that are no text, or have no order
+            text = _ADDRESS.sub("", repr(value))
         whole.update(text.encode() + b"\n")
     return whole.hexdigest()

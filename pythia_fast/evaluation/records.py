@@ -70,7 +70,11 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise FormatError(path, f"cannot be read: {error.strerror}") from error
     if not path.stem.endswith(f"-{hashlib.sha256(data).hexdigest()[:16]}"):
-        raise FormatError(path, "damaged: it does not hold what its name says")
+        raise FormatError(
+            path,
+            "damaged: it does not hold what its name says; remove it and the step's results to "
+            "evaluate the step again",
+        )
     return [json.loads(line) for line in data.decode().split("\n") if line]
 
 

@@ -61,7 +61,9 @@ def test_a_few_that_cluster_are_found(planted, flags) -> None:
     run = planted({1000: flags(memorized), 2000: flags(~memorized)})
     study = training_order(run, block=BLOCK)
     rare, common = study.table.to_pylist()
-    assert rare["p_binomial"] == rare["p_poisson"] == common["p_binomial"] == 1e-4
+    assert rare["p_binomial"] == common["p_binomial"]
+    # About C(6, 3) / 1000² in truth; 9,999 draws could not say less than 1e-4.
+    assert max(rare["p_binomial"], rare["p_poisson"]) < 9e-5
     assert common["p_poisson"] == 1
     assert "cluster in 2 of 2" in study.summary["finding"]
     assert training_order(run, block=BLOCK).table.equals(study.table)
