@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "markup",
     "extras",
+    "tabular",
     "quantities",
     "futures",
     "identity",

@@ -12,15 +12,14 @@ from pythia_fast.analysis.telling import shown
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.plots import save_figure
+from pythia_fast.tabular import Tabular
 
 if TYPE_CHECKING:
-    import pandas
-    import polars
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Tabular):
     """A finding.
 
     Attributes:
@@ -56,20 +55,6 @@ class Study:
     def save_figure(self, path: str | Path) -> Path:
         """Draw the figure into a .pdf, .png or .svg, by the ending (extra: `analysis`)."""
         return save_figure(self.figure(), path)
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """`table` as a pandas DataFrame (extra: `pandas`)."""
-        require("pandas")
-        frame: pandas.DataFrame = self.table.to_pandas()
-        return frame
-
-    def to_polars(self) -> "polars.DataFrame":
-        """`table` as a polars DataFrame (extra: `polars`)."""
-        frame: polars.DataFrame = require("polars").from_arrow(self.table)
-        return frame
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self.table.__arrow_c_stream__(requested_schema)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name} {shown(value)}" for name, value in self.summary.items())

@@ -26,11 +26,10 @@ from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import Failure, read_failures, read_run
 from pythia_fast.runs.shown import missing_words
+from pythia_fast.tabular import Tabular
 
 if TYPE_CHECKING:
     import matplotlib.figure
-    import pandas
-    import polars
 
 SCHEMA = pa.schema(
     [
@@ -53,7 +52,7 @@ _SHOWN = (*TIDY.names, "n", "status")  # in a notebook
 _NO_FILTER = "none"
 
 
-class EvaluationResult:
+class EvaluationResult(Tabular):
     """The results in the folder of an evaluation: all of them, or those of some steps.
 
     MissingCheckpointError if `path` is no such folder, FormatError if it is one of another kind.
@@ -126,17 +125,6 @@ class EvaluationResult:
                 "log_samples=True keeps them"
             )
         return read_samples(self.path / name)
-
-    def to_pandas(self) -> "pandas.DataFrame":
-        """`table` as a pandas DataFrame (extra: `pandas`)."""
-        require("pandas")
-        frame: pandas.DataFrame = self.table.to_pandas()
-        return frame
-
-    def to_polars(self) -> "polars.DataFrame":
-        """`table` as a polars DataFrame (extra: `polars`)."""
-        frame: polars.DataFrame = require("polars").from_arrow(self.table)
-        return frame
 
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
@@ -222,9 +210,6 @@ class EvaluationResult:
                 f"{', '.join(near)}"
             )
         return name
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self.table.__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
         return len(self.table)

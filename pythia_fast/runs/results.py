@@ -37,15 +37,14 @@ from pythia_fast.runs.tables import (
     stacked,
 )
 from pythia_fast.runs.times import LoadTimes, times_table
+from pythia_fast.tabular import Tabular
 from pythia_fast.tokens import TokenDataset, TokenSource
 
 if TYPE_CHECKING:
     import matplotlib.figure
-    import pandas
-    import polars
 
 
-class SweepResult:
+class SweepResult(Tabular):
     """The results in a run folder: all of them, or those of some steps.
 
     `metrics` are the objects of metrics that are not built in; they sum up their steps by their
@@ -200,17 +199,6 @@ class SweepResult:
         steps = known_steps(self.path, self.failures) if self._steps is None else self._steps
         return find_gaps(steps, self._names, *self._here(), self.failures)
 
-    def to_pandas(self) -> "pandas.DataFrame":
-        """`table` as a pandas DataFrame (extra: `pandas`)."""
-        require("pandas")
-        frame: pandas.DataFrame = self.table.to_pandas()
-        return frame
-
-    def to_polars(self) -> "polars.DataFrame":
-        """`table` as a polars DataFrame (extra: `polars`)."""
-        frame: polars.DataFrame = require("polars").from_arrow(self.table)
-        return frame
-
     def intervals(self, level: float = 0.95) -> pa.Table:
         """Confidence intervals of the values in `table`, over the sequences (extra: `analysis`).
 
@@ -251,9 +239,6 @@ class SweepResult:
         if metric not in self._names:
             raise ArgumentError(f"the run has {nearest('metric', metric, self._names)}")
         return metric
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self.table.__arrow_c_stream__(requested_schema)
 
     def __len__(self) -> int:
         return len(self.table)
