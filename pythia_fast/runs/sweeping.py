@@ -1,21 +1,20 @@
 """The sweep: every metric over every sequence at every checkpoint, resumable at any point."""
 
-import operator
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, SupportsIndex
+from typing import Literal
 
 import torch
 
 from pythia_fast.cache import cache_folder, expanded
 from pythia_fast.errors import ArgumentError, RunMismatchError, SweepInterruptedError
 from pythia_fast.metrics import Metric, resolve
-from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.model import resolve_precision
 from pythia_fast.quantities import parse_bytes
+from pythia_fast.runs.asked import Asked, check_batch_tokens
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
-from pythia_fast.runs.measure import auto_batch_tokens
 from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
@@ -117,7 +116,6 @@ def sweep(
         dtype=precision.name,
         deterministic=deterministic,
     )
-    batch = _batch_tokens(batch_tokens, plan, precision)
     path = expanded(out) if out else default_folder(series, plan, cache_dir)
     if not resume:
         path = fresh_folder(path, given=out is not None)
@@ -127,8 +125,8 @@ def sweep(
     try:
         with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
             shown.say(f"{series.name}: computing in {precision.name} on {target}")
-            engine = LocalEngine(series, plan, folder, shown, budget_bytes=budget_bytes)
-            engine.run(target, precision, batch, on_error)
+            asked = Asked(series, plan, folder, batch_tokens, budget_bytes)
+            LocalEngine(asked, shown).run(target, precision, on_error)
         return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
     except SweepInterruptedError:
         raise
@@ -173,23 +171,3 @@ def fresh_folder(path: Path, *, given: bool) -> Path:
     if (path / "run.json").exists():
         raise RunMismatchError(f"{path} holds a run already and resume is False: give a new `out`")
     return path
-
-
-def check_batch_tokens(batch_tokens: object) -> None:
-    """ArgumentError unless it is "auto" or a positive number."""
-    if batch_tokens == "auto":
-        return
-    if (
-        not isinstance(batch_tokens, SupportsIndex)
-        or isinstance(batch_tokens, bool)
-        or operator.index(batch_tokens) < 1
-    ):
-        raise ArgumentError(f"batch_tokens is 'auto' or a positive number, not {batch_tokens!r}")
-
-
-def _batch_tokens(batch_tokens: int | Literal["auto"], plan: Plan, precision: Precision) -> int:
-    if plan.deterministic:
-        return 1  # less than any sequence: each makes a batch of its own
-    if batch_tokens == "auto":
-        return auto_batch_tokens(plan.spec.architecture, precision)
-    return operator.index(batch_tokens)

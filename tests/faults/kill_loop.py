@@ -29,7 +29,7 @@ from soak import Watch
 
 from pythia_fast.hub.arrival import Arrival
 from pythia_fast.hub.partial import PartialFile
-from pythia_fast.runs import local
+from pythia_fast.runs import pipeline
 
 LONGEST_S = 60.0
 """A sweep that takes longer hangs."""
@@ -138,7 +138,7 @@ def _stand_still(moment: str, nth: int, pipe: int, out: Path) -> None:
     elif moment == "verifying":
         after(Arrival, "_hash")  # of the whole file, which has not got its name yet
     elif moment == "computing":
-        after(local, "measure")
+        after(pipeline, "measure")
     elif moment == "publishing":
         os.fsync = sync
 

@@ -11,7 +11,7 @@ import pytest
 from driver import REPO, SHAPE, sweep, values
 from soak import weights_bytes
 
-from pythia_fast.runs import local
+from pythia_fast.runs import pipeline
 from pythia_fast.testing import HubServer, make_series
 
 STEPS = (0, 1, 2, 4, 8, 16)
@@ -23,7 +23,7 @@ def test_no_locks_and_nonsense_for_times(tmp_path: Path, monkeypatch: pytest.Mon
     folder = make_series(tmp_path / "series", SHAPE, STEPS)
     branches = {f"step{step}": folder / f"step{step}" for step in STEPS}
     budget_bytes = 3 * max(weights_bytes(step) for step in branches.values())
-    measure = local.measure
+    measure = pipeline.measure
     changed = 0
     with HubServer({REPO: branches}) as hub:
 
@@ -51,7 +51,7 @@ def test_no_locks_and_nonsense_for_times(tmp_path: Path, monkeypatch: pytest.Mon
         expected = values_of("calm", "calm-out", STEPS)
         for name in ("flock", "lockf"):
             monkeypatch.setattr(fcntl, name, refuse)
-        monkeypatch.setattr(local, "measure", measured)
+        monkeypatch.setattr(pipeline, "measure", measured)
         half = values_of("cache", "out", STEPS[:3])
         assert half == [row for row in expected if row["step"] in STEPS[:3]]
         set_times(tmp_path / "out")
