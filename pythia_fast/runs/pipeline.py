@@ -41,6 +41,9 @@ class Source(Protocol):
     def forget(self, first: int) -> None:
         """The results of a step are damaged: nobody is to take them."""
 
+    def begin(self, step: int) -> None:
+        """A step is loaded and about to be computed."""
+
     def finish(self, step: int, sha256: str | None = None) -> None:
         """All results of a step are on the disk, those of weights with this sha256."""
 
@@ -149,6 +152,7 @@ class Pipeline:
     def _step(self, loaded: Loaded, publications: "list[Future[None]]") -> None:
         """Compute what is missing of a step; what the writer is given goes into `publications`."""
         swap(self._resident, loaded)
+        self._source.begin(loaded.step)
         twin = self._readable_twin(loaded.weights_sha256, list(self._plan.units(loaded.step)))
         origin = origin_of(
             *(self._folder, self._series, self._plan, loaded),

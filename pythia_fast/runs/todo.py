@@ -28,6 +28,7 @@ class Todo:
     Attributes:
         queue: steps to be loaded. It grows when a step fails of which another has the weights.
         finished: how many steps have all their results on the disk.
+        now: the step that is being computed, None before the first.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Todo:
         self._ready: deque[tuple[int, int]] = deque()
         self.queue: deque[int] = deque()
         self.finished = 0
+        self.now: int | None = None
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -95,6 +97,10 @@ class Todo:
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
         return self._step_of_sha256.get(sha256) if self._job.sharing else None
+
+    def begin(self, step: int) -> None:
+        """A step is about to be computed."""
+        self.now = step
 
     def finish(self, step: int, sha256: str | None = None) -> None:
         """All results of a step are on the disk.
