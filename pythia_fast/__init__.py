@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
     from pythia_fast.report import write_report
-    from pythia_fast.runs import SweepResult, load, stream, sweep
+    from pythia_fast.runs import SweepResult, SweepResults, load, stream, sweep
     from pythia_fast.runs.forecast import Forecast, plan
+    from pythia_fast.runs.workers import Workers
     from pythia_fast.series.convert import convert
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
     from pythia_fast.tokens import TokenDataset
@@ -41,7 +42,9 @@ _HOME = {
     "Perplexity": "metrics",
     "PythiaFastError": "errors",
     "SweepResult": "runs",
+    "SweepResults": "runs",
     "TokenDataset": "tokens",
+    "Workers": "runs.workers",
     "audit": "auditing",
     "checkpoints": "suite",
     "convert": "series.convert",
@@ -70,7 +73,9 @@ __all__ = [
     "Perplexity",
     "PythiaFastError",
     "SweepResult",
+    "SweepResults",
     "TokenDataset",
+    "Workers",
     "audit",
     "checkpoints",
     "convert",

@@ -78,7 +78,8 @@ class FormatError(PythiaFastError, ValueError):
         super().__init__(f"{self.path}{where}: {reason}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _format_error, (type(self), self.path, self.reason, self.offset)
+        arguments = (type(self), self.path, self.reason, self.offset)
+        return _format_error, arguments, self.__dict__  # in which its notes are
 
 
 class TruncatedFileError(FormatError):
@@ -121,7 +122,8 @@ class OrderMismatchError(PythiaFastError, ValueError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.row, self.column, self.found, self.expected, self.rows)
+        arguments = (self.row, self.column, self.found, self.expected, self.rows)
+        return type(self), arguments, self.__dict__
 
 
 class WeightsError(PythiaFastError, ValueError):
@@ -144,7 +146,8 @@ class TokenRangeError(PythiaFastError, ValueError):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.sequence, self.offset, self.token, self.vocab_rows)
+        arguments = (self.sequence, self.offset, self.token, self.vocab_rows)
+        return type(self), arguments, self.__dict__
 
 
 class NonFiniteError(PythiaFastError, ValueError):
@@ -168,7 +171,7 @@ class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
 
 
 class WorkerError(PythiaFastError, RuntimeError):
-    """A worker process ended before it could begin: how, and where to look for the reason."""
+    """A worker process ended on the way: how, and where to look for the reason."""
 
 
 def nearest(what: str, name: object, known: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ MAY_IMPORT_TESTING = {"testing", "demo"}
 # Extras: imported in the function that needs them.
 ON_REQUEST = {
     *("datasets", "lm_eval", "matplotlib", "pandas", "plotly", "polars"),
-    *("scipy", "statsmodels", "transformers"),
+    *("ray", "scipy", "statsmodels", "transformers"),
 }
 WITH_ANOTHER = {"yaml"}  # huggingface_hub, which is declared, needs it: imported where it is used
 SHARED_EXTRAS = {"zstandard"}  # likewise, but httpx loads it too where it is there

@@ -5,6 +5,8 @@
     commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
     failures/step=N.json                      why a step failed, until it succeeds
+    shares/<hash>.json                        which steps are whose, where several share the work
+    working/<host>-<pid>-<hex>.json           who works here, while it does, see `presence`
     results/, samples/                        of an evaluation, instead of parts/
 
 A file is written under a name of its own, flushed to the disk and then linked to its final name.
@@ -24,7 +26,7 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,6 +49,31 @@ from pythia_fast.runs.plan import Unit, fingerprint
 
 _ATTEMPTS = 3
 _PARTIAL = ".partial"
+
+
+class Parts(Protocol):
+    """Where finished units go, as whoever computes them sees it: a run folder, or the way there."""
+
+    path: Path
+    hash: str
+
+    def done(self, unit: Unit) -> bool:
+        """Whether the unit's result is there."""
+
+    def origin(self, unit: Unit) -> Mapping[str, Any]:
+        """What a finished unit says of where it came from. FormatError."""
+
+    def first_origin(self) -> dict[str, Any] | None:
+        """The provenance of the first finished unit that can be read; None if there is none."""
+
+    def table(self, unit: Unit) -> pa.Table:
+        """A finished unit's rows."""
+
+    def publish(self, unit: Unit, table: pa.Table, provenance: Mapping[str, Any]) -> None:
+        """Keep a unit's rows with their provenance, unless another was first."""
+
+    def forget_failure(self, step: int) -> None:
+        """The step has succeeded after all."""
 
 
 class RunFolder:
@@ -87,6 +114,19 @@ class RunFolder:
             _refuse(path, found, specification)
         self._remove_partials()
 
+    @classmethod
+    def joined(cls, path: Path, run_hash: str) -> "RunFolder":
+        """A run folder that another process has opened, for its helpers: nothing is tidied up.
+
+        RunMismatchError if it is of another specification.
+        """
+        found = read_run(path)
+        if found is None or found["hash"] != run_hash:
+            raise RunMismatchError(f"{path} is not the folder of this run any more")
+        folder = cls.__new__(cls)
+        folder.path, folder.hash = path, run_hash
+        return folder
+
     def done(self, unit: Unit) -> bool:
         """Whether the unit's result is there."""
         return self._inside(unit.path).is_file()
@@ -113,15 +153,7 @@ class RunFolder:
 
     def publish(self, unit: Unit, table: pa.Table, provenance: Mapping[str, Any]) -> None:
         """Write a unit's rows with their provenance, unless another writer was first."""
-        metadata = {METADATA: json.dumps(provenance, sort_keys=True).encode()}
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table.replace_schema_metadata(metadata),
-            sink,
-            compression="zstd",
-            write_page_checksum=True,
-        )
-        self._publish(self._inside(unit.path), sink.getvalue())
+        self._publish(self._inside(unit.path), part_bytes(table, provenance))
 
     def keep(self, name: str, data: bytes) -> Path:
         """The path of a file that nobody changes: with `data`, unless another writer was first."""
@@ -145,6 +177,14 @@ class RunFolder:
     def forget_failure(self, step: int) -> None:
         """The step has succeeded after all."""
         self._inside(f"failures/step={step}.json").unlink(missing_ok=True)
+
+    def post(self, name: str, data: bytes) -> None:
+        """Give a file that is for display these bytes, whatever it held. WriteError."""
+        self._publish(self._inside(name), data, replace=True)
+
+    def take_down(self, name: str) -> None:
+        """Remove a file that was posted."""
+        self._inside(name).unlink(missing_ok=True)
 
     def check_space(self, needed_bytes: int) -> None:
         """WriteError if the file system has less room than the results will take."""
@@ -170,7 +210,7 @@ class RunFolder:
         steps = [
             folder for name in ("parts", "samples") for _, folder in numbered(self.path / name)
         ]
-        names = ("asked", "commits", "failures", "results")
+        names = ("asked", "commits", "failures", "results", "shares", "working")
         for folder in (self.path, *(self.path / name for name in names), *steps):
             if folder.is_dir() and not folder.is_symlink():
                 remove_partials_in(folder)
@@ -189,6 +229,19 @@ class RunFolder:
             sync_folder(path.parent)
         except OSError as error:
             raise write_error(path, error) from error
+
+
+def part_bytes(table: pa.Table, provenance: Mapping[str, Any]) -> pa.Buffer:
+    """A part's file: a unit's rows, with their provenance."""
+    metadata = {METADATA: json.dumps(provenance, sort_keys=True).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    return sink.getvalue()
 
 
 @cache

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pythia_fast.errors import FormatError, RunMismatchError
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder import Parts
 from pythia_fast.runs.plan import Plan, Unit
-from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.progress import Reporter
 from pythia_fast.runs.work import Data, sweep_flops
 
 
@@ -49,7 +49,7 @@ class Job(Protocol):
 class SweepJob:
     """The units of a plan, as parts in a run folder."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, plan: Plan, folder: Parts, progress: Reporter) -> None:
         self._plan, self._folder, self._progress = plan, folder, progress
         self._counted: set[str] = set()
 
@@ -72,7 +72,7 @@ class SweepJob:
         units = list(self._plan.units(step))
         if not all(self._folder.done(unit) for unit in units):
             return None
-        return [self._folder.origin(unit) for unit in units]
+        return [dict(self._folder.origin(unit)) for unit in units]
 
     def first_origin(self) -> dict[str, Any] | None:
         """Where the first results that can be read are from; None without any."""
@@ -105,7 +105,7 @@ class SweepJob:
         return True
 
 
-def check_unchanged(folder: RunFolder, step: int, then: str, now: str | None) -> None:
+def check_unchanged(folder: Parts, step: int, then: str, now: str | None) -> None:
     """RunMismatchError if a step has other weights than its results are of."""
     if then != now:
         raise RunMismatchError(

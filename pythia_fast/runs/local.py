@@ -1,7 +1,8 @@
 """The local engine: one process, one resident model, one step after the other."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 
 import torch
@@ -29,20 +30,35 @@ class LocalEngine:
         self._todo = Todo(series, self._job, folder, progress, asked.budget_bytes)
         self._twins = Twins(series, plan, folder, self._job, self._todo, progress)
 
+    def survey(self, on_error: OnError) -> None:
+        """Find out what is left, and whether it can be had; once, before `run`."""
+        with self._interruptible():
+            self._todo.survey(on_error)
+            if self._todo.left:
+                check_room(self._asked, self._todo)
+            else:
+                path = self._asked.folder.path
+                self._progress.say(f"nothing left to compute: all is in {path}")
+
     def run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
+        if not self._todo.left:
+            return
+        with (
+            self._interruptible(),
+            ThreadPoolExecutor(1, "pythia_fast-write") as writer,
+        ):
+            take_twins = partial(self._take_twins, writer, on_error)
+            take_twins()
+            if self._todo.queue:
+                self._compute(device, precision, writer, on_error)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C becomes a SweepInterruptedError that says what is kept."""
         todo, folder = self._todo, self._asked.folder
         try:
-            todo.survey(on_error)
-            if not todo.left:
-                self._progress.say(f"nothing left to compute: all is in {folder.path}")
-                return
-            check_room(self._asked, todo)
-            with ThreadPoolExecutor(1, "pythia_fast-write") as writer:
-                take_twins = partial(self._take_twins, writer, on_error)
-                take_twins()
-                if todo.queue:
-                    self._compute(device, precision, writer, on_error)
+            yield
         except KeyboardInterrupt as interrupt:
             meanwhile = "".join(f". Meanwhile {note}" for note in notes(interrupt))
             raise SweepInterruptedError(

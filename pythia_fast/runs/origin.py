@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pythia_fast.runs.folder import RunFolder, versions
+from pythia_fast.runs.folder import Parts, versions
 from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.streaming import Loaded
 from pythia_fast.runs.times import LoadTimes
@@ -13,7 +13,7 @@ from pythia_fast.series import CheckpointSeries
 
 
 def origin_of(
-    folder: RunFolder,
+    folder: Parts,
     series: CheckpointSeries,
     plan: Plan,
     loaded: Loaded,

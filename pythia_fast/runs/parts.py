@@ -52,6 +52,17 @@ def read_run(path: Path) -> dict[str, Any] | None:
     return record
 
 
+def runs_in(path: Path) -> tuple[Path, ...]:
+    """The run folders in a folder, by name; of those further down it knows nothing.
+
+    ReadError if it cannot be listed; no folder at all holds none.
+    """
+    try:
+        return tuple(sorted(file.parent for file in path.glob("*/run.json")))
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot list {path}: {error.strerror}") from error
+
+
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a part, page checksums verified. FormatError if it is damaged.
 

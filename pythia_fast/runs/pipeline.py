@@ -15,16 +15,16 @@ import torch
 
 from pythia_fast.errors import RunMismatchError
 from pythia_fast.model import Model, Precision, Weights
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder import Parts
 from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.measure import measure, together
 from pythia_fast.runs.origin import of_unit, origin_of
 from pythia_fast.runs.plan import Plan, Unit
-from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.progress import Reporter
 from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
 from pythia_fast.runs.todo import OnError
 from pythia_fast.runs.twins import check_twin, result_of_twin
-from pythia_fast.series import CheckpointSeries
+from pythia_fast.series import Ahead, CheckpointSeries
 
 
 class Source(Protocol):
@@ -40,6 +40,9 @@ class Source(Protocol):
 
     def forget(self, first: int) -> None:
         """The results of a step are damaged: nobody is to take them."""
+
+    def fetching(self, ahead: Ahead) -> None:
+        """What fetches the files of the steps in the queue has begun: it is to know of changes."""
 
     def begin(self, step: int) -> None:
         """A step is loaded and about to be computed."""
@@ -72,10 +75,10 @@ class Pipeline:
         self,
         series: CheckpointSeries,
         plan: Plan,
-        folder: RunFolder,
+        folder: Parts,
         job: SweepJob,
         source: Source,
-        progress: Progress,
+        progress: Reporter,
         writer: ThreadPoolExecutor,
         *,
         steps: int,
@@ -106,6 +109,7 @@ class Pipeline:
             self._arenas,
             hashed=True,
             waiting=self._progress.waiting,
+            entered=self._source.fetching,
         )
         with closing(checkpoints):
             try:

@@ -27,6 +27,7 @@ from pythia_fast.runs.parts import (
     read_part,
     read_provenance,
     read_run,
+    runs_in,
 )
 from pythia_fast.runs.shown import run_html
 from pythia_fast.runs.tables import (
@@ -68,7 +69,7 @@ class SweepResult(Tabular):
         self.path = expanded(path)
         run = read_run(self.path)
         if run is None:
-            raise MissingCheckpointError(f"{self.path} holds no run.json: it is not a run folder")
+            raise MissingCheckpointError(_no_run(self.path))
         if run["specification"].get("kind") == "evaluation":
             raise FormatError(
                 self.path / "run.json",
@@ -86,6 +87,11 @@ class SweepResult(Tabular):
         self.failures: tuple[Failure, ...] = tuple(
             failure for failure in read_failures(self.path) if self._is_failed(failure.step)
         )
+
+    @property
+    def model(self) -> str:
+        """The model's name, or that of its folder."""
+        return str(self.specification.get("model", ""))
 
     @cached_property
     def table(self) -> pa.Table:
@@ -217,7 +223,7 @@ class SweepResult(Tabular):
         name = self.chosen_metric(metric)
         table = interval_table(self._each([name]), self._metrics, level)
         gaps = [gap.step for gap in self.gaps if gap.metric == name]
-        return line_of(table, gaps, str(self.specification.get("model", "")))
+        return line_of(table, gaps, self.model)
 
     def plot(
         self, metric: str | None = None, *, steps: StepAxis = "log", level: float | None = 0.95
@@ -293,6 +299,14 @@ class SweepResult(Tabular):
                     origin = read_origin(parts[0], self._hash, step, name)
                     found.append((step, name, origin, parts))
         return found
+
+
+def _no_run(path: Path) -> str:
+    """Why a folder is none of a run, and what it may be instead."""
+    inside = runs_in(path)
+    if inside:
+        return f"{path} holds runs of several models, such as {inside[0].name}: use SweepResults"
+    return f"{path} holds no run.json: it is not a run folder"
 
 
 def _joined(complete: Sequence[Complete]) -> pa.Table:

@@ -13,16 +13,37 @@ _SEVERAL = 10
 
 def run_html(table: pa.Table, gaps: Sequence[Gap], *, title: str, leave_out: Iterable[str]) -> str:
     """`table` is that of results; columns that are empty or `leave_out` are not shown."""
+    return f"<p>{escaped(title)}</p>{_course(table, gaps)}{_rows(table, leave_out)}"
+
+
+def runs_html(
+    table: pa.Table,
+    models: Iterable[tuple[str, pa.Table, Sequence[Gap]]],
+    *,
+    title: str,
+    leave_out: Iterable[str],
+) -> str:
+    """Several models: each by its name, `table` and gaps as in `run_html`, and all in one table."""
     lines = [f"<p>{escaped(title)}</p>"]
-    lines += [_metric(table, name) for name in dict.fromkeys(table["metric"].to_pylist())]
+    lines += [f"<p>{escaped(name)}</p>{_course(of_it, gaps)}" for name, of_it, gaps in models]
+    return "".join(lines) + _rows(table, leave_out)
+
+
+def _course(table: pa.Table, gaps: Sequence[Gap]) -> str:
+    """A line for each metric of one model, and what is missing."""
+    lines = [_metric(table, name) for name in dict.fromkeys(table["metric"].to_pylist())]
     if gaps:
         lines.append(f"<p>{escaped(missing_words(gaps))}</p>")
+    return "".join(lines)
+
+
+def _rows(table: pa.Table, leave_out: Iterable[str]) -> str:
     names = [
         name
         for name in table.column_names
         if name not in set(leave_out) and table[name].null_count < len(table)
     ]
-    return "".join(lines) + html_arrow(table, names=names)
+    return html_arrow(table, names=names)
 
 
 def _metric(table: pa.Table, name: str) -> str:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -249,39 +249,79 @@ def prefetch(
     *,
     hashed: bool,
     waiting: Waiting | None = None,
+    entered: Callable[[Ahead], None] | None = None,
 ) -> Generator[Loaded | NotLoaded, None, None]:
     """Load the steps in turn, each into the next free arena, one ahead where there are two.
 
-    `steps` is emptied; what the caller appends meanwhile is loaded too. All that are in it at the
-    start are fetched ahead in this order. A step that cannot be loaded comes with its error, and
-    the next is gone on with. What was yielded may be used until the next is asked for: then its
-    checkpoint is closed, before anything is waited for, so that its place on the disk is free for
-    the next. The last one stays open. Closing the generator stops all downloads, and closes what
-    was loaded in vain.
+    A step is taken from the left of `steps` when its loading begins; what is appended meanwhile is
+    loaded too. Another thread may append, and take back from the right what has not begun. It ends
+    when nothing is left; what is appended after that stays in `steps`.
+
+    All that are in it at the start are fetched ahead in this order. `entered` is then called with
+    what fetches them: whoever appends a step later tells it first (`Ahead.extend`), and whoever
+    has taken one back does so afterwards (`Ahead.drop`).
+
+    A step that cannot be loaded comes with its error, and the next is gone on with. What was
+    yielded may be used until the next is asked for: then its checkpoint is closed, before anything
+    is waited for, so that its place on the disk is free for the next. The last one stays open.
+    Closing the generator stops all downloads, and closes what was loaded in vain.
     `hashed` also computes the weights' sha256.
     """
     free = deque(arenas)
     pending: deque[tuple[int, Weights, Future[Loaded | NotLoaded]]] = deque()
     with ThreadPoolExecutor(1, "pythia_fast-load") as pool:
+
+        def begin(following: Sequence[int]) -> None:
+            for step in following:
+                arena = free.popleft()
+                pending.append((step, arena, pool.submit(_load, series, step, arena, hashed)))
+
         try:
-            with series.ahead(tuple(steps)) as ahead:
-                while steps or pending:
-                    while steps and free:
-                        step, arena = steps.popleft(), free.popleft()
-                        future = pool.submit(_load, series, step, arena, hashed)
-                        pending.append((step, arena, future))
+            first = _now_in(steps)
+            with series.ahead(first) as ahead:
+                _catch_up(ahead, first, _now_in(steps))
+                if entered is not None:
+                    entered(ahead)
+                last: Loaded | NotLoaded | None = None
+                while (following := _taken(steps, len(free))) or pending:
+                    if isinstance(last, Loaded):
+                        last.checkpoint.close()
+                    begin(following)
                     step, arena, future = pending[0]
-                    tell = waiting and partial(waiting, step, ahead)
-                    loaded = _awaited(future, tell)
+                    last = _awaited(future, waiting and partial(waiting, step, ahead))
                     pending.popleft()
-                    yield loaded
-                    if isinstance(loaded, Loaded) and (steps or pending):
-                        loaded.checkpoint.close()
+                    begin(_taken(steps, len(free)))  # what has come while this one was waited for
+                    yield last
                     free.append(arena)
         finally:
             for *_, future in pending:
                 if not future.cancel():
                     future.add_done_callback(_close)
+
+
+def _now_in(steps: deque[int]) -> tuple[int, ...]:
+    """What is in the deque at one moment, whoever changes it."""
+    while True:
+        try:
+            return tuple(steps)
+        except RuntimeError:  # it was changed in the middle of this
+            continue
+
+
+def _taken(steps: deque[int], count: int) -> list[int]:
+    """Take so many from the left, or as many as there are; others may take from the right."""
+    taken: list[int] = []
+    with suppress(IndexError):
+        while len(taken) < count:
+            taken.append(steps.popleft())
+    return taken
+
+
+def _catch_up(ahead: Ahead, before: Sequence[int], now: Sequence[int]) -> None:
+    """Tell it what others have changed before they could: while the series was surveyed."""
+    for step in set(before) - set(now):
+        ahead.drop(step)
+    ahead.extend(step for step in now if step not in before)
 
 
 def _awaited(

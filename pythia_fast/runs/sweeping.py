@@ -1,31 +1,82 @@
 """The sweep: every metric over every sequence at every checkpoint, resumable at any point."""
 
-import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 
-from pythia_fast.cache import cache_folder, expanded
-from pythia_fast.errors import ArgumentError, RunMismatchError, SweepInterruptedError
-from pythia_fast.metrics import Metric, resolve
+from pythia_fast.errors import ArgumentError, SweepError, SweepInterruptedError
+from pythia_fast.metrics import Metric
 from pythia_fast.model import resolve_precision
-from pythia_fast.quantities import parse_bytes
-from pythia_fast.runs.asked import Asked, check_batch_tokens
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.asked import Asked
+from pythia_fast.runs.asking import names_of, questions, settled
+from pythia_fast.runs.cluster import Cluster, RayEngine
 from pythia_fast.runs.local import LocalEngine
-from pythia_fast.runs.plan import Plan, fingerprint, sequences_argument
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.several import SweepResults
 from pythia_fast.runs.streaming import resolve_device
-from pythia_fast.series import CheckpointSeries, open_series
-from pythia_fast.suite import Steps, parse_steps
+from pythia_fast.runs.todo import OnError
+from pythia_fast.runs.workers import Workers, resolve_workers
+from pythia_fast.series import open_series
+from pythia_fast.suite import Steps
 from pythia_fast.tokens import TokenDataset, TokenSource
+
+Several = list[str] | list[Path] | list[str | Path] | tuple[str | Path, ...]
+"""Several models: names and folders in order; "all" among them are those of the suite."""
+
+
+@overload  # "all" is a str too, which the next one takes: the first that fits counts
+def sweep(  # type: ignore[overload-overlap]
+    model: Literal["all"] | Several,
+    steps: Steps = ...,
+    *,
+    tokens: TokenDataset | TokenSource | None = ...,
+    sequences: int | slice | Literal["seen", "unseen"] = ...,
+    metrics: str | Metric | Sequence[str | Metric] = ...,
+    out: str | Path | None = ...,
+    resume: bool = ...,
+    device: str | torch.device | None = ...,
+    dtype: str | torch.dtype = ...,
+    batch_tokens: int | Literal["auto"] = ...,
+    deterministic: bool = ...,
+    cache_dir: str | Path | None = ...,
+    disk_budget: int | str | None = ...,
+    on_error: Literal["raise", "skip"] = ...,
+    engine: Literal["local", "ray"] = ...,
+    workers: int | Literal["auto"] | Workers | None = ...,
+    progress: bool = ...,
+) -> SweepResults: ...
+
+
+@overload
+def sweep(
+    model: str | Path,
+    steps: Steps = ...,
+    *,
+    tokens: TokenDataset | TokenSource | None = ...,
+    sequences: int | slice | Literal["seen", "unseen"] = ...,
+    metrics: str | Metric | Sequence[str | Metric] = ...,
+    out: str | Path | None = ...,
+    resume: bool = ...,
+    device: str | torch.device | None = ...,
+    dtype: str | torch.dtype = ...,
+    batch_tokens: int | Literal["auto"] = ...,
+    deterministic: bool = ...,
+    cache_dir: str | Path | None = ...,
+    disk_budget: int | str | None = ...,
+    on_error: Literal["raise", "skip"] = ...,
+    engine: Literal["local", "ray"] = ...,
+    workers: int | Literal["auto"] | Workers | None = ...,
+    progress: bool = ...,
+) -> SweepResult: ...
 
 
 def sweep(
-    model: str | Path,
+    model: str | Path | Several,
     steps: Steps = "all",
     *,
     tokens: TokenDataset | TokenSource | None = None,
@@ -40,8 +91,10 @@ def sweep(
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    engine: Literal["local", "ray"] = "local",
+    workers: int | Literal["auto"] | Workers | None = None,
     progress: bool = True,
-) -> SweepResult:
+) -> SweepResult | SweepResults:
     """Ask the same questions of many checkpoints.
 
         result = pythia_fast.sweep("suites/tiny", tokens="data/train", metrics=["perplexity"])
@@ -59,7 +112,8 @@ def sweep(
 
     Args:
         model: a name of the suite ("12b", "160m-seed3", "EleutherAI/pythia-70m", …) or a folder
-            that holds `stepN/`.
+            that holds `stepN/`. Several in a list, each of a name of its own, or "all" for the
+            sixteen of the suite ("70m" to "12b" and "-deduped"), which gives `SweepResults`.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         tokens: what to compute on: a `TokenDataset`, or what one is made of: the prefix of an
             `.idx`/`.bin` pair, an integer array [N, L] or a data set of the Hub ("hub:owner/name").
@@ -72,6 +126,7 @@ def sweep(
         metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
             `Metric` protocol.
         out: the run folder. By default one in the user's cache that belongs to these arguments.
+            For several models the folder of their run folders, which are called like the models.
         resume: go on with what is in the run folder; False wants a new one.
         device: where to compute; the first GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
@@ -86,6 +141,12 @@ def sweep(
             bytes: the next ones wait until used ones are removed. None: as much as there is room.
         on_error: "raise" stops at the first step that fails, and before the start if steps are
             missing; "skip" keeps the failure and goes on.
+        engine: "local" computes in this process; "ray" on the workers of a Ray cluster (extra:
+            `ray`): the one that this process is connected to, that of RAY_ADDRESS, one that runs on
+            this machine, or a new one here. All machines must see a `model` and `tokens` that are
+            files; `out` need not be seen by them, and `cache_dir` is each machine's own.
+        workers: of "ray": how many, "auto" (one for each GPU, or each machine's CPUs), or a
+            `Workers` that says more.
         progress: show progress on standard error.
 
     Raises:
@@ -98,76 +159,111 @@ def sweep(
         SweepError: steps are missing, or one failed; the cause is chained and what was finished is
             kept.
         SweepInterruptedError: Ctrl-C; what was finished is kept.
+        WorkerError: no Ray cluster answers, or its workers die before they can begin.
     """
     if on_error not in ("raise", "skip"):
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
-    target = resolve_device(device)
-    chosen = sequences_argument(sequences)
-    check_batch_tokens(batch_tokens)
-    budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
-    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
-    precision = resolve_precision(dtype, target, series.spec.architecture)
-    plan = Plan(
-        spec=series.spec,
-        steps=parse_steps(steps, series.steps),
-        metrics=resolve(metrics),
-        dataset=_dataset(tokens, series, cache_dir),
-        sequences=chosen,
-        dtype=precision.name,
+    _check_engine(engine, workers)
+    names, several = names_of(model)
+    target = None if engine == "ray" else resolve_device(device)
+    asking = questions(
+        [open_series(name, cache_dir=cache_dir, disk_budget=disk_budget) for name in names],
+        steps,
+        tokens=tokens,
+        sequences=sequences,
+        metrics=metrics,
         deterministic=deterministic,
+        batch_tokens=batch_tokens,
+        disk_budget=disk_budget,
+        cache_dir=cache_dir,
     )
-    path = expanded(out) if out else default_folder(series, plan, cache_dir)
-    if not resume:
-        path = fresh_folder(path, given=out is not None)
-    sources = {"model": series.source, "tokens": plan.dataset.address}
-    folder = RunFolder(path, plan.specification, sources)
-    folder.ask(plan.steps)
+    architectures = [each.series.spec.architecture for each in asking]
+    settle = partial(settled, asking, out=out, several=several, resume=resume, cache_dir=cache_dir)
+    if target is None:
+        given = None if device is None else str(device)
+        with Cluster(resolve_workers(workers), given) as cluster:
+            cluster.begin(str(dtype), architectures)
+            asked = settle(cluster.first().precisions)
+            with _kept(asked), _progress(asked, progress) as shown:
+                _compute_there(asked, shown, cluster, on_error)
+    else:
+        asked = settle([resolve_precision(dtype, target, each).name for each in architectures])
+        with _kept(asked), _progress(asked, progress) as shown:
+            _compute_here(asked, shown, target, on_error)
+    with _kept(asked):
+        results = [
+            SweepResult(one.folder.path, steps=one.plan.steps, metrics=one.plan.metrics)
+            for one in asked
+        ]
+    return SweepResults(results, path=out) if several else results[0]
+
+
+def _check_engine(engine: object, workers: object) -> None:
+    if engine not in ("local", "ray"):
+        raise ArgumentError(f"engine is 'local' or 'ray', not {engine!r}")
+    if engine == "local" and workers is not None:
+        raise ArgumentError("workers are for engine='ray'; the local engine is one process")
+
+
+def _progress(asked: Sequence[Asked], shown: bool) -> Progress:
+    return Progress(
+        checkpoints=sum(len(one.plan.steps) for one in asked),
+        tokens=sum(one.plan.tokens for one in asked),
+        shown=shown,
+    )
+
+
+@contextmanager
+def _kept(asked: Sequence[Asked]) -> Iterator[None]:
+    """An interrupt says where what is finished is kept."""
     try:
-        with Progress(checkpoints=len(plan.steps), tokens=plan.tokens, shown=progress) as shown:
-            shown.say(f"{series.name}: computing in {precision.name} on {target}")
-            asked = Asked(series, plan, folder, batch_tokens, budget_bytes)
-            LocalEngine(asked, shown).run(target, precision, on_error)
-        return SweepResult(path, steps=plan.steps, metrics=plan.metrics)
+        yield
     except SweepInterruptedError:
         raise
     except KeyboardInterrupt:
+        places = ", ".join(str(one.folder.path) for one in asked)
         raise SweepInterruptedError(
-            f"interrupted: what is finished is kept in {path}; the same call goes on from there"
+            f"interrupted: what is finished is kept in {places}; the same call goes on from there"
         ) from None
 
 
-def default_folder(
-    series: CheckpointSeries, plan: Plan, cache_dir: str | Path | None = None
-) -> Path:
-    """Where a run without `out` is kept: a folder that belongs to the call's arguments."""
-    digest = fingerprint({"specification": plan.specification, "series": series.source})[:16]
-    return cache_folder(cache_dir) / "runs" / f"{series.name}-{digest}"
-
-
-def _dataset(
-    tokens: TokenDataset | TokenSource | None,
-    series: CheckpointSeries,
-    cache_dir: str | Path | None,
-) -> TokenDataset:
-    if isinstance(tokens, TokenDataset):
-        return tokens
-    if tokens is not None:
-        return TokenDataset(tokens, cache_dir=cache_dir)
-    if series.spec.corpus is None:
-        raise ArgumentError(
-            f"{series.name} is a local folder, so its training data is not known: give `tokens`, "
-            "the prefix of an .idx/.bin pair or an integer array [N, L]"
+def _compute_there(
+    asked: Sequence[Asked], progress: Progress, cluster: Cluster, on_error: OnError
+) -> None:
+    """All models at a time, on the workers of a cluster."""
+    placed = cluster.placing
+    gpus = f" and {placed.gpus:g} GPUs" if placed.gpus else ""
+    for one in asked:
+        progress.say(
+            f"{one.series.name}: computing in {one.plan.dtype} on {placed.count} workers with "
+            f"{placed.cpus:g} CPUs{gpus} each"
         )
-    return TokenDataset(f"hub:{series.spec.corpus}", cache_dir=cache_dir)
+    RayEngine(cluster, asked, progress).run(on_error)
 
 
-def fresh_folder(path: Path, *, given: bool) -> Path:
-    """A folder without a run: beside `path`, or `path` itself if the user gave it.
+def _compute_here(
+    asked: Sequence[Asked], progress: Progress, device: torch.device, on_error: OnError
+) -> None:
+    """One model after the other, when all that is left of each is known and can be had."""
+    engines = []
+    for one in asked:
+        name = one.series.name
+        progress.say(f"{name}: computing in {one.plan.dtype} on {device}")
+        with _named(name, asked):
+            engines.append(LocalEngine(one, progress.of(name) if len(asked) > 1 else progress))
+            engines[-1].survey(on_error)
+    for one, engine in zip(asked, engines, strict=True):
+        precision = resolve_precision(one.plan.dtype, device, one.plan.spec.architecture)
+        with _named(one.series.name, asked):
+            engine.run(device, precision, on_error)
 
-    RunMismatchError if the user's holds one.
-    """
-    if not given:
-        return path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
-    if (path / "run.json").exists():
-        raise RunMismatchError(f"{path} holds a run already and resume is False: give a new `out`")
-    return path
+
+@contextmanager
+def _named(name: str, asked: Sequence[Asked]) -> Iterator[None]:
+    """Of several models, the error says which it is about."""
+    try:
+        yield
+    except (SweepError, SweepInterruptedError) as error:
+        if len(asked) == 1:
+            raise
+        raise type(error)(f"{name}: {error}") from error.__cause__

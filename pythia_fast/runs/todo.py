@@ -12,7 +12,7 @@ from pythia_fast.runs.parts import Failure
 from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
-from pythia_fast.series import CheckpointSeries
+from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
 
 OnError = Literal["raise", "skip"]
@@ -97,6 +97,9 @@ class Todo:
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
         return self._step_of_sha256.get(sha256) if self._job.sharing else None
+
+    def fetching(self, ahead: Ahead) -> None:
+        """The files of the queue are being fetched; nobody else changes it."""
 
     def begin(self, step: int) -> None:
         """A step is about to be computed."""

@@ -1,13 +1,13 @@
 """Steps with the same weights: the results of one are also those of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from pythia_fast.errors import FormatError
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder import Parts, RunFolder
 from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.origin import origin_of_twin
 from pythia_fast.runs.plan import Plan, Unit
@@ -16,7 +16,7 @@ from pythia_fast.runs.todo import Todo
 from pythia_fast.series import CheckpointSeries
 
 
-def result_of_twin(folder: RunFolder, unit: Unit, first: int) -> tuple[dict[str, Any], pa.Table]:
+def result_of_twin(folder: Parts, unit: Unit, first: int) -> tuple[Mapping[str, Any], pa.Table]:
     """Where the same unit of the step `first` is from, and its rows. DamagedTwinError."""
     there = replace(unit, step=first)
     try:
@@ -25,7 +25,7 @@ def result_of_twin(folder: RunFolder, unit: Unit, first: int) -> tuple[dict[str,
         raise DamagedTwinError(error) from error
 
 
-def check_twin(folder: RunFolder, units: Sequence[Unit], first: int) -> None:
+def check_twin(folder: Parts, units: Sequence[Unit], first: int) -> None:
     """DamagedTwinError unless the results of all these units can be taken from `first`."""
     for unit in units:
         result_of_twin(folder, unit, first)

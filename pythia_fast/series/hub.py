@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
@@ -84,6 +85,21 @@ class HubSeries:
 
     def __repr__(self) -> str:
         return f"HubSeries({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By what it is made of, with the commits that it knows: a copy means the same weights.
+
+        It is opened anew at the other end, in a store of that machine where `cache_dir` is None;
+        one that is relative is taken from the folder where it was pickled.
+        """
+        cache_dir = self.cache_dir
+        if cache_dir is not None and not str(cache_dir).startswith("~"):
+            cache_dir = Path(cache_dir).absolute()
+        with self._lock:
+            pinned = dict(self._pinned)
+        budget_bytes = self._store.room.budget_bytes
+        arguments = (self.spec, cache_dir, self._endpoint, budget_bytes)
+        return _again, (type(self), *arguments, pinned, self._listed.known)
 
     @property
     def name(self) -> str:
@@ -374,6 +390,23 @@ class HubSeries:
             self._fetching.abandon(begun)
             raise
         return self._fetching.finish(begun)
+
+
+def _again(
+    kind: type[HubSeries],
+    spec: ModelSpec,
+    cache_dir: str | Path | None,
+    endpoint: str,
+    budget_bytes: int | None,
+    pinned: Mapping[int, str],
+    branches: Mapping[str, str] | None,
+) -> HubSeries:
+    """For pickle: a series that knows already where its branches are."""
+    series = kind(spec, cache_dir, endpoint=endpoint, disk_budget=budget_bytes)
+    series.pin(pinned)
+    if branches is not None:
+        series._listed.know(branches)
+    return series
 
 
 def _total(files: Sequence[HubFile]) -> int:

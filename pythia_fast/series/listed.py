@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 
 from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
     HfHubHTTPError,
@@ -42,6 +43,16 @@ class Listed:
             if self._branches is None:
                 self._branches = self._ask()
             return self._branches
+
+    @property
+    def known(self) -> dict[str, str] | None:
+        """The branches' commits if they were asked for already."""
+        return self._branches
+
+    def know(self, branches: Mapping[str, str]) -> None:
+        """Take the branches to be there, without asking."""
+        with self._lock:
+            self._branches = dict(branches)
 
     def files(self, commit: str) -> dict[str, HubFile]:
         """The files at the top of the repository by name. The errors of `list_files`."""

@@ -5,7 +5,8 @@ import functools
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -48,6 +49,12 @@ class AllHere:
     received_bytes: int = 0
     waits_for_room: bool = False
     failed: Exception | None = None
+
+    def extend(self, steps: Iterable[int]) -> None:
+        """Nothing."""
+
+    def drop(self, step: int) -> None:
+        """Nothing."""
 
 
 class LocalSeries:
@@ -289,6 +296,11 @@ def file_names(folder: Path) -> set[str]:
     try:
         return {entry.name for entry in folder.iterdir() if entry.is_file()}
     except FileNotFoundError as error:
+        if not folder.parent.exists():
+            raise MissingCheckpointError(
+                f"there is no folder {folder.parent} on {socket.gethostname()}: every machine that "
+                "works on a series of checkpoints must have its folder under the same path"
+            ) from error
         what = (
             "a link that leads nowhere"
             if folder.is_symlink()

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -46,7 +46,7 @@ class LookAhead:
 
     `begin` claims a step's files and lets them come, one step after the other; `finish` waits for
     them, in a thread of its own; `abandon` undoes `begin` where there can be no such thread.
-    Nothing happens before `start`, and `close` ends it.
+    Nothing happens before `start`, and `close` ends it; until then steps may be added.
     """
 
     def __init__(
@@ -99,6 +99,25 @@ class LookAhead:
         """Whether it has been left."""
         return self._stopped
 
+    def extend(self, steps: Iterable[int]) -> None:
+        """Fetch these too, in this order, after those that are still to come.
+
+        A step that is still to come stays where it is; after `close`, nothing.
+        """
+        with self._changed:
+            if self._stopped:
+                return  # nobody would fetch it, and who takes it would wait for ever
+            for step in steps:
+                self._entries.setdefault(step, _Entry())
+            self._changed.notify_all()
+
+    def drop(self, step: int) -> None:
+        """Fetch this one no longer, and give back what came of it; one being taken stays."""
+        with self._changed:
+            entry = self._entries.get(step)
+            if entry is not None and not entry.awaited:
+                self._drop(step)
+
     def take(self, step: int) -> Fetched | None:
         """The files of a step, once they are here; None if it is not, or no longer, in the list.
 
@@ -122,7 +141,8 @@ class LookAhead:
             raise
         finally:
             with self._changed:
-                self._entries.pop(step, None)
+                if self._entries.get(step) is entry:  # not one that was added since
+                    del self._entries[step]
                 self._changed.notify_all()
 
     def shed(self) -> bool:
@@ -186,17 +206,16 @@ class LookAhead:
             self._claims = False
 
     def _next(self) -> tuple[int, _Entry] | None:
-        """The next step once there is a place for it; None if there is none, or it is over."""
+        """The next step once there is one, and a place for it; None if it is over."""
         with self._changed:
-            while True:
+            while not self._stopped:
                 waiting = [each for each in self._entries.items() if not each[1].begun]
-                if self._stopped or not waiting:
-                    return None
                 at_work = len(self._entries) - len(waiting)
-                if at_work < self._depth or waiting[0][1].awaited:
+                if waiting and (at_work < self._depth or waiting[0][1].awaited):
                     waiting[0][1].begun = True
                     return waiting[0]
                 self._changed.wait()
+            return None
 
     def _complete(self, entry: _Entry, begun: Begun) -> None:
         try:

@@ -1,7 +1,7 @@
 """A series of checkpoints, from a folder or from the Hub: what a sweep goes through."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +32,19 @@ class Ahead(Protocol):
     @property
     def failed(self) -> Exception | None:
         """Why the first step that could not be fetched could not; None if there was none yet."""
+
+    def extend(self, steps: Iterable[int]) -> None:
+        """Fetch these too, in this order, after those that are still to come.
+
+        Who lets another thread open steps tells them here before that thread may open them. A step
+        that is still to come stays where it is. After it was left, nothing.
+        """
+
+    def drop(self, step: int) -> None:
+        """Nobody will open this step after all: what is under way for it ends, what came stays.
+
+        A step that is being opened, was opened or never was in the list is left alone.
+        """
 
 
 class CheckpointSeries(Protocol):
@@ -80,7 +93,7 @@ class CheckpointSeries(Protocol):
         step that cannot be fetched fails when it is opened. Leaving it stops all that is under way,
         within about a second; an `open` that waits for it then raises HubError. ArgumentError if
         the disk budget is less than the largest of the steps needs, or a series of the Hub has been
-        entered so already.
+        entered so already. A step that `extend` adds is held to the budget when it is opened.
         """
 
     def tokenizer_file(self, step: int) -> Path:

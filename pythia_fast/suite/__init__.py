@@ -4,7 +4,7 @@ from pythia_fast.suite.anomalies import Anomaly, anomalies
 from pythia_fast.suite.architecture import Activation, Architecture
 from pythia_fast.suite.describe import card, table
 from pythia_fast.suite.model_spec import ModelSpec
-from pythia_fast.suite.models import checkpoints, models, spec
+from pythia_fast.suite.models import SUITE, checkpoints, models, spec
 from pythia_fast.suite.steps import (
     SEQUENCES_PER_STEP,
     STEPS,
@@ -18,6 +18,7 @@ __all__ = [
     "SEQUENCES_PER_STEP",
     "STEPS",
     "STEPS_V0",
+    "SUITE",
     "TOKENS_PER_STEP",
     "Activation",
     "Anomaly",

@@ -15,7 +15,14 @@ from pythia_fast.suite.names import resolve
 from pythia_fast.suite.sizes import SIZES, Size
 from pythia_fast.suite.steps import STEPS, STEPS_V0, TOKENS_PER_STEP
 
-__all__ = ["OPTIMIZER", "ModelSpec", "checkpoints", "models", "spec"]
+__all__ = ["OPTIMIZER", "SUITE", "ModelSpec", "checkpoints", "models", "spec"]
+
+SUITE = tuple(
+    size + variant
+    for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+    for variant in ("", "-deduped")
+)
+"""The sixteen models of the paper (arXiv:2304.01373): eight sizes on each of two corpora."""
 
 OPTIMIZER = (
     "Adam, betas 0.9 and 0.95, eps 1e-8, weight decay 0.1, gradients clipped at norm 1; "

@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ class Receiving:
     received_bytes: int = 0
     waits_for_room: bool = False
     failed: Exception | None = None
+    told: list[tuple[int, ...]] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+
+    def extend(self, steps: Iterable[int]) -> None:
+        self.told.append(tuple(steps))
+
+    def drop(self, step: int) -> None:
+        self.dropped.append(step)
 
 
 class Lease:

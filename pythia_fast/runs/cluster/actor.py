@@ -1,0 +1,223 @@
+"""A worker: an actor with one resident model, which computes the steps that the driver orders."""
+
+import os
+import platform
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import torch
+
+from pythia_fast.errors import RunMismatchError
+from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.runs.asked import resolve_batch_tokens
+from pythia_fast.runs.cluster.messages import (
+    Failed,
+    Fatal,
+    Finished,
+    Hello,
+    Message,
+    Order,
+    Work,
+)
+from pythia_fast.runs.cluster.outbox import Outbox, travelling
+from pythia_fast.runs.cluster.worker_side import (
+    Assigned,
+    SentParts,
+    Telling,
+    ends_context,
+    parts_of,
+)
+from pythia_fast.runs.job import SweepJob
+from pythia_fast.runs.pipeline import Pipeline
+from pythia_fast.runs.streaming import resolve_device
+from pythia_fast.suite import Architecture
+
+if TYPE_CHECKING:
+    import ray
+
+POLL_S = 5.0
+"""An answer without news comes after so long, so that the driver may look up."""
+BROKEN_CONTEXT = 3
+"""With which code a process ends whose GPU context cannot be used any more."""
+
+
+class Worker:
+    """Computes what it is ordered to, one step after the other, and tells how it goes.
+
+    Its methods are called by several threads at a time: `compute` waits until its step is over,
+    `poll` until there is something to tell.
+    """
+
+    def __init__(self, threads: int, device: str | None) -> None:
+        torch.set_num_threads(threads)
+        self._threads = threads
+        self._device = resolve_device(device)
+        self._outbox = Outbox()
+        self._works: dict[int, Work] = {}
+        self._orders: deque[Order] = deque()  # of models that are not resident yet
+        self._resident: tuple[int, Assigned, SentParts | None] | None = None
+        self._over: dict[tuple[int, int], threading.Event] = {}
+        self._changed, self._learning = threading.Condition(), threading.Lock()
+        self._stopping = False
+        self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
+        self._thread = threading.Thread(target=self._go, name="pythia_fast-work", daemon=True)
+
+    def hello(self, dtype: str, architectures: Sequence[Architecture]) -> Hello:
+        """Who this is, and what `dtype` means here for each of the models."""
+        return Hello(
+            host=platform.node(),
+            pid=os.getpid(),
+            device=str(self._device),
+            threads=self._threads,
+            version=version("pythia-fast"),
+            precisions=tuple(
+                resolve_precision(dtype, self._device, each).name for each in architectures
+            ),
+        )
+
+    def compute(self, order: Order, work: "Sequence[ray.ObjectRef[Work]]") -> None:
+        """Take an order; returns when the step is over, which the messages tell too.
+
+        `work` is one reference, in a list so that it is fetched and opened once and not each time.
+        """
+        self._learn(order.model, work[0])
+        over = threading.Event()
+        with self._changed:
+            self._over[order.model, order.step] = over
+            if self._resident is not None and self._resident[0] == order.model:
+                self._append(self._resident, order)
+            else:
+                self._orders.append(order)
+            if not self._thread.is_alive() and self._thread.ident is None:
+                self._thread.start()
+            self._changed.notify_all()
+        over.wait()
+
+    def give_back(self, model: int, step: int) -> bool:
+        """Whether the step was not begun: then it will not be."""
+        with self._changed:
+            given = False
+            for order in self._orders:
+                if (order.model, order.step) == (model, step):
+                    self._orders.remove(order)
+                    given = True
+                    break
+            if self._resident is not None and self._resident[0] == model:
+                given = given or self._resident[1].give_back(step)
+        if given:
+            self._end(model, step)
+        return given
+
+    def poll(self) -> list[Message]:
+        """What there is to tell, in order; waits some seconds for it."""
+        messages = self._outbox.take(POLL_S)
+        for message in messages:
+            if isinstance(message, (Finished, Failed)):
+                self._end(message.model, message.step)
+        return messages
+
+    def stop(self) -> None:
+        """Begin nothing more; returns when what is being written is on the disk."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._outbox.close()
+        for key in list(self._over):
+            self._end(*key)
+        self._writer.submit(lambda: None).result()  # after all that was given to it before
+
+    def _learn(self, model: int, work: "ray.ObjectRef[Work]") -> None:
+        with self._learning:
+            if model not in self._works:
+                import ray
+
+                self._works[model] = ray.get(work)
+
+    def _end(self, model: int, step: int) -> None:
+        over = self._over.pop((model, step), None)
+        if over is not None:
+            over.set()
+
+    def _go(self) -> None:
+        """Model after model, until told to stop."""
+        try:
+            while (work := self._next_work()) is not None:
+                self._model(work)
+        except Exception as error:
+            if ends_context(error):
+                os._exit(BROKEN_CONTEXT)  # the driver hears of it, and has the step done elsewhere
+            self._outbox.put(Fatal(travelling(error)))
+
+    def _next_work(self) -> Work | None:
+        """The model of the next order; None when told to stop."""
+        with self._changed:
+            self._resident = None
+            self._changed.wait_for(lambda: self._orders or self._stopping)
+            return None if self._stopping else self._works[self._orders[0].model]
+
+    def _model(self, work: Work) -> None:
+        """Compute orders of one model until there are none of it but of another, or of none."""
+        _check_data(work)
+        precision = _precision_of(work, self._device)
+        parts = parts_of(work, self._outbox)
+        assigned = Assigned(work.model, self._outbox)
+        telling = Telling(work.model, self._outbox)
+        pipeline = Pipeline(
+            *(work.series, work.plan, parts, SweepJob(work.plan, parts, telling)),
+            *(assigned, telling, self._writer),
+            steps=2,
+            device=self._device,
+            precision=precision,
+            batch_tokens=resolve_batch_tokens(work.batch_tokens, work.plan, precision),
+            on_error="skip",
+        )
+        resident = (work.model, assigned, parts if isinstance(parts, SentParts) else None)
+        with closing(pipeline):
+            while self._has_orders(resident):
+                pipeline.run(lambda: None)
+
+    def _has_orders(self, resident: "tuple[int, Assigned, SentParts | None]") -> bool:
+        """Whether there is anything to do for this model; waits while there is nothing at all."""
+        with self._changed:
+            self._resident = resident
+            while True:
+                self._take_orders(resident)
+                if self._stopping:
+                    return False
+                if resident[1].queue:
+                    return True
+                if self._orders:
+                    return False
+                self._changed.wait()
+
+    def _take_orders(self, resident: "tuple[int, Assigned, SentParts | None]") -> None:
+        for order in [each for each in self._orders if each.model == resident[0]]:
+            self._orders.remove(order)
+            self._append(resident, order)
+
+    def _append(self, resident: "tuple[int, Assigned, SentParts | None]", order: Order) -> None:
+        _, assigned, sent = resident
+        if sent is not None:
+            sent.know(order.done)
+        assigned.order(order)
+
+
+def _precision_of(work: Work, device: torch.device) -> Precision:
+    return resolve_precision(work.plan.dtype, device, work.plan.spec.architecture)
+
+
+def _check_data(work: Work) -> None:
+    """RunMismatchError if this machine's files of the data are not those of the driver."""
+    if work.sample is None:
+        return
+    rows, fingerprint = work.sample
+    if work.plan.dataset.fingerprint(rows) != fingerprint:
+        raise RunMismatchError(
+            f"the tokens of {work.plan.dataset.source} are others on {platform.node()} than where "
+            "the sweep was begun: let all machines see the same files"
+        )

@@ -1,0 +1,82 @@
+"""How many workers a cluster is asked for, and which part of a node each gets."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pythia_fast.errors import ArgumentError
+from pythia_fast.runs.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of a cluster, by what it offers."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """So many workers, with so many CPUs and GPUs each; they compute with `threads` threads."""
+
+    count: int
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        """A whole number of CPUs, at least one."""
+        return max(1, int(self.cpus))
+
+
+def placing(workers: Workers, nodes: Sequence[Node], device: str | None) -> Placing:
+    """What `Workers` leaves open, for these nodes. See there for the rules.
+
+    ArgumentError where a GPU is asked for by its number, which Ray gives out, or is asked for and
+    denied at a time.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise ArgumentError(
+            f"device is None, 'cpu' or 'cuda' with engine='ray', which gives out the GPUs, not "
+            f"{device!r}"
+        )
+    gpus = workers.num_gpus
+    if gpus is None:
+        gpus = 0 if device == "cpu" or not any(node.gpus for node in nodes) else 1
+    if device == "cuda" and not gpus:
+        raise ArgumentError("device 'cuda' was asked for, but the workers have no GPU (num_gpus)")
+    return _on_gpus(workers, nodes, gpus) if gpus else _on_cpus(workers, nodes)
+
+
+def _on_gpus(workers: Workers, nodes: Sequence[Node], gpus: float) -> Placing:
+    of_node = [(int(node.gpus / gpus + 1e-9), node.cpus) for node in nodes]
+    places = [(count, cpus) for count, cpus in of_node if count]
+    count = sum(count for count, _ in places) if workers.count == "auto" else workers.count
+    cpus = workers.num_cpus
+    if cpus is None:
+        cpus = max(1, min((int(cpus / count) for count, cpus in places), default=1))
+    return Placing(max(1, count), cpus, gpus)
+
+
+def _on_cpus(workers: Workers, nodes: Sequence[Node]) -> Placing:
+    offered = [int(node.cpus) for node in nodes if node.cpus >= 1] or [1]
+    cpus = workers.num_cpus
+    if workers.count == "auto":
+        cpus = min(offered) if cpus is None else cpus
+        return Placing(max(1, _places(offered, cpus)), cpus, 0)
+    if cpus is None:
+        cpus = next(
+            (
+                each
+                for each in range(max(offered), 1, -1)
+                if _places(offered, each) >= workers.count
+            ),
+            1,
+        )
+    return Placing(workers.count, cpus, 0)
+
+
+def _places(offered: Sequence[int], cpus: float) -> int:
+    """How many workers with so many CPUs find a place; of none at all each node takes one."""
+    return sum(math.floor(each / cpus + 1e-9) if cpus else 1 for each in offered)
