@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pythia_fast.model import Model
     from pythia_fast.report import write_report
     from pythia_fast.runs import SweepResult, SweepResults, load, stream, sweep
+    from pythia_fast.runs.cluster_forecast import plan_cluster
+    from pythia_fast.runs.cluster_planned import ClusterForecast
     from pythia_fast.runs.forecast import Forecast, plan
+    from pythia_fast.runs.status import RunStatus, status
     from pythia_fast.runs.workers import Workers
     from pythia_fast.series.convert import convert
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
@@ -32,6 +35,7 @@ _HOME = {
     "Architecture": "suite",
     "AuditReport": "auditing",
     "Batch": "metrics",
+    "ClusterForecast": "runs.cluster_planned",
     "EvaluationResult": "evaluation",
     "Forecast": "runs.forecast",
     "Memorization": "metrics",
@@ -41,6 +45,7 @@ _HOME = {
     "ModelSpec": "suite",
     "Perplexity": "metrics",
     "PythiaFastError": "errors",
+    "RunStatus": "runs.status",
     "SweepResult": "runs",
     "SweepResults": "runs",
     "TokenDataset": "tokens",
@@ -52,8 +57,10 @@ _HOME = {
     "load": "runs",
     "models": "suite",
     "plan": "runs.forecast",
+    "plan_cluster": "runs.cluster_forecast",
     "published": "analysis",
     "spec": "suite",
+    "status": "runs.status",
     "stream": "runs",
     "sweep": "runs",
     "write_report": "report",
@@ -63,6 +70,7 @@ __all__ = [
     "Architecture",
     "AuditReport",
     "Batch",
+    "ClusterForecast",
     "EvaluationResult",
     "Forecast",
     "Memorization",
@@ -72,6 +80,7 @@ __all__ = [
     "ModelSpec",
     "Perplexity",
     "PythiaFastError",
+    "RunStatus",
     "SweepResult",
     "SweepResults",
     "TokenDataset",
@@ -83,8 +92,10 @@ __all__ = [
     "load",
     "models",
     "plan",
+    "plan_cluster",
     "published",
     "spec",
+    "status",
     "stream",
     "sweep",
     "write_report",

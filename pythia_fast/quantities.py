@@ -1,5 +1,6 @@
 """Numbers of bytes and of seconds, as users write and read them."""
 
+import math
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -7,6 +8,9 @@ from itertools import pairwise
 from pythia_fast.errors import ArgumentError
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGTP])(I?))?B?\s*", re.ASCII | re.IGNORECASE)
+_FLOP_PER_S = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*([KMGTP])?\s*(?:FLOPS?(?:\s*/\s*s)?)?\s*", re.ASCII | re.IGNORECASE
+)
 
 
 def parse_bytes(size: int | str, *, least_bytes: int = 1) -> int:
@@ -26,6 +30,38 @@ def parse_bytes(size: int | str, *, least_bytes: int = 1) -> int:
     if nbytes < least_bytes:
         raise ArgumentError(f"{size!r} is less than a byte: give a size such as '500GB' or '2TiB'")
     return nbytes
+
+
+def parse_bytes_per_s(rate: float | str) -> float:
+    """Bytes a second as users write them: a number, or a text such as "1GB/s" or "1GB".
+
+    ArgumentError if it is nothing of that, or not more than 0.
+    """
+    if isinstance(rate, str):
+        return float(parse_bytes(re.sub(r"\s*/\s*s\s*$", "", rate)))
+    return _positive(rate, "rate in bytes a second", "'1GB/s'")
+
+
+def parse_flop_per_s(rate: float | str) -> float:
+    """Operations a second as users write them: a number, or a text such as "400TFLOP/s".
+
+    "400 TFLOPS" and "400T" are the same. ArgumentError if it is nothing of that, or not more
+    than 0.
+    """
+    if not isinstance(rate, str):
+        return _positive(rate, "rate in operations a second", "'400TFLOP/s'")
+    match = _FLOP_PER_S.fullmatch(rate)
+    if match is None:
+        raise ArgumentError(f"{rate!r} is no rate of operations: give such as '400TFLOP/s'")
+    number, prefix = match.groups()
+    value = float(number) * 1000.0 ** (" KMGTP".index(prefix.upper()) if prefix else 0)
+    return _positive(value, "rate in operations a second", "'400TFLOP/s'")
+
+
+def _positive(value: object, what: str, example: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ArgumentError(f"{value!r} is no {what}: give a number above 0, or such as {example}")
+    return float(value)
 
 
 def sized(nbytes: float) -> str:

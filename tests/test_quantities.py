@@ -1,9 +1,19 @@
 """Sizes as users write them."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.quantities import duration, parse_bytes, sized
+from pythia_fast.quantities import (
+    duration,
+    parse_bytes,
+    parse_bytes_per_s,
+    parse_flop_per_s,
+    sized,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +68,39 @@ def test_words(nbytes: float, words: str) -> None:
 )
 def test_durations(elapsed_s: float, text: str) -> None:
     assert duration(elapsed_s) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_per_s"),
+    [
+        (1, 1),
+        (2.5e9, 2.5e9),
+        ("1GB/s", 1e9),
+        ("1GB", 1e9),
+        ("10 MiB / s", 10 * 2**20),
+        ("80M/s", 8e7),
+    ],
+)
+def test_rates_in_bytes(text: float | str, bytes_per_s: float) -> None:
+    assert parse_bytes_per_s(text) == bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("text", "flop_per_s"),
+    [
+        *((1, 1), (4e14, 4e14), ("400TFLOP/s", 4e14), ("1.5 tflops", 1.5e12), ("200G", 2e11)),
+        *(("3 PFLOP / s", 3e15), ("12", 12.0)),
+    ],
+)
+def test_rates_in_operations(text: float | str, flop_per_s: float) -> None:
+    assert parse_flop_per_s(text) == pytest.approx(flop_per_s)
+
+
+@pytest.mark.parametrize("parse", [parse_bytes_per_s, parse_flop_per_s])
+@pytest.mark.parametrize(
+    "value",
+    ["", "fast", "-1GB/s", "0", "1GB/h", "1XFLOP/s", 0, -1.0, math.inf, math.nan, True, None],
+)
+def test_what_is_no_rate(parse: Callable[[Any], float], value: object) -> None:
+    with pytest.raises(ArgumentError, match=r"GB|TFLOP"):
+        parse(value)

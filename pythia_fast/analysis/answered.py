@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from pythia_fast.analysis.arithmetic import METRIC, SECONDS, Questions
 from pythia_fast.errors import ArgumentError
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 
 _TASK = re.compile(r"num_reasoning_arithmetic_(multiplication|addition)_(\d{1,5})", re.ASCII)
 _OPERATIONS = {"multiplication": "times", "addition": "plus"}
@@ -36,9 +36,13 @@ class Answers(NamedTuple):
     left_out: int
 
 
-def answered(results: "SweepResult | pa.Table | Iterable[SweepResult | pa.Table]") -> Answers:
+def answered(
+    results: "SweepResult | SweepResults | pa.Table | Iterable[SweepResult | pa.Table]",
+) -> Answers:
     """All that there are. ArgumentError for results that hold no arithmetic, or are none."""
     several = [results] if isinstance(results, (SweepResult, pa.Table)) else results
+    if isinstance(several, SweepResults):
+        several = several.values()
     if not isinstance(several, Iterable):
         raise ArgumentError(f"results are SweepResults or tables of evaluations, got {results!r}")
     found: list[Answered] = []

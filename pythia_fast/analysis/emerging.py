@@ -29,7 +29,7 @@ from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.suite import Steps
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _POSITIONS = pa.schema(
 
 
 def emergence(
-    results: SweepResult | Sequence[SweepResult],
+    results: SweepResult | SweepResults | Sequence[SweepResult],
     *,
     measures: str | Sequence[str] | None = None,
     steps: Steps = "all",

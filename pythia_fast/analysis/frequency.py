@@ -21,7 +21,7 @@ from pythia_fast.analysis.multiple import holm
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.extras import require
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.suite import spec
 from pythia_fast.tokens.steps import integer
 from pythia_fast.tokens.terms import TermCounts
@@ -81,7 +81,7 @@ _BINS = pa.schema(
 
 
 def term_frequency(
-    results: "SweepResult | pa.Table | Iterable[SweepResult | pa.Table]",
+    results: "SweepResult | SweepResults | pa.Table | Iterable[SweepResult | pa.Table]",
     counts: TermCounts | pa.Table,
     *,
     bins: int = BINS,

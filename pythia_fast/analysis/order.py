@@ -20,7 +20,7 @@ from pythia_fast.analysis.telling import keyed
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.suite import Steps
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ _QUANTILES = pa.schema(
 
 
 def training_order(
-    results: SweepResult | Sequence[SweepResult],
+    results: SweepResult | SweepResults | Sequence[SweepResult],
     *,
     block: int = BLOCK,
     steps: Steps = "all",

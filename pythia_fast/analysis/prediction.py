@@ -27,7 +27,7 @@ from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.suite import Steps, parse_steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _METRICS = ("memorization", "memorization-score")
 
 
 def predictability(
-    predictors: SweepResult | Sequence[SweepResult],
+    predictors: SweepResult | SweepResults | Sequence[SweepResult],
     target: SweepResult,
     *,
     steps: Steps = "last",

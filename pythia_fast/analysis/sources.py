@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
-from pythia_fast.runs import SweepResult
+from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.runs.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
 from pythia_fast.tokens.steps import integer
@@ -48,6 +48,8 @@ class Source:
 def several(results: object, *, least: int = 1) -> list[SweepResult]:
     """One result or several as a list. ArgumentError for anything else, or for fewer."""
     given = [results] if isinstance(results, SweepResult) else results
+    if isinstance(given, SweepResults):
+        given = given.values()
     if not isinstance(given, Iterable):
         raise ArgumentError(f"a study is made of SweepResults, not of {results!r}")
     found = list(given)

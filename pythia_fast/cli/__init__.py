@@ -18,6 +18,7 @@ from pythia_fast.cli.published import published
 from pythia_fast.cli.report import report
 from pythia_fast.cli.shards import shard, unshard
 from pythia_fast.cli.stats import stats
+from pythia_fast.cli.status import status
 from pythia_fast.cli.study import study
 from pythia_fast.cli.swap_pronouns import swap_pronouns
 from pythia_fast.cli.sweep import sweep
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 for _command in (
-    *(demo, plan, sweep, evaluate, plot, report, study, published),
+    *(demo, plan, sweep, status, evaluate, plot, report, study, published),
     *(models, audit, generate, view, convert, swap_pronouns),
     *(tokenize, stats, order, unshard, shard, checksum, cache),
 ):

@@ -86,10 +86,10 @@ def failure_rows(failures: Sequence["Failure"]) -> list[dict[str, Any]]:
     return [{"step": each.step, "error": each.error, "message": each.message} for each in failures]
 
 
-def tell_failures(failures: Sequence["Failure"]) -> None:
-    """A line for each on standard error."""
+def tell_failures(failures: Sequence["Failure"], whose: str = "") -> None:
+    """A line for each on standard error, `whose` at its beginning."""
     for each in failures:
-        click.echo(f"step {each.step} failed: {each.error}: {each.message}", err=True)
+        click.echo(f"{whose}step {each.step} failed: {each.error}: {each.message}", err=True)
 
 
 def _finite(value: Any) -> Any:

@@ -5,6 +5,14 @@ from pathlib import Path
 
 import click
 
+
+def _worker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A share "3/16", or "slurm"; whether there is such a share is not looked at here."""
+    if value is None or value == "slurm" or re.fullmatch(r"\d{1,9}/\d{1,9}", value, re.ASCII):
+        return value
+    raise click.BadParameter(f"{value!r} is neither a share such as 3/16 nor slurm.")
+
+
 steps_option = click.option(
     "--steps",
     default="all",
@@ -35,6 +43,11 @@ on_error_option = click.option(
     show_default=True,
     help="When a step fails: stop, or leave it out and go on.",
 )
+worker_option = click.option(
+    "--worker",
+    callback=_worker,
+    help="Do a part of the steps: 3/16 the third of sixteen, slurm that of this array task.",
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16", "split-bf16"]),
@@ -61,4 +74,37 @@ sequences_option = click.option(
     default="512",
     show_default=True,
     help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
+)
+
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who computes: this process, or the workers of a Ray cluster (extra: ray).",
+)
+
+
+def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """A positive number or "auto", as `sweep` takes it."""
+    if value is None or value == "auto":
+        return value
+    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is neither auto nor a positive number.")
+    return int(value)
+
+
+workers_option = click.option(
+    "--workers",
+    callback=number_or_auto,
+    help="Of --engine ray: how many. [default: auto: one for each GPU, or each machine's CPUs]",
+)
+worker_cpus_option = click.option(
+    "--worker-cpus", type=click.FloatRange(min=0), help="CPUs of each worker, and its threads."
+)
+worker_gpus_option = click.option(
+    "--worker-gpus",
+    type=click.FloatRange(min=0),
+    help="GPUs of each worker, also a part of one. [default: 1 where there are any]",
 )

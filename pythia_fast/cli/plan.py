@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.on_cluster import OnCluster, cluster_options, forecast_of, show
 from pythia_fast.cli.options import (
     device_option,
     dtype_option,
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
         "pythia-fast plan 70m --steps log",
         "pythia-fast plan 12b --network 1GB/s --disk-budget 500GB",
         "pythia-fast plan 2.8b --sequences 4096 --metrics memorization --json",
+        "pythia-fast plan all --steps all --sequences 512 --gpus 8 --network 1GB/s",
+        "pythia-fast plan 70m 410m --workers 4 --network 100MB/s --compute 200GFLOP/s",
     ),
 )
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @steps_option
 @metrics_option
 @click.option(
@@ -45,8 +48,58 @@ if TYPE_CHECKING:
     "--network",
     help="Bytes a second, such as 1GB/s. [default: measured with a first piece of what is needed]",
 )
+@cluster_options
 @common
 def plan(
+    models: tuple[str, ...],
+    steps: str,
+    metrics: str,
+    tokens: str | None,
+    sequences: int | slice | Literal["seen", "unseen"],
+    device: str | None,
+    dtype: str,
+    cache_dir: Path | None,
+    disk_budget: str | None,
+    network: str | None,
+    on_cluster: OnCluster | None,
+    as_json: bool,
+) -> None:
+    """Tell what a sweep of MODEL would take: downloads, disk, arithmetic, time.
+
+    Every step is looked up: its commit and files, what is here already, what has the same weights
+    as another step, what is known to be odd, and what is missing.
+
+    With --gpus, --workers or one of the options behind them, with several models, or with "all",
+    the suite's sixteen, the sweep is planned on paper and simulated for 1 to 1024 workers.
+
+    Ends with 4 if something is missing, or if the disk has no room for the largest checkpoint.
+    """
+    if on_cluster is not None or len(models) > 1 or models[0] == "all":
+        found = forecast_of(
+            *(models, steps, on_cluster or OnCluster()),
+            tokens=tokens,
+            sequences=sequences,
+            metrics=_names(metrics),
+            device=device,
+            dtype=dtype,
+            cache_dir=cache_dir,
+            disk_budget=disk_budget,
+            network=network,
+        )
+        show(found, as_json=as_json)
+        return
+    _plan_one(
+        *(models[0], steps, metrics, tokens, sequences, device, dtype, cache_dir),
+        *(disk_budget, network),
+        as_json=as_json,
+    )
+
+
+def _names(metrics: str) -> list[str]:
+    return [name.strip() for name in metrics.split(",") if name.strip()]
+
+
+def _plan_one(
     model: str,
     steps: str,
     metrics: str,
@@ -57,15 +110,10 @@ def plan(
     cache_dir: Path | None,
     disk_budget: str | None,
     network: str | None,
+    *,
     as_json: bool,
 ) -> None:
-    """Tell what a sweep of MODEL would take: downloads, disk, arithmetic, time.
-
-    Every step is looked up: its commit and files, what is here already, what has the same weights
-    as another step, what is known to be odd, and what is missing.
-
-    Ends with 4 if something is missing, or if the disk has no room for the largest checkpoint.
-    """
+    """On this machine, with every step looked up."""
     from pythia_fast.series import open_series
     from pythia_fast.suite import parse_steps
 
@@ -78,7 +126,7 @@ def plan(
         steps,
         tokens=tokens,
         sequences=sequences,
-        metrics=[name.strip() for name in metrics.split(",") if name.strip()],
+        metrics=_names(metrics),
         device=device,
         dtype=dtype,
         cache_dir=cache_dir,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import Command, common, print_json
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _level(_: click.Context, __: click.Parameter, value: str) -> float | None:
     examples=(
         "pythia-fast plot runs/70m -o 70m.pdf",
         "pythia-fast plot runs/70m runs/160m --metric memorization --steps-axis linear -o m.svg",
+        "pythia-fast plot runs/scale -o scale.pdf",
         "pythia-fast plot evals/70m --metric sciq:acc --level 0.9 -o sciq.png",
     ),
 )
@@ -76,7 +78,8 @@ def plot(
 ) -> None:
     """Draw the learning curves of one or more runs, of sweeps or of evaluations.
 
-    Each RUN is the folder of one. Steps that are not complete are marked on the axis, and no line
+    Each RUN is the folder of one, or one that holds such folders, as `pythia-fast sweep` makes it
+    for several models. Steps that are not complete are marked on the axis, and no line
     leads across them.
     """
     from pythia_fast.plots.saving import check_figure_path
@@ -84,9 +87,10 @@ def plot(
     target = check_figure_path(output)  # before torch is loaded and anything is read
     from pythia_fast.plots import curves, save_figure
 
-    results = [_open(path) for path in runs]
+    folders = run_folders(runs)
+    results = [_open(path) for path in folders]
     name = _name(results, metric)
-    lines = named(runs, [_curve(result, name, level) for result in results])
+    lines = named(folders, [_curve(result, name, level) for result in results])
     label = name if _is_sweep(results[0]) else ": ".join(name.split(":", 1))
     saved = save_figure(curves(lines, label, steps=steps_axis), target, dpi=dpi)
     if as_json:

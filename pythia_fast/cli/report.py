@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pythia_fast.cli.data import open_tokens
+from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import Command, common, print_json
 
 if TYPE_CHECKING:
@@ -53,13 +54,15 @@ def report(
 ) -> None:
     """Make one page of what the run folders RUN... hold, to open in a browser.
 
+    A RUN may also hold run folders, as `pythia-fast sweep` makes it for several models.
+
     The page needs no network and no other file. Losses by token are in it if the sweep was asked
     for them, by `pythia-fast sweep --per-token`.
     """
     from pythia_fast.report import write_report
     from pythia_fast.runs import SweepResult
 
-    results = [SweepResult(run) for run in runs]
+    results = [SweepResult(run) for run in run_folders(runs)]
     data = _tokens(tokens, tokenizer, cache_dir)
     path = write_report(results, output, tokens=data, tokenizer=tokenizer, cache_dir=cache_dir)
     missing = {str(result.path): len({gap.step for gap in result.gaps}) for result in results}

@@ -1,6 +1,5 @@
 """`pythia-fast sweep`."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +19,17 @@ from pythia_fast.cli.options import (
     device_option,
     disk_budget_option,
     dtype_option,
+    engine_option,
     metrics_option,
+    number_or_auto,
     on_error_option,
     quiet_option,
     sequences_option,
     steps_option,
+    worker_cpus_option,
+    worker_gpus_option,
+    worker_option,
+    workers_option,
 )
 
 if TYPE_CHECKING:
@@ -34,25 +39,19 @@ if TYPE_CHECKING:
 _STEPS_TOLD = 8  # of a remark, in its line
 
 
-def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | str:
-    """A positive number or "auto", as `sweep` takes it."""
-    if value == "auto":
-        return value
-    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
-        raise click.BadParameter(f"{value!r} is neither auto nor a positive number.")
-    return int(value)
-
-
 @click.command(
     cls=Command,
     examples=(
         "pythia-fast sweep 70m --steps log",
+        "pythia-fast sweep 70m 410m 1b --steps log --out runs/scale",
         "pythia-fast sweep 160m --steps 0,1000:144000:1000 --metrics perplexity,memorization",
         "pythia-fast sweep demo/suite --tokens demo/data/train --sequences 0:100 --out runs/demo",
         "pythia-fast sweep demo/suite --tokens demo/data/train --per-token --out runs/tokens",
+        "pythia-fast sweep 1b --steps log --out runs/1b --worker 3/16",
+        "pythia-fast sweep 12b --engine ray --workers 8 --out runs/12b",
     ),
 )
-@click.argument("model")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @steps_option
 @metrics_option
 @click.option(
@@ -74,14 +73,16 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 )
 @sequences_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The run folder. [default: one in the cache]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run folder; of several models that of theirs. [default: in the cache]",
 )
 @click.option("--no-resume", is_flag=True, help="Compute all anew, in a new run folder.")
 @device_option
 @dtype_option
 @click.option(
     "--batch-tokens",
-    callback=_batch_tokens,
+    callback=number_or_auto,
     default="auto",
     show_default=True,
     help="How many tokens go through the model at once.",
@@ -96,10 +97,15 @@ def _batch_tokens(_: click.Context, __: click.Parameter, value: str) -> int | st
 )
 @disk_budget_option
 @on_error_option
+@worker_option
+@engine_option
+@workers_option
+@worker_cpus_option
+@worker_gpus_option
 @quiet_option
 @common
 def sweep(
-    model: str,
+    models: tuple[str, ...],
     steps: str,
     metrics: str,
     per_token: bool,
@@ -115,28 +121,41 @@ def sweep(
     cache_dir: Path | None,
     disk_budget: str | None,
     on_error: Literal["raise", "skip"],
+    worker: str | None,
+    engine: Literal["local", "ray"],
+    workers: int | Literal["auto"] | None,
+    worker_cpus: float | None,
+    worker_gpus: float | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Ask the same questions of many checkpoints of MODEL.
+    """Ask the same questions of many checkpoints of each MODEL.
 
-    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/. What is
-    computed is kept; the same command goes on where an earlier one was stopped.
+    MODEL is a name of the suite (see `pythia-fast models`), a folder that holds stepN/, or all: the
+    suite's sixteen. What is computed is kept; the same command goes on where an earlier one was
+    stopped. Several models are computed one after the other, each into a run folder of its own.
+    With --engine ray the workers of a cluster compute: that of RAY_ADDRESS, one that runs on this
+    machine, or a new one here.
 
     Ends with 4 if steps failed.
     """
     if tokenizer is not None and tokens is None:
         raise click.UsageError("--tokenizer is for a text file, which --tokens names")
     names = [name.strip() for name in metrics.split(",") if name.strip()]
+    if engine == "local" and (workers, worker_cpus, worker_gpus) != (None, None, None):
+        raise click.UsageError("--workers, --worker-cpus and --worker-gpus are for --engine ray")
     if per_token and "perplexity" not in names:
         raise click.UsageError("--per-token is for perplexity, which --metrics does not name")
-    from pythia_fast.series import open_series
+    from pythia_fast.series import names_of, open_series
     from pythia_fast.suite import parse_steps
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
-    parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+    model = models[0] if len(models) == 1 else list(models)
+    for name in names_of(model)[0]:
+        parse_steps(steps, open_series(name, cache_dir=cache_dir, disk_budget=disk_budget).steps)
     data = open_tokens(tokens, tokenizer, cache_dir)
     from pythia_fast import runs
+    from pythia_fast.runs.workers import Workers
 
     result = runs.sweep(
         model,
@@ -153,18 +172,25 @@ def sweep(
         cache_dir=cache_dir,
         disk_budget=disk_budget,
         on_error=on_error,
+        worker=worker,
+        engine=engine,
+        workers=None
+        if engine == "local"
+        else Workers(count=workers or "auto", num_cpus=worker_cpus, num_gpus=worker_gpus),
         progress=not quiet,
     )
+    several = isinstance(result, runs.SweepResults)
+    results = list(result.values()) if isinstance(result, runs.SweepResults) else [result]
     if as_json:
-        print_json(_document(result))
+        print_json(_documents(result.path, results) if several else _document(results[0]))
     else:
-        for line in _table(result.table.to_pylist()):
+        for line in _table(result.table.to_pylist(), several=several):
             click.echo(line)
-        tell_failures(result.failures)
-        for remark, steps_of_it in _by_remark(result.remarks if quiet else {}).items():
-            click.echo(f"known of step {steps_of_it}: {remark}", err=True)  # the progress said it
-        click.echo(f"kept in {result.path}", err=True)
-    if result.failures:
+        for each in results:
+            _tell(each, f"{each.model}: " if several else "", remarks=quiet)
+        for kept in [result.path] if result.path else [each.path for each in results]:
+            click.echo(f"kept in {kept}", err=True)
+    if any(each.failures for each in results):
         raise click.exceptions.Exit(INCOMPLETE)
 
 
@@ -186,6 +212,21 @@ def _document(result: "SweepResult") -> dict[str, Any]:
     }
 
 
+def _tell(result: "SweepResult", whose: str, *, remarks: bool) -> None:
+    """What failed and, if the progress did not say it, what is known of steps; `whose` is first."""
+    tell_failures(result.failures, whose)
+    for remark, steps in _by_remark(result.remarks if remarks else {}).items():
+        click.echo(f"{whose}known of step {steps}: {remark}", err=True)
+
+
+def _documents(path: Path | None, results: "Sequence[SweepResult]") -> dict[str, Any]:
+    """Of several models, each under its name."""
+    return {
+        "path": None if path is None else str(path),
+        "models": {each.model: _document(each) for each in results},
+    }
+
+
 def _by_remark(remarks: Mapping[int, Sequence[str]]) -> dict[str, str]:
     """Each remark with the steps that it is about."""
     by_remark: dict[str, list[int]] = {}
@@ -198,24 +239,29 @@ def _by_remark(remarks: Mapping[int, Sequence[str]]) -> dict[str, str]:
     }
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line a step, a column for each metric's value, and one for the loss."""
+def _table(rows: Sequence[Mapping[str, Any]], *, several: bool) -> Iterator[str]:
+    """One line a step, a column for each metric's value, and one for the loss.
+
+    Of `several` models each line begins with the model's name.
+    """
     names = list(dict.fromkeys(row["metric"] for row in rows))
-    by_step: dict[int, dict[str, Mapping[str, Any]]] = {}
+    by_step: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
-        by_step.setdefault(row["step"], {})[row["metric"]] = row
+        by_step.setdefault((row["model"], row["step"]), {})[row["metric"]] = row
     heads = [
         head for name in names for head in ((name, "loss") if name == "perplexity" else [name])
     ]
-    yield f"{'step':>8}" + "".join(f"  {head:>{_width(head)}}" for head in heads)
-    for step, of_step in by_step.items():
+    width = max(map(len, ("model", *(model for model, _ in by_step))))
+    first = f"{'model':<{width}}  " if several else ""
+    yield f"{first}{'step':>8}" + "".join(f"  {head:>{_width(head)}}" for head in heads)
+    for (model, step), of_step in by_step.items():
         cells = []
         for name in names:
             row = of_step.get(name, {})
             cells.append(_number(row.get("value")))
             if name == "perplexity":
                 cells.append(_number(row.get("loss")))
-        line = f"{step:>8}"
+        line = f"{model:<{width}}  " * several + f"{step:>8}"
         for head, cell in zip(heads, cells, strict=True):
             line += f"  {cell:>{_width(head)}}"
         yield (line + _remarks(of_step.values())).rstrip()

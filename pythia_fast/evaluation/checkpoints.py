@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from pythia_fast.errors import FormatError, RunMismatchError, SweepInterruptedEr
 from pythia_fast.evaluation.answers import Answers
 from pythia_fast.evaluation.harness import Harness
 from pythia_fast.evaluation.records import (
-    evaluated_steps,
     read_result,
     result_name,
     samples_name,
@@ -22,6 +22,8 @@ from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import RunFolder, versions
 from pythia_fast.runs.job import DamagedTwinError, check_unchanged
 from pythia_fast.runs.origin import device_name, origin_of_twin
+from pythia_fast.runs.parts import evaluated_steps
+from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
 from pythia_fast.runs.todo import OnError, Todo
@@ -89,6 +91,7 @@ class Checkpoints:
         self._harness, self._answers = harness, answers
         self._job = EvaluationJob(steps, folder, harness.tokens)
         self._todo = Todo(series, self._job, folder, progress, budget_bytes)
+        self._presence = Presence(folder, "local", say=progress.say)
         self._now: int | None = None
 
     def advance(self, tokens: int) -> None:
@@ -103,9 +106,15 @@ class Checkpoints:
         RunMismatchError where the folder's results are of other weights or of another series of
         the same name; SweepInterruptedError.
         """
+        self._todo.changed = partial(self._presence.follow, str(device), self._todo)
+        with self._presence:
+            self._run(device, precision, on_error)
+
+    def _run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
         todo = self._todo
         try:
             todo.survey(on_error)
+            todo.changed()
             if not todo.left:
                 self._progress.say(f"nothing left to evaluate: all is in {self._folder.path}")
                 return
@@ -143,6 +152,7 @@ class Checkpoints:
             return
         self._progress.loaded(loaded.times)
         swap(resident, loaded)
+        self._todo.begin(step)
         try:
             if not self._is_there(step, loaded.weights_sha256):
                 self._results(loaded, resident, precision)

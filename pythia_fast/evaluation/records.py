@@ -36,12 +36,6 @@ def samples_name(step: int, task: str, sha256: str) -> str:
     return f"samples/step={step}/{task}-{sha256[:16]}.jsonl"
 
 
-def evaluated_steps(folder: Path) -> list[int]:
-    """The steps of which there is a file of results, in order."""
-    names = (file.stem.removeprefix("step=") for file in (folder / "results").glob("step=*.json"))
-    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name, re.ASCII))
-
-
 def read_result(folder: Path, step: int, run_hash: str) -> dict[str, Any] | None:
     """A step's results, or None if there are none.
 

@@ -13,7 +13,6 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.evaluation.records import (
     KIND,
-    evaluated_steps,
     read_result,
     read_samples,
     result_name,
@@ -24,7 +23,7 @@ from pythia_fast.markup import html_arrow
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
-from pythia_fast.runs.parts import Failure, read_failures, read_run
+from pythia_fast.runs.parts import Failure, evaluated_steps, read_failures, read_run
 from pythia_fast.runs.shown import missing_words
 from pythia_fast.tabular import Tabular
 

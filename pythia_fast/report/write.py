@@ -7,7 +7,7 @@ whose digests it names.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -32,7 +32,7 @@ SCRIPTS = ("base.js", "grid.js", "curves.js", "results.js", "reading.js", "seque
 
 
 def write_report(
-    runs: Sequence[Run],
+    runs: Sequence[Run] | Mapping[str, Run],
     path: str | Path,
     *,
     tokens: TokenDataset | TokenSource | None = None,
@@ -47,7 +47,7 @@ def write_report(
     every number is from. What is too much for one page is left out, and the page says so.
 
     Args:
-        runs: results of sweeps, at least one.
+        runs: results of sweeps, at least one; or the `SweepResults` of several models.
         path: the file; one that is there is replaced, missing folders are made.
         tokens: what the runs looked at, for their texts. None, and for runs that looked at others:
             what the run folder says, if it is still there and the same; else the page says that
@@ -61,6 +61,8 @@ def write_report(
         FormatError: a `run.json` is not what a sweep writes.
         WriteError: the file cannot be written.
     """
+    if isinstance(runs, Mapping):
+        runs = list(runs.values())
     if not runs:
         raise ArgumentError("no runs, so there is nothing to report: give at least one")
     for run in runs:

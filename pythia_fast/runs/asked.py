@@ -1,10 +1,12 @@
 """What a sweep of one model was asked for, found out before any work."""
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, SupportsIndex
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, SweepError, SweepInterruptedError
 from pythia_fast.model import Precision
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.measure import auto_batch_tokens
@@ -51,3 +53,14 @@ def resolve_batch_tokens(
     if batch_tokens == "auto":
         return auto_batch_tokens(plan.spec.architecture, precision)
     return operator.index(batch_tokens)
+
+
+@contextmanager
+def named(name: str, models: int) -> Iterator[None]:
+    """Of several models, an error of a sweep says which it is about."""
+    try:
+        yield
+    except (SweepError, SweepInterruptedError) as error:
+        if models == 1:
+            raise
+        raise type(error)(f"{name}: {error}") from error.__cause__

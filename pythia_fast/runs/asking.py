@@ -6,7 +6,7 @@ checked. The dtype may depend on who computes; with it, `settled` makes plans an
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from pythia_fast.runs.asked import Asked, check_batch_tokens
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.series import CheckpointSeries
-from pythia_fast.suite import SUITE, Steps, parse_steps
+from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
 
 
@@ -50,26 +50,6 @@ class Question:
             dtype=dtype,
             deterministic=self.deterministic,
         )
-
-
-def names_of(
-    model: str | Path | Iterable[str | Path],
-) -> tuple[tuple[str | Path, ...], bool]:
-    """The models that are meant, and whether it is several that were asked for, be it of one.
-
-    "all", alone or among others, means those of the suite. ArgumentError if it is nothing that
-    names a model.
-    """
-    if isinstance(model, str | Path):
-        return (SUITE, True) if model == "all" else ((model,), False)
-    try:
-        given = tuple(model)
-    except TypeError as error:
-        raise ArgumentError(f"a model is a name or a folder, not {model!r}") from error
-    for each in given:
-        if not isinstance(each, str | Path):
-            raise ArgumentError(f"a model is a name or a folder, not {each!r}")
-    return tuple(name for each in given for name in (SUITE if each == "all" else (each,))), True
 
 
 def questions(

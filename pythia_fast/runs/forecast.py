@@ -12,7 +12,7 @@ from pythia_fast.errors import ArgumentError, PythiaFastError
 from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
-from pythia_fast.quantities import duration, parse_bytes, sized
+from pythia_fast.quantities import duration, parse_bytes, parse_bytes_per_s, sized
 from pythia_fast.runs import rates, stages
 from pythia_fast.runs.plan import Sequences, sequences_argument
 from pythia_fast.runs.planned import PlannedStep, planned_step
@@ -145,14 +145,14 @@ def plan(
     target = resolve_device(device)
     chosen = sequences_argument(sequences)
     measured_metrics = resolve(metrics)
-    given = None if network is None else parse_bytes(_without_second(network))
+    given = None if network is None else parse_bytes_per_s(network)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
     wanted = parse_steps(steps, series.steps)
-    data = Data(_dataset(tokens, cache_dir))
-    found = _opened(series, survey(series, wanted))
+    data = Data(dataset_here(tokens, cache_dir))
+    found = opened(series, survey(series, wanted))
     groups = found.same_weights(step for step in wanted if step not in found.missing)
-    to_load = _to_load(groups, chosen)
+    to_load = steps_to_load(groups, chosen)
     flops_of = {
         step: sweep_flops(series.spec, [step], measured_metrics, data, chosen)
         for step in wanted
@@ -169,7 +169,7 @@ def plan(
     )
 
 
-def _opened(series: CheckpointSeries, found: Survey) -> Survey:
+def opened(series: CheckpointSeries, found: Survey) -> Survey:
     """Of a folder, what is malformed is found by looking into its files."""
     if series.spec.repo is not None:
         return found
@@ -200,7 +200,7 @@ def _check_budget(found: Survey, budget_bytes: int | None) -> None:
         )
 
 
-def _to_load(groups: Sequence[tuple[int, ...]], sequences: Sequences) -> set[int]:
+def steps_to_load(groups: Sequence[tuple[int, ...]], sequences: Sequences) -> set[int]:
     """Of the same weights the first; all of them where each step has rows of its own."""
     if isinstance(sequences, str):
         return {step for group in groups for step in group}
@@ -213,12 +213,12 @@ def _rates(
     groups: Sequence[tuple[int, ...]],
     precision: Precision,
     device: torch.device,
-    given: int | None,
+    given: float | None,
     budget_bytes: int | None,
 ) -> rates.Rates:
     firsts = [group[0] for group in groups]
     missing_bytes = found.download_bytes(firsts)
-    network: float | None = given
+    network = given
     if given is None and missing_bytes:
         to_come = [step for step in firsts if found.revisions[step].download_bytes]
         network = rates.network_bytes_per_s(series, to_come, missing_bytes)
@@ -283,7 +283,7 @@ def _forecast(
     )
 
 
-def _dataset(
+def dataset_here(
     tokens: TokenDataset | TokenSource | None, cache_dir: str | Path | None
 ) -> TokenDataset | None:
     """The data, if it is on this machine."""
@@ -292,7 +292,3 @@ def _dataset(
     if tokens is None or (isinstance(tokens, str) and tokens.startswith("hub:")):
         return None
     return TokenDataset(tokens, cache_dir=cache_dir)
-
-
-def _without_second(network: int | str) -> int | str:
-    return network.removesuffix("/s") if isinstance(network, str) else network

@@ -15,6 +15,11 @@ class Gap:
     metric: str
     reason: str
 
+    @property
+    def state(self) -> str:
+        """The reason in a word: "failed", "unfinished" or "not begun"."""
+        return self.reason.partition(":")[0]
+
 
 def known_steps(path: Path, failures: Iterable[Failure]) -> set[int]:
     """All steps that a run folder knows of: asked for, pinned, begun or failed."""

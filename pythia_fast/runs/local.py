@@ -12,7 +12,9 @@ from pythia_fast.model import Precision
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
+from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.share import Share
 from pythia_fast.runs.todo import OnError, Todo, notes
 from pythia_fast.runs.twins import Twins
 
@@ -21,14 +23,25 @@ BYTES_PER_ROW = 128
 
 
 class LocalEngine:
-    """Computes the units of a sweep that are not in the run folder yet, in this process."""
+    """Computes the units of a sweep that are not in the run folder yet, in this process.
 
-    def __init__(self, asked: Asked, progress: Progress) -> None:
+    With a `share` those of its steps alone.
+    """
+
+    def __init__(self, asked: Asked, progress: Progress, share: Share | None = None) -> None:
         self._asked, self._progress = asked, progress
         series, plan, folder = asked.series, asked.plan, asked.folder
         self._job = SweepJob(plan, folder, progress)
-        self._todo = Todo(series, self._job, folder, progress, asked.budget_bytes)
+        self._todo = Todo(series, self._job, folder, progress, asked.budget_bytes, share)
         self._twins = Twins(series, plan, folder, self._job, self._todo, progress)
+        self._presence = Presence(
+            *(folder, "local"), share=None if share is None else str(share), say=progress.say
+        )
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that are this process's, which is known after `survey`."""
+        return self._todo.steps
 
     def survey(self, on_error: OnError) -> None:
         """Find out what is left, and whether it can be had; once, before `run`."""
@@ -44,10 +57,14 @@ class LocalEngine:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
         if not self._todo.left:
             return
+        self._todo.changed = partial(self._presence.follow, str(device), self._todo)
+        self._todo.changed()
         with (
             self._interruptible(),
+            self._presence,
             ThreadPoolExecutor(1, "pythia_fast-write") as writer,
         ):
+            self._todo.look_again(on_error)  # after other models, which may have taken days
             take_twins = partial(self._take_twins, writer, on_error)
             take_twins()
             if self._todo.queue:
@@ -62,7 +79,7 @@ class LocalEngine:
         except KeyboardInterrupt as interrupt:
             meanwhile = "".join(f". Meanwhile {note}" for note in notes(interrupt))
             raise SweepInterruptedError(
-                f"interrupted: {todo.finished} of {len(self._asked.plan.steps)} steps are finished "
+                f"interrupted: {todo.finished} of {len(todo.steps)} steps are finished "
                 f"and kept in {folder.path}; the same call goes on from there{meanwhile}"
             ) from None
 

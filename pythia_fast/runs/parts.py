@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pythia_fast.errors import FormatError, ReadError
+from pythia_fast.suite import Architecture
 
 FORMAT = 1
 METADATA = b"pythia_fast"
@@ -53,14 +54,32 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 
 def runs_in(path: Path) -> tuple[Path, ...]:
-    """The run folders in a folder, by name; of those further down it knows nothing.
+    """The run folders in a folder, the smallest model's first; of those further down it knows none.
 
-    ReadError if it cannot be listed; no folder at all holds none.
+    ReadError if it cannot be listed, FormatError if a `run.json` is none.
     """
     try:
-        return tuple(sorted(file.parent for file in path.glob("*/run.json")))
+        found = [file.parent for file in path.glob("*/run.json")]
     except OSError as error:
         raise ReadError(error.errno, f"cannot list {path}: {error.strerror}") from error
+    return tuple(sorted(found, key=lambda each: (_weights_of(each), each.name)))
+
+
+def no_run_words(path: Path) -> str:
+    """Why a folder is none of a run, and what it may be instead."""
+    inside = runs_in(path)
+    if inside:
+        return f"{path} holds runs of several models, such as {inside[0].name}: use SweepResults"
+    return f"{path} holds no run.json: it is not a run folder"
+
+
+def _weights_of(path: Path) -> int:
+    """How many weights a run's model has, 0 if its `run.json` makes no sense of that."""
+    run = read_run(path)
+    try:
+        return Architecture(**run["specification"]["architecture"]).parameters if run else 0
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -161,3 +180,9 @@ def read_asked(path: Path) -> set[int]:
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise FormatError(file, f"no record of steps ({error!r}); remove it") from error
     return steps
+
+
+def evaluated_steps(path: Path) -> list[int]:
+    """The steps of which the folder of an evaluation has a file of results, in order."""
+    names = (file.stem.removeprefix("step=") for file in (path / "results").glob("step=*.json"))
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name, re.ASCII))

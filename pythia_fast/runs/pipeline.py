@@ -68,7 +68,8 @@ class Pipeline:
 
     While one step is computed, the next is read by one thread, those after it are downloaded, and
     the one before is written by another thread, `writer`; it counts as finished when it is on the
-    disk. `steps` is how many there are to be: one does with one arena.
+    disk. `steps` is how many there are to be: one does with one arena. `memory_share` is
+    its part of the free memory, others beginning at the same time.
     """
 
     def __init__(
@@ -86,13 +87,14 @@ class Pipeline:
         precision: Precision,
         batch_tokens: int,
         on_error: OnError,
+        memory_share: float = 1.0,
     ) -> None:
         self._series, self._plan, self._folder, self._job = series, plan, folder, job
         self._source, self._progress, self._writer = source, progress, writer
         self._batch_tokens, self._on_error = batch_tokens, on_error
         self._writing: _Writing | None = None
         self._arenas: tuple[Weights, ...] = make_arenas(
-            plan.spec.architecture, steps, precision, device
+            plan.spec.architecture, steps, precision, device, share=memory_share
         )
         self._resident = Model(
             self._arenas[0], plan.spec, arithmetic=precision.arithmetic, series=series

@@ -11,20 +11,30 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from pythia_fast.errors import FormatError
 from pythia_fast.identity import Identity, is_dead, mark
+from pythia_fast.quantities import duration
 from pythia_fast.runs.folder import RunFolder
 
 EVERY_S = 10.0
 """How often a process says that it still works."""
 
-SILENT_BEATS = 3  # so many missed ones, and a process counts as silent
+SILENT_BEATS = 6  # so many missed ones, and a process counts as silent; network file systems lag
+FORGOTTEN_S = 3600.0  # silent for so long, it is cleared away; if it lives, it comes back
 _FIRST_WAIT_S = 1.0
 _FORMAT = 1
 _FOLDER = "working"
 _MARK_DIGITS = 24
+
+
+class Work(Protocol):
+    """The steps of one worker: which it computes now, and how many it has finished."""
+
+    steps: tuple[int, ...]
+    now: int | None
+    finished: int
 
 
 class Presence:
@@ -92,14 +102,16 @@ class Presence:
         with self._lock:
             self._done, self._of = done, of
 
+    def follow(self, worker: str, work: Work) -> None:
+        """Tell what the only worker does, and how far it is."""
+        self.at(worker, [] if work.now is None else [work.now])
+        self.count(done=work.finished, of=len(work.steps))
+
     def _tell(self) -> None:
         """The thread: write at once and every `every_s`, and remove it in the end."""
         name = f"{_FOLDER}/{self._id}.json"
         told, wait_s = False, _FIRST_WAIT_S
-        for path in _records(self._folder.path):
-            with suppress(FormatError, OSError):
-                if _runs(_read(path)) is False:
-                    self._folder.take_down(f"{_FOLDER}/{path.name}")
+        self._clear_away()
         while True:
             try:
                 self._folder.post(name, json.dumps(self._record()).encode())
@@ -112,6 +124,14 @@ class Presence:
             wait_s *= 2
         with suppress(OSError):
             self._folder.take_down(name)
+
+    def _clear_away(self) -> None:
+        """Remove the records of those that have ended without a word, or been silent for long."""
+        for path in _records(self._folder.path):
+            with suppress(FormatError, OSError):
+                other = _present(path)
+                if other.runs is False or (other.silent and other.age_s > FORGOTTEN_S):
+                    self._folder.take_down(f"{_FOLDER}/{path.name}")
 
     def _record(self) -> dict[str, Any]:
         now_s = time.monotonic()
@@ -146,6 +166,14 @@ class WorkerState:
     steps: tuple[int, ...]
     since_s: float
 
+    def words(self, age_s: float) -> str:
+        """What it did `age_s` seconds ago, and does still as far as is known."""
+        if not self.steps:
+            return "no step"
+        first, *others = self.steps
+        held = f", then {', '.join(map(str, others))}" if others else ""
+        return f"step {first} for {duration(self.since_s + age_s)}{held}"
+
 
 @dataclass(frozen=True, slots=True)
 class Present:
@@ -179,6 +207,23 @@ class Present:
         """Whether it has ended without a word, or not been heard of for several beats."""
         return self.runs is False or self.age_s > SILENT_BEATS * self.every_s
 
+    def lines(self) -> list[str]:
+        """In words: the process and, where it has several workers, a line for each."""
+        who = f"{self.host}, process {self.pid}"
+        if self.share is not None:
+            who += f", share {self.share}"
+        if self.engine != "local":
+            who += f", {self.engine}"
+        if self.runs is False:
+            return [f"{who}: has ended without a word, {duration(self.age_s)} ago"]
+        if self.silent:
+            return [f"{who}: silent for {duration(self.age_s)}"]
+        who += f": {self.done} of {self.of} steps finished"
+        workers = [f"{each.name}: {each.words(self.age_s)}" for each in self.workers]
+        return (
+            [f"{who}; {workers[0]}"] if len(workers) == 1 else [who, *(f"  {w}" for w in workers)]
+        )
+
 
 def read_presences(path: Path) -> tuple[Present, ...]:
     """The processes that say that they work in a run folder, in the order of their shares.
@@ -204,25 +249,13 @@ def _share_order(share: str | None) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d{1,9}", share or "")))
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A record as it is. FormatError, FileNotFoundError."""
-    try:
-        record = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(file, f"no record of a process at work ({error}); remove it") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        raise FormatError(file, f"no record of a process at work of format {_FORMAT}; remove it")
-    return record
-
-
 def _present(file: Path) -> Present:
     """A record, checked. FormatError, FileNotFoundError."""
-    record = _read(file)
-    heard = file.stat().st_mtime
     try:
-        share = record["share"]
+        record = json.loads(file.read_bytes())
+        if record["format"] != _FORMAT:
+            raise ValueError(f"format {record['format']!r}")
+        share, heard = record["share"], file.stat().st_mtime
         return Present(
             id=file.stem,
             engine=str(record["engine"]),
@@ -243,7 +276,9 @@ def _present(file: Path) -> Present:
             done=int(record["done"]),
             of=int(record["of"]),
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FormatError(file, f"no record of a process at work ({error!r}); remove it") from error
 
 

@@ -51,11 +51,17 @@ class Reporter(Protocol):
 class _Counts:
     """How far all models are, taken together."""
 
+    checkpoints: int
+    tokens: int
     last_line: float
     received: tuple[Arriving | None, float, int]
     checkpoints_done: int = 0
     tokens_done: int = 0
     tokens_skipped: int = 0
+
+    def words(self) -> str:
+        """How many of the checkpoints are done."""
+        return f"{self.checkpoints_done}/{self.checkpoints} checkpoints"
 
 
 class Progress:
@@ -66,10 +72,9 @@ class Progress:
     """
 
     def __init__(self, *, checkpoints: int, tokens: int, shown: bool) -> None:
-        self._checkpoints, self._tokens = checkpoints, tokens
         self._shown = shown
         self._started = time.monotonic()
-        self._counts = _Counts(self._started, (None, self._started, 0))
+        self._counts = _Counts(checkpoints, tokens, self._started, (None, self._started, 0))
         self._bottleneck = Bottleneck()
         self._model: str | None = None
         self._tokens_of_step: Counter[int] = Counter()
@@ -80,7 +85,7 @@ class Progress:
                 unit="tok",
                 unit_scale=True,
                 dynamic_ncols=True,
-                desc=f"0/{checkpoints} checkpoints",
+                desc=self._counts.words(),
             )
 
     def __enter__(self) -> "Progress":
@@ -139,6 +144,14 @@ class Progress:
         else:
             self._print(f"{self.line()}; {what}")
 
+    def leave_to_others(self, checkpoints: int, tokens: int) -> None:
+        """So much of the whole is not this process's after all."""
+        self._counts.checkpoints -= checkpoints
+        self._counts.tokens -= tokens
+        if self._bar is not None:
+            self._bar.total = self._counts.tokens
+            self._bar.set_description(self._counts.words())
+
     def leave_out(self, step: int, tokens: int) -> None:
         """A step of so many tokens cannot be finished: what is left of it is passed over."""
         self.skip(max(0, tokens - self._tokens_of_step[step]), step)
@@ -164,9 +177,7 @@ class Progress:
         """One checkpoint more is finished."""
         self._counts.checkpoints_done += 1
         if self._bar is not None:
-            self._bar.set_description(
-                f"{self._counts.checkpoints_done}/{self._checkpoints} checkpoints"
-            )
+            self._bar.set_description(self._counts.words())
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
@@ -185,12 +196,14 @@ class Progress:
         elapsed_s = time.monotonic() - self._started
         computed = self._counts.tokens_done - self._counts.tokens_skipped
         rate = computed / elapsed_s if elapsed_s > 0 else 0.0
-        left_s = (self._tokens - self._counts.tokens_done) / rate if rate > 0 else float("inf")
+        left_s = (
+            (self._counts.tokens - self._counts.tokens_done) / rate if rate > 0 else float("inf")
+        )
         left = f", {tqdm.format_interval(left_s)} left" if left_s < float("inf") else ""
         bound = self._bottleneck.words()
         return (
-            f"{self._counts.checkpoints_done}/{self._checkpoints} checkpoints, "
-            f"{self._counts.tokens_done:,}/{self._tokens:,} tokens, {rate:,.0f} tokens/s{left}"
+            f"{self._counts.words()}, {self._counts.tokens_done:,}/{self._counts.tokens:,} tokens, "
+            f"{rate:,.0f} tokens/s{left}"
             f"{f', {bound}' if bound else ''}"
         )
 

@@ -21,13 +21,13 @@ from pythia_fast.runs.intervals import interval_table, line_of
 from pythia_fast.runs.parts import (
     Complete,
     Failure,
+    no_run_words,
     numbered,
     read_failures,
     read_origin,
     read_part,
     read_provenance,
     read_run,
-    runs_in,
 )
 from pythia_fast.runs.shown import run_html
 from pythia_fast.runs.tables import (
@@ -69,7 +69,7 @@ class SweepResult(Tabular):
         self.path = expanded(path)
         run = read_run(self.path)
         if run is None:
-            raise MissingCheckpointError(_no_run(self.path))
+            raise MissingCheckpointError(no_run_words(self.path))
         if run["specification"].get("kind") == "evaluation":
             raise FormatError(
                 self.path / "run.json",
@@ -87,6 +87,11 @@ class SweepResult(Tabular):
         self.failures: tuple[Failure, ...] = tuple(
             failure for failure in read_failures(self.path) if self._is_failed(failure.step)
         )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the run's metrics."""
+        return tuple(self._names)
 
     @property
     def model(self) -> str:
@@ -299,14 +304,6 @@ class SweepResult(Tabular):
                     origin = read_origin(parts[0], self._hash, step, name)
                     found.append((step, name, origin, parts))
         return found
-
-
-def _no_run(path: Path) -> str:
-    """Why a folder is none of a run, and what it may be instead."""
-    inside = runs_in(path)
-    if inside:
-        return f"{path} holds runs of several models, such as {inside[0].name}: use SweepResults"
-    return f"{path} holds no run.json: it is not a run folder"
 
 
 def _joined(complete: Sequence[Complete]) -> pa.Table:

@@ -18,7 +18,6 @@ from pythia_fast.runs.parts import Failure, runs_in
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.shown import runs_html
 from pythia_fast.runs.tables import ORIGIN, result_table, stacked
-from pythia_fast.suite import Architecture
 from pythia_fast.tabular import Tabular
 from pythia_fast.tokens import TokenDataset, TokenSource
 
@@ -170,13 +169,4 @@ def _read(path: Path, metrics: Sequence[Metric]) -> list[SweepResult]:
     folders = runs_in(path)
     if not folders:
         raise MissingCheckpointError(f"{path} holds no run folders")
-    return sorted((SweepResult(each, metrics=metrics) for each in folders), key=_size)
-
-
-def _size(run: SweepResult) -> tuple[int, str]:
-    """For sorting: how many weights the model has, 0 if its `run.json` makes no sense of that."""
-    try:
-        size = Architecture(**run.specification["architecture"]).parameters
-    except (KeyError, TypeError, ValueError):
-        size = 0
-    return size, run.model
+    return [SweepResult(each, metrics=metrics) for each in folders]

@@ -211,13 +211,18 @@ def swap(resident: Model, loaded: Loaded) -> None:
 
 
 def make_arenas(
-    architecture: Architecture, steps: int, precision: Precision, device: torch.device
+    architecture: Architecture,
+    steps: int,
+    precision: Precision,
+    device: torch.device,
+    *,
+    share: float = 1.0,
 ) -> tuple[Weights, ...]:
-    """One arena for one step; two for more, if they fit into the memory that is free.
+    """One arena for one step; two for more, if they fit into this share of the free memory.
 
     Beside them there must be room for what the native kernels make of the weights.
     """
-    free = free_bytes(device)
+    free = int(share * free_bytes(device))
     first = Weights(architecture, dtype=precision.dtype, device=device)
     if steps < 2:
         return (first,)

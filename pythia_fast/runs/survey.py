@@ -48,6 +48,10 @@ class Survey:
         """The same, but for these steps, which are asked for again. HubError."""
         return _survey_of(series, {**self.revisions, **series.survey(steps)})
 
+    def narrowed(self, series: CheckpointSeries, steps: Iterable[int]) -> "Survey":
+        """The same of these steps alone; nothing is asked for again."""
+        return _survey_of(series, {step: self.revisions[step] for step in steps})
+
     def same_weights(self, steps: Iterable[int]) -> list[tuple[int, ...]]:
         """The steps in groups of those with the same weights, each group and all in order.
 

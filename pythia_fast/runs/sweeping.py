@@ -8,20 +8,20 @@ from typing import Literal, overload
 
 import torch
 
-from pythia_fast.errors import ArgumentError, SweepError, SweepInterruptedError
+from pythia_fast.errors import ArgumentError, SweepInterruptedError
 from pythia_fast.metrics import Metric
 from pythia_fast.model import resolve_precision
 from pythia_fast.runs.asked import Asked
-from pythia_fast.runs.asking import names_of, questions, settled
-from pythia_fast.runs.cluster import Cluster, RayEngine
-from pythia_fast.runs.local import LocalEngine
+from pythia_fast.runs.asking import questions, settled
+from pythia_fast.runs.cluster import Cluster
+from pythia_fast.runs.engines import compute_here, compute_there
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.several import SweepResults
+from pythia_fast.runs.share import Share, share_of
 from pythia_fast.runs.streaming import resolve_device
-from pythia_fast.runs.todo import OnError
 from pythia_fast.runs.workers import Workers, resolve_workers
-from pythia_fast.series import open_series
+from pythia_fast.series import names_of, open_series
 from pythia_fast.suite import Steps
 from pythia_fast.tokens import TokenDataset, TokenSource
 
@@ -48,6 +48,7 @@ def sweep(  # type: ignore[overload-overlap]
     on_error: Literal["raise", "skip"] = ...,
     engine: Literal["local", "ray"] = ...,
     workers: int | Literal["auto"] | Workers | None = ...,
+    worker: str | None = ...,
     progress: bool = ...,
 ) -> SweepResults: ...
 
@@ -71,6 +72,7 @@ def sweep(
     on_error: Literal["raise", "skip"] = ...,
     engine: Literal["local", "ray"] = ...,
     workers: int | Literal["auto"] | Workers | None = ...,
+    worker: str | None = ...,
     progress: bool = ...,
 ) -> SweepResult: ...
 
@@ -93,6 +95,7 @@ def sweep(
     on_error: Literal["raise", "skip"] = "raise",
     engine: Literal["local", "ray"] = "local",
     workers: int | Literal["auto"] | Workers | None = None,
+    worker: str | None = None,
     progress: bool = True,
 ) -> SweepResult | SweepResults:
     """Ask the same questions of many checkpoints.
@@ -147,6 +150,10 @@ def sweep(
             files; `out` need not be seen by them, and `cache_dir` is each machine's own.
         workers: of "ray": how many, "auto" (one for each GPU, or each machine's CPUs), or a
             `Workers` that says more.
+        worker: do a part of the steps: "3/16" the third of sixteen, "slurm" that of this task of a
+            Slurm array. Each process cuts the steps alike, steps with the same weights stay
+            together, and all share `out`, where `pythia_fast.status` tells how far they are. The
+            result is that of the part.
         progress: show progress on standard error.
 
     Raises:
@@ -164,6 +171,7 @@ def sweep(
     if on_error not in ("raise", "skip"):
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     _check_engine(engine, workers)
+    share = _share(worker, engine, resume)
     names, several = names_of(model)
     target = None if engine == "ray" else resolve_device(device)
     asking = questions(
@@ -181,19 +189,22 @@ def sweep(
     settle = partial(settled, asking, out=out, several=several, resume=resume, cache_dir=cache_dir)
     if target is None:
         given = None if device is None else str(device)
+        for each in asking:
+            each.plan("float32")  # what is wrong with the sequences is told before anybody is asked
         with Cluster(resolve_workers(workers), given) as cluster:
             cluster.begin(str(dtype), architectures)
             asked = settle(cluster.first().precisions)
             with _kept(asked), _progress(asked, progress) as shown:
-                _compute_there(asked, shown, cluster, on_error)
+                compute_there(asked, shown, cluster, on_error)
+            own = [one.plan.steps for one in asked]
     else:
         asked = settle([resolve_precision(dtype, target, each).name for each in architectures])
         with _kept(asked), _progress(asked, progress) as shown:
-            _compute_here(asked, shown, target, on_error)
+            own = compute_here(asked, shown, target, on_error, share)
     with _kept(asked):
         results = [
-            SweepResult(one.folder.path, steps=one.plan.steps, metrics=one.plan.metrics)
-            for one in asked
+            SweepResult(one.folder.path, steps=steps_of_it, metrics=one.plan.metrics)
+            for one, steps_of_it in zip(asked, own, strict=True)
         ]
     return SweepResults(results, path=out) if several else results[0]
 
@@ -203,6 +214,15 @@ def _check_engine(engine: object, workers: object) -> None:
         raise ArgumentError(f"engine is 'local' or 'ray', not {engine!r}")
     if engine == "local" and workers is not None:
         raise ArgumentError("workers are for engine='ray'; the local engine is one process")
+
+
+def _share(worker: str | None, engine: str, resume: bool) -> Share | None:
+    share = share_of(worker)
+    if share is not None and engine != "local":
+        raise ArgumentError("worker is for engine='local'; a cluster deals out the steps itself")
+    if share is not None and not resume:
+        raise ArgumentError("those who share a sweep go on in one folder: leave out resume=False")
+    return share
 
 
 def _progress(asked: Sequence[Asked], shown: bool) -> Progress:
@@ -225,45 +245,3 @@ def _kept(asked: Sequence[Asked]) -> Iterator[None]:
         raise SweepInterruptedError(
             f"interrupted: what is finished is kept in {places}; the same call goes on from there"
         ) from None
-
-
-def _compute_there(
-    asked: Sequence[Asked], progress: Progress, cluster: Cluster, on_error: OnError
-) -> None:
-    """All models at a time, on the workers of a cluster."""
-    placed = cluster.placing
-    gpus = f" and {placed.gpus:g} GPUs" if placed.gpus else ""
-    for one in asked:
-        progress.say(
-            f"{one.series.name}: computing in {one.plan.dtype} on {placed.count} workers with "
-            f"{placed.cpus:g} CPUs{gpus} each"
-        )
-    RayEngine(cluster, asked, progress).run(on_error)
-
-
-def _compute_here(
-    asked: Sequence[Asked], progress: Progress, device: torch.device, on_error: OnError
-) -> None:
-    """One model after the other, when all that is left of each is known and can be had."""
-    engines = []
-    for one in asked:
-        name = one.series.name
-        progress.say(f"{name}: computing in {one.plan.dtype} on {device}")
-        with _named(name, asked):
-            engines.append(LocalEngine(one, progress.of(name) if len(asked) > 1 else progress))
-            engines[-1].survey(on_error)
-    for one, engine in zip(asked, engines, strict=True):
-        precision = resolve_precision(one.plan.dtype, device, one.plan.spec.architecture)
-        with _named(one.series.name, asked):
-            engine.run(device, precision, on_error)
-
-
-@contextmanager
-def _named(name: str, asked: Sequence[Asked]) -> Iterator[None]:
-    """Of several models, the error says which it is about."""
-    try:
-        yield
-    except (SweepError, SweepInterruptedError) as error:
-        if len(asked) == 1:
-            raise
-        raise type(error)(f"{name}: {error}") from error.__cause__

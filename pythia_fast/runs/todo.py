@@ -11,6 +11,7 @@ from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.parts import Failure
 from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.share import Share, steps_of_share
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
@@ -27,8 +28,10 @@ class Todo:
 
     Attributes:
         queue: steps to be loaded. It grows when a step fails of which another has the weights.
-        finished: how many steps have all their results on the disk.
-        now: the step that is being computed, None before the first.
+        steps: all steps that are this process's: those of its share, if it has one.
+        finished: how many of them have all their results on the disk.
+        now: the step that is being computed, if one is.
+        changed: called when `finished` or `now` have changed.
     """
 
     def __init__(
@@ -38,16 +41,19 @@ class Todo:
         folder: RunFolder,
         progress: Progress,
         budget_bytes: int | None,
+        share: Share | None = None,
     ) -> None:
         self._series, self._job, self._folder = series, job, folder
-        self._progress, self._budget_bytes = progress, budget_bytes
+        self._progress, self._budget_bytes, self._share = progress, budget_bytes, share
         self._survey = Survey({}, ())
         self._step_of_sha256: dict[str, int] = {}
         self._waiting: dict[int, tuple[int, ...]] = {}
         self._ready: deque[tuple[int, int]] = deque()
         self.queue: deque[int] = deque()
+        self.steps = tuple(job.steps)
         self.finished = 0
         self.now: int | None = None
+        self.changed: Callable[[], None] = _nothing
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -66,9 +72,25 @@ class Todo:
         moved = pin(self._folder, self._survey.revisions, self._job.place)
         if moved:
             self._go_back(moved)
+        if self._share is not None:
+            self._take_share(self._share)
         for line in self._survey.known():
             self._progress.say(line)
         self._sort(on_error)
+
+    def look_again(self, on_error: OnError) -> None:
+        """Leave out what other processes have finished since the survey. The errors of `survey`."""
+        for step in tuple(self.queue):
+            if self._is_done_or_failed(step, on_error):
+                self.queue.remove(step)
+
+    def _take_share(self, share: Share) -> None:
+        """Leave to others what is not in the share: from here on nothing is said of it."""
+        self.steps = steps_of_share(share, self._job, self._survey, self._folder)
+        self._survey = self._survey.narrowed(self._series, self.steps)
+        others = set(self._job.steps) - set(self.steps)
+        self._progress.leave_to_others(len(others), sum(map(self._job.tokens, others)))
+        self._progress.say(f"share {share}: {len(self.steps)} of {len(self._job.steps)} steps")
 
     def _go_back(self, moved: Mapping[int, str]) -> None:
         """Take the steps from the commits where this run began, and look at these again."""
@@ -104,6 +126,7 @@ class Todo:
     def begin(self, step: int) -> None:
         """A step is about to be computed."""
         self.now = step
+        self.changed()
 
     def finish(self, step: int, sha256: str | None = None) -> None:
         """All results of a step are on the disk.
@@ -115,6 +138,7 @@ class Todo:
         self._ready += ((twin, step) for twin in self._waiting.pop(step, ()))
         self.finished += 1
         self._progress.checkpoint_done()
+        self._end(step)
 
     def give_twins(self, give: Callable[[int, int], None], on_error: OnError) -> None:
         """Let `give(step, first)` give the results of `first` to each step that can take them now.
@@ -158,6 +182,7 @@ class Todo:
         Then the next step with the same weights is loaded instead: its files may be there.
         """
         failure = self._record(step, error)
+        self._end(step)
         if on_error == "raise":
             raise SweepError(
                 f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
@@ -172,10 +197,16 @@ class Todo:
             self._waiting[following] = tuple(others)
             self.queue.append(following)
 
+    def _end(self, step: int) -> None:
+        """A step is no longer computed."""
+        if self.now == step:
+            self.now = None
+        self.changed()
+
     def _sort(self, on_error: OnError) -> None:
         """Which steps are done, missing, to be loaded, or to take the results of others."""
         left, missing = [], {}
-        for step in self._job.steps:
+        for step in self.steps:
             if self._is_done_or_failed(step, on_error):
                 continue
             error = self._survey.revisions[step].error
@@ -258,9 +289,7 @@ class Todo:
         more = failures[_TOLD_AT_MOST:]
         if more:
             words.append(f"and likewise {', '.join(str(each.step) for each in more)}")
-        summary = (
-            f"{len(failures)} of {len(self._job.steps)} steps cannot be had: {'; '.join(words)}"
-        )
+        summary = f"{len(failures)} of {len(self.steps)} steps cannot be had: {'; '.join(words)}"
         if on_error == "skip":
             self._progress.say(f"{summary}. They are left out")
             return
@@ -285,6 +314,10 @@ class Todo:
         same = f"; {twins} more have the same weights as others" if twins else ""
         if self.left:
             self._progress.say(f"{', '.join(words)}{same}")
+
+
+def _nothing() -> None:
+    """What is called when nobody wants to know."""
 
 
 def _told(error: Exception, failure: Failure) -> str:

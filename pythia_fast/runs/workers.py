@@ -29,7 +29,8 @@ class Workers:
             strategy of `ray.util.scheduling_strategies`.
         runtime_env: what Ray prepares for each worker, such as {"env_vars": {"HF_TOKEN": …}}.
         address: of the cluster. None: the one this process is connected to, that of RAY_ADDRESS,
-            one that was started on this machine, or a new local one, in this order.
+            one that was started on this machine, or a new local one, in this order; "local": a new
+            one in any case.
 
     Raises ArgumentError for what makes no sense.
     """

@@ -4,8 +4,8 @@ import contextlib
 import functools
 import hashlib
 import logging
+import platform
 import re
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,8 @@ class LocalSeries:
     A step's config.json lies in its folder or, for all steps alike, beside the step folders. The
     folder's listing is taken once; weights are looked at when a step is opened. A link that leads
     nowhere, named as the folder of a step, is a step that is missing. What is left out, a file of
-    such a name or step0100, is said in the log.
+    such a name or step0100, is said in the log. A pickle takes the path and the listing with it,
+    and looks at nothing: where the folder is not there, that is the error of each step.
     """
 
     _prefix: ClassVar[str] = "step"
@@ -298,8 +299,8 @@ def file_names(folder: Path) -> set[str]:
     except FileNotFoundError as error:
         if not folder.parent.exists():
             raise MissingCheckpointError(
-                f"there is no folder {folder.parent} on {socket.gethostname()}: every machine that "
-                "works on a series of checkpoints must have its folder under the same path"
+                f"there is no folder {folder.parent} on {platform.node()}: every machine that is "
+                "to work on a series of checkpoints needs its folder under the same path"
             ) from error
         what = (
             "a link that leads nowhere"

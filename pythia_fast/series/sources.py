@@ -15,7 +15,7 @@ from pythia_fast.series.gpt_neox import GptNeoxSeries
 from pythia_fast.series.local import NEOX_PREFIX, LocalSeries, numbered_folders
 from pythia_fast.series.revision import Revision
 from pythia_fast.suite.model_spec import ModelSpec
-from pythia_fast.suite.models import spec
+from pythia_fast.suite.models import SUITE, spec
 
 
 class Ahead(Protocol):
@@ -108,6 +108,26 @@ class CheckpointSeries(Protocol):
         Whoever is done with it closes it. UnknownStepError, MissingCheckpointError, FormatError,
         WeightsError, ChecksumError, HubError, ReadError, WriteError or ArgumentError.
         """
+
+
+def names_of(
+    model: str | Path | Iterable[str | Path],
+) -> tuple[tuple[str | Path, ...], bool]:
+    """The models that are meant, in order, and whether several were asked for, be it of one.
+
+    "all", alone or among others, stands for the suite's sixteen. ArgumentError if it is nothing
+    that names models.
+    """
+    if isinstance(model, str | Path):
+        return (SUITE, True) if model == "all" else ((model,), False)
+    try:
+        given = tuple(model)
+    except TypeError as error:
+        raise ArgumentError(f"a model is a name or a folder, not {model!r}") from error
+    for each in given:
+        if not isinstance(each, str | Path):
+            raise ArgumentError(f"a model is a name or a folder, not {each!r}")
+    return tuple(name for each in given for name in (SUITE if each == "all" else (each,))), True
 
 
 def open_series(

@@ -43,11 +43,27 @@ class Pace:
         return self._due_s - time.monotonic()
 
 
+class Wire(Pace):
+    """The same for all connections together, which take turns piece by piece."""
+
+    def __init__(self, bytes_per_s: float | None) -> None:
+        super().__init__(bytes_per_s)
+        self._turn = threading.Lock()
+
+    def wait_s(self, nbytes: int) -> float:
+        """How long the connection that has just sent `nbytes` waits."""
+        with self._turn:
+            self.begin()
+            return super().wait_s(nbytes)
+
+
 class Body:
     """Sends ranges of files to one connection; `closing` stops it when the server closes."""
 
-    def __init__(self, connection: socket.socket, closing: threading.Event, pace: Pace) -> None:
-        self._connection, self._closing, self._pace = connection, closing, pace
+    def __init__(
+        self, connection: socket.socket, closing: threading.Event, pace: Pace, wire: Wire
+    ) -> None:
+        self._connection, self._closing, self._pace, self._wire = connection, closing, pace, wire
 
     def send(self, source: BinaryIO, begin: int, end: int) -> None:
         """All bytes of [begin, end). ConnectionError if the client hangs up, or the server closes.
@@ -78,12 +94,12 @@ class Body:
     def _paced(self, source: BinaryIO, begin: int, end: int, pace: Pace) -> None:
         pace.begin()
         while begin < end:
-            nbytes = min(pace.piece_bytes, end - begin)
+            nbytes = min(pace.piece_bytes, self._wire.piece_bytes, end - begin)
             sent = os.sendfile(self._connection.fileno(), source.fileno(), begin, nbytes)
             if sent == 0:
                 raise ConnectionAbortedError(f"{source.name} has become shorter")
             begin += sent
-            wait_s = pace.wait_s(sent)
+            wait_s = max(pace.wait_s(sent), self._wire.wait_s(sent))
             if wait_s > 0 and self._closing.wait(wait_s):
                 raise ConnectionAbortedError("the server closes")
 

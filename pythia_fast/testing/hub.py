@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.testing.body import Wire
 from pythia_fast.testing.disturbance import Disturbance
 from pythia_fast.testing.fault import Fault
 from pythia_fast.testing.hub_controls import HubControls, check_rate
@@ -36,6 +37,7 @@ class Settings:
     redirect: bool
     latency_s: float
     bytes_per_s: float | None
+    total_bytes_per_s: float | None
     sha256: Mapping[str, str]
     port: int
     page_entries: int
@@ -46,10 +48,11 @@ class HubServer(HubControls):
 
     A data set's name begins with "datasets/", as in "datasets/EleutherAI/pile". `redirect` sends
     downloads of large files to another host name, as the Hub does. Every answer is `latency_s`
-    late; each connection carries at most `bytes_per_s` of files on average, None for as many as it
-    can. `sha256` {path in its repository: digest} is told of files, maybe of many gigabytes with
-    holes, that should not be read for it. `port` 0 is one that is free. A listing of a folder comes
-    in pages of `page_entries`. Files may not change while they are published.
+    late; each connection carries at most `bytes_per_s` of files on average, and all together
+    `total_bytes_per_s`, None for as many as they can. `sha256` {path in its repository: digest} is
+    told of files, maybe of many gigabytes with holes, that should not be read for it. `port` 0 is
+    one that is free. A listing of a folder comes in pages of `page_entries`. Files may not change
+    while they are published.
     """
 
     def __init__(
@@ -59,15 +62,18 @@ class HubServer(HubControls):
         redirect: bool = False,
         latency_s: float = 0.0,
         bytes_per_s: float | None = None,
+        total_bytes_per_s: float | None = None,
         sha256: Mapping[str, str] | None = None,
         port: int = 0,
         page_entries: int = 1000,
     ) -> None:
         check_rate(bytes_per_s)
+        check_rate(total_bytes_per_s)
         if page_entries < 1:
             raise ArgumentError(f"a page has at least 1 entry, not {page_entries}")
         self._settings = Settings(
-            repos, redirect, latency_s, bytes_per_s, sha256 or {}, port, page_entries
+            *(repos, redirect, latency_s, bytes_per_s, total_bytes_per_s),
+            *(sha256 or {}, port, page_entries),
         )
         self._made: HubState | None = None
         self._server: HubHttpServer | None = None
@@ -81,6 +87,7 @@ class HubServer(HubControls):
             redirect=settings.redirect,
             latency_s=settings.latency_s,
             bytes_per_s=settings.bytes_per_s,
+            total_bytes_per_s=settings.total_bytes_per_s,
             sha256=settings.sha256,
             port=settings.port,
             page_entries=settings.page_entries,
@@ -168,6 +175,7 @@ class HubServer(HubControls):
                 settings.latency_s,
                 settings.bytes_per_s,
                 settings.page_entries,
+                Wire(settings.total_bytes_per_s),
             )
             for repo, branches in settings.repos.items():
                 for branch, folder in branches.items():

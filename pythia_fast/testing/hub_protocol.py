@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_body(self, file: RepositoryFile, begin: int, end: int) -> None:
         state = self.server.state
         fault = self._take(file.path, "corrupt", "cut", "stall", "slow", "drip")
-        body = Body(self.connection, state.closing, self._pace)
+        body = Body(self.connection, state.closing, self._pace, state.wire)
         with file.source.open("rb") as source:
             if fault is None:
                 body.send(source, begin, end)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from pythia_fast.testing.body import Wire
 from pythia_fast.testing.disturbance import Disturbance
 from pythia_fast.testing.fault import Fault
 from pythia_fast.testing.rate_limit import RateLimit
@@ -39,6 +40,7 @@ class HubState:
     latency_s: float = 0.0
     bytes_per_s: float | None = None
     page_entries: int = 1000
+    wire: Wire = field(default_factory=lambda: Wire(None))
     closing: threading.Event = field(default_factory=threading.Event)
     repositories: Mapping[str, Repository] = field(default_factory=dict)
     stored: Mapping[str, RepositoryFile] = field(default_factory=dict)

@@ -4,7 +4,9 @@ Shards are named `<stem>-000NN-of-000MM.bin` beside `<stem>.idx`, where MM is th
 one: the published sets have 00000 to 00020 of 00020. All but the last have the same size.
 """
 
+import errno
 import os
+import platform
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -49,9 +51,20 @@ class Files:
         object.__setattr__(self, "bins", tuple(path.absolute() for path in self.bins))
 
     def open(self) -> TokenStore:
-        """Map and check them: TokenFileError where their numbers do not add up."""
+        """Map and check them: TokenFileError where their numbers do not add up.
+
+        MissingTokensError, which names this machine, where they are gone, or never were.
+        """
         for path, before in zip((self.index, *self.bins), self.nbytes, strict=True):
-            now = _size(path)
+            try:
+                now = _size(path)
+            except ReadError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                raise MissingTokensError(
+                    f"there is no {path} on {platform.node()}, of data that was opened already: "
+                    "every machine that is to read it needs it under the same path"
+                ) from error
             if now != before:
                 raise TokenFileError(
                     path, f"the file has {now} bytes, but had {before} when the data was opened"

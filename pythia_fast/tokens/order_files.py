@@ -1,6 +1,7 @@
 """An order's three .npy files, under the names by which GPT-NeoX finds them."""
 
 import os
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def load(files: OrderFiles) -> dict[str, npt.NDArray[Any]]:
             array = np.load(path, mmap_mode="r" if files.mmap else None, allow_pickle=False)
         except FileNotFoundError as error:
             raise MissingTokensError(
-                f"no {path}: an order has three files, for {', '.join(PARTS)}"
+                f"no {path} on {platform.node()}: an order has three files, for {', '.join(PARTS)}"
             ) from error
         except OSError as error:
             if error.errno is None:  # numpy's own, for a file with too few bytes

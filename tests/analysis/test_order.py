@@ -8,6 +8,7 @@ from scipy import stats
 
 from pythia_fast.analysis import order, training_order
 from pythia_fast.errors import ArgumentError, UnknownStepError
+from pythia_fast.runs import SweepResults
 
 BLOCK = 64
 
@@ -217,6 +218,7 @@ def test_several_models_and_their_figure(planted, flags, rng, tmp_path: Path) ->
     ]
     study = training_order(runs, block=BLOCK)
     assert study.table["model"].to_pylist() == ["70m"] * 3 + ["12b"] * 3
+    assert training_order(SweepResults(runs), block=BLOCK).table.equals(study.table)
     left, right = study.figure().axes
     assert "Poisson" in left.get_xlabel()
     assert len(right.lines) == 3  # two models, and the line at one

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     assert "near are sciq" in run("plot", evaluated, *out, "--metric", "scik", exit_code=3).stderr
     assert "near are acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
     assert "draw them apart" in run("plot", swept, evaluated, *out, exit_code=3).stderr
-    assert "no run.json" in run("plot", tmp_path, *out, exit_code=3).stderr
+    assert "no run.json" in run("plot", tmp_path / "none", *out, exit_code=3).stderr
     for wrong in (("--level", "2"), ("--level", "x"), ("--steps-axis", "sqrt"), ("--dpi", "0")):
         run("plot", swept, *out, *wrong, exit_code=2)
     run("plot", "-o", "a.png", exit_code=2)
@@ -116,3 +117,21 @@ def test_labels_are_made_different():
     paths = [Path(name) for name in ("x/run", "y/run", "z", "b")]
     labels = [line.label for line in named(paths, lines)]
     assert labels == ["a (x/run)", "a (y/run)", "a (z)", "b"]
+
+
+def test_the_folder_of_several_models_runs_is_all_of_them(run, suite, tokens, tiny, tmp_path):
+    import pythia_fast
+    from pythia_fast.testing import make_series
+
+    other = make_series(tmp_path / "small", replace(tiny, layers=1), (0, 1, 16))
+    runs = tmp_path / "runs"
+    pythia_fast.sweep([suite, other], [0, 16], tokens=tokens, out=runs, progress=False)
+    found = json.loads(run("plot", runs, "-o", tmp_path / "both.png", "--json").stdout)
+    assert [line["label"] for line in found["lines"]] == ["small", "tiny"]  # by size
+    assert [line["steps"] for line in found["lines"]] == [[0, 16], [0, 16]]
+    also = json.loads(
+        run("plot", runs / "tiny", runs, "-o", tmp_path / "more.png", "--json").stdout
+    )
+    assert [line["label"].split()[0] for line in also["lines"]] == ["tiny", "small", "tiny"]
+    error = run("plot", tmp_path / "small", "-o", tmp_path / "none.png", exit_code=3).stderr
+    assert "no run.json: it is not a run folder" in error

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_a_text_file_is_given_again_with_its_tokenizer(run, suite, tmp_path):
 
 def test_bad_input_is_told_and_ends_with_3(run, swept, texts, tmp_path):
     path = tmp_path / "r.html"
-    assert "not a run folder" in run("report", tmp_path, "-o", path, exit_code=3).stderr
+    assert "not a run folder" in run("report", tmp_path / "none", "-o", path, exit_code=3).stderr
     other = run("report", swept, "--tokens", texts, "-o", path, exit_code=3).stderr
     assert "fingerprints differ" in other
     assert "Is a directory" in run("report", swept, "-o", tmp_path, exit_code=3).stderr
@@ -117,3 +118,15 @@ def test_per_token_is_of_perplexity_and_a_run_of_its_own(run, swept, suite, toke
     out = ("--metrics", "perplexity,memorization", "--out", swept, "--dtype", "float32", "-q")
     refused = run("sweep", suite, "--tokens", tokens, "--steps", "0,4", *out, exit_code=3)
     assert "another specification" in refused.stderr
+
+
+def test_the_folder_of_several_models_runs_is_one_report(run, suite, tokens, tiny, tmp_path):
+    from pythia_fast.testing import make_series
+
+    other = make_series(tmp_path / "small", replace(tiny, layers=1), (0, 16))
+    runs = tmp_path / "runs"
+    pythia_fast.sweep([suite, other], [0, 16], tokens=tokens, out=runs, progress=False)
+    result = run("report", runs, "-o", tmp_path / "r.html", "--json")
+    missing = json.loads(result.stdout)["missing_steps"]
+    assert missing == {str(runs / "small"): 0, str(runs / "tiny"): 0}
+    assert [each["label"] for each in data_of(tmp_path / "r.html")["runs"]] == ["small", "tiny"]

@@ -49,6 +49,14 @@ def test_training_order(run, swept: Path, tmp_path: Path) -> None:
     assert rows[0]["dispersion"] == ""
 
 
+def test_the_folder_of_several_models_runs(run, swept: Path, tmp_path: Path) -> None:
+    """It stands for its runs."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "tiny").symlink_to(swept)
+    command = ("study", "training-order", "--batch", 4, "--block", 4)
+    assert run(*command, tmp_path / "runs").stdout == run(*command, swept).stdout
+
+
 def test_predictability(run, swept: Path, tmp_path: Path) -> None:
     table = tmp_path / "early.parquet"
     done = run("study", "predictability", "--of", swept, "--batch", 4, "--json", "--table", table)

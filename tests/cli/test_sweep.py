@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pythia_fast
 from pythia_fast.cli.sweep import _by_remark
 from pythia_fast.demo.corpus import byte_tokenizer
 from pythia_fast.model import Weights
+from pythia_fast.testing import make_series
 
 
 def test_the_table_is_that_of_sweep(run, suite, tokens, tiny_ids, tmp_path):
@@ -150,3 +152,77 @@ def test_a_disk_budget_is_a_size(run, suite, tokens, tmp_path):
 def test_what_is_known_to_be_odd_is_said_once():
     remarks = {step: ("odd", "very odd") if step == 3 else ("odd",) for step in range(10)}
     assert _by_remark(remarks) == {"odd": "0, 1, 2, 3, 4, 5, 6, 7, …", "very odd": "3"}
+
+
+@pytest.fixture
+def pair(suite, tiny, tmp_path):
+    """Two models, the second of which has other weights."""
+    other = make_series(tmp_path / "suites" / "a longer name", tiny, (0, 1, 2, 4, 8, 16), seed=8)
+    return suite, other
+
+
+def test_several_models_are_one_table(run, pair, tokens, tmp_path):
+    arguments = ["sweep", *pair, "--tokens", tokens, "--quiet", "--steps", "0,4"]
+    result = run(*arguments, "--metrics", "perplexity,memorization", "--out", tmp_path / "runs")
+    rows = pythia_fast.SweepResults(tmp_path / "runs").table.to_pylist()
+    head, *lines = result.stdout.splitlines()
+    assert head.split() == ["model", "step", "perplexity", "loss", "memorization"]
+    learned = [row for row in rows if row["metric"] == "perplexity"]
+    assert sorted(line[:13].strip() for line in lines) == sorted(row["model"] for row in learned)
+    for line in lines:
+        (row,) = [
+            row
+            for row in learned
+            if line.startswith(row["model"]) and int(line[13:].split()[0]) == row["step"]
+        ]
+        assert float(line[13:].split()[1]) == pytest.approx(row["value"], rel=1e-4)
+    assert result.stderr == f"kept in {tmp_path / 'runs'}\n"
+
+
+def test_json_of_several_models_has_each_under_its_name(run, pair, tokens, tmp_path):
+    arguments = ["sweep", *pair, "--tokens", tokens, "--quiet", "--steps", "0", "--json"]
+    found = json.loads(run(*arguments, "--out", tmp_path / "runs").stdout)
+    assert found["path"] == str(tmp_path / "runs")
+    assert list(found["models"]) == ["tiny", "a longer name"]
+    one = json.loads(
+        run("sweep", pair[0], *arguments[3:], "--out", tmp_path / "runs" / "tiny").stdout
+    )
+    assert found["models"]["tiny"] == one
+    default = run(*arguments, "--cache-dir", tmp_path / "cache")
+    found = json.loads(default.stdout)
+    assert found["path"] is None
+    runs = tmp_path / "cache" / "runs"
+    assert {Path(each["path"]).parent for each in found["models"].values()} == {runs}
+
+
+def test_each_default_folder_is_told(run, pair, tokens, tmp_path):
+    arguments = ["sweep", *pair, "--tokens", tokens, "-q", "--steps", "0"]
+    lines = run(*arguments, "--cache-dir", tmp_path).stderr.splitlines()
+    assert [line[: len(f"kept in {tmp_path / 'runs'}")] for line in lines] == [
+        f"kept in {tmp_path / 'runs'}"
+    ] * 2
+
+
+def test_of_several_models_failures_are_told_by_name(run, pair, suite, tokens, tmp_path):
+    bad = broken(suite, tmp_path)
+    arguments = ["sweep", pair[1], bad, "--tokens", tokens, "--on-error", "skip", "-q"]
+    result = run(*arguments, "--out", tmp_path / "runs", exit_code=4)
+    assert "broken: step 4 failed: " in result.stderr
+    assert len(result.stdout.splitlines()) == 1 + 6 + 5
+    found = json.loads(run(*arguments, "--out", tmp_path / "runs", "--json", exit_code=4).stdout)
+    assert [row["step"] for row in found["models"]["broken"]["failures"]] == [4]
+    assert found["models"]["a longer name"]["failures"] == []
+    stopped = run(*arguments[:3], *arguments[3:5], "-q", "--out", tmp_path / "more", exit_code=4)
+    assert stopped.stderr.startswith("pythia-fast: broken: step 4 failed")
+
+
+def test_what_is_wrong_with_several_models_is_told_in_a_line(run, suite, tokens):
+    for models, words in (
+        ((suite, "71m"), "no model '71m'"),
+        (("70m", "pythia-70m", "--steps", "log"), "the model 70m is named twice"),
+        (("all", suite, "--steps", 3), "3"),
+    ):
+        told = run("sweep", *models, "--tokens", tokens, "-q", exit_code=3).stderr
+        assert words in told
+        assert told.count("\n") == 1
+    assert "Missing argument 'MODEL...'" in run("sweep", exit_code=2).stderr

@@ -19,6 +19,7 @@ from pythia_fast.errors import (
 from pythia_fast.evaluation import EvaluationResult
 from pythia_fast.evaluation.harness import Harness
 from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.status import status
 from pythia_fast.testing import tiny_suite
 
 CALL = """
@@ -280,3 +281,19 @@ def test_two_processes_in_one_folder(suite, definitions, evaluate, tmp_path):
     for step in alone.results:
         assert found.samples(step, "local_choices") == alone.samples(step, "local_choices")
     assert not list((tmp_path / "both").rglob("*.partial"))
+
+
+def test_who_evaluates_what_is_told_while_it_does(suite, evaluate, tmp_path, until, monkeypatch):
+    monkeypatch.setattr("pythia_fast.runs.presence._FIRST_WAIT_S", 0.01)
+    results, seen = Harness.results, []
+
+    def looking(self, model, answers):
+        until(lambda: f"cpu: step {model.step} for" in str(status(tmp_path / "out")))
+        seen.append(status(tmp_path / "out"))
+        return results(self, model, answers)
+
+    monkeypatch.setattr(Harness, "results", looking)
+    result = evaluate(suite, [0, 1, 8], out=tmp_path / "out")
+    assert [each.counts["evaluation"].done for each in seen] == [0, 2]
+    after = status(result.path)
+    assert (after.complete, after.present) == (True, ())

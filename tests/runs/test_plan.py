@@ -1,5 +1,7 @@
 """Cutting work into batches and units."""
 
+import dataclasses
+import pickle
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -196,3 +198,36 @@ def test_a_slice_that_is_none_is_refused(rows: slice) -> None:
 
 def test_a_number_may_be_numpys() -> None:
     assert sequences_argument(np.int64(4)) == 4
+
+
+@pytest.mark.parametrize("sequences", [7, slice(3, 9, 2), "seen", "unseen"])
+def test_a_pickle_means_the_same(
+    tiny: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sequences: object
+) -> None:
+    ids = np.random.default_rng(0).integers(0, tiny.vocab_rows, (2 * 1024, 8), dtype=np.uint16)
+    write_tokens(tmp_path / "data", ids)
+    described = dataclasses.replace(pythia_fast.spec("14m"), architecture=tiny, steps=(0, 1, 2))
+    first = plan(
+        *(len(ids), tiny),
+        spec=described,
+        dataset=TokenDataset(tmp_path / "data"),
+        sequences=sequences,
+        steps=(0, 1),
+    )
+    fresh = pickle.dumps(first)
+    expected, tokens = first.specification, first.tokens
+    known = pickle.dumps(first)
+    for pickled in (fresh, known):
+        copy = pickle.loads(pickled)
+        assert (copy.spec, copy.steps, copy.metrics) == (first.spec, first.steps, first.metrics)
+        assert (copy.sequences, copy.dtype) == (first.sequences, first.dtype)
+        assert (copy.specification, copy.tokens) == (expected, tokens)
+        for step in copy.steps:
+            for ours, theirs in zip(copy.units(step), first.units(step), strict=True):
+                assert (ours.path, ours.metric) == (theirs.path, theirs.metric)
+                np.testing.assert_array_equal(ours.rows, theirs.rows)
+                np.testing.assert_array_equal(copy.dataset[ours.rows], first.dataset[ours.rows])
+    # What was computed once goes along: workers need not read the data for it.
+    copy = pickle.loads(known)
+    monkeypatch.setattr(TokenDataset, "fingerprint", lambda *_: pytest.fail("it was read again"))
+    assert copy.specification == expected

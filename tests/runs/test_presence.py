@@ -158,6 +158,10 @@ def test_of_another_machine_only_the_silence_is_known(folder: RunFolder) -> None
     assert records(folder) == [path]  # it may be alive, where the network is slow
     os.utime(path, (then + 10_000, then + 10_000))  # that machine's clock is ahead
     assert only(folder).age_s == 0.0
+    os.utime(path, (then - 3600, then - 3600))
+    with Presence(folder, "local"):
+        pass
+    assert records(folder) == []
 
 
 def test_shares_are_in_the_order_of_their_numbers(folder: RunFolder) -> None:

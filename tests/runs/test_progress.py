@@ -3,8 +3,11 @@
 import io
 import sys
 import time
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pythia_fast.runs import progress as progress_module
 from pythia_fast.runs.progress import Progress
@@ -25,6 +28,19 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.say("a line")
     assert "1/3 checkpoints" in screen.getvalue()
     assert "a line\n" in screen.getvalue()
+
+
+def test_what_is_left_to_others_is_no_part_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(checkpoints=8, tokens=1000, shown=True) as progress:
+        progress.of("other").leave_to_others(5, 600)
+        assert progress._bar is not None
+        assert progress._bar.total == 400
+        progress.advance(400, 0)
+        progress.checkpoint_done()
+        assert progress._bar.format_dict["n"] == progress._bar.format_dict["total"] == 400
+    assert "1/3 checkpoints" in screen.getvalue()
 
 
 def test_a_line_now_and_then_elsewhere(
@@ -140,3 +156,65 @@ def test_what_is_left_of_a_step_that_failed_is_passed_over(monkeypatch: pytest.M
 def test_of_time_nothing_is_said_before_it_is_known() -> None:
     with Progress(checkpoints=3, tokens=300, shown=False) as progress:
         assert progress.line() == "0/3 checkpoints, 0/300 tokens, 0 tokens/s"
+
+
+def test_each_of_several_models_speaks_in_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress(checkpoints=4, tokens=400, shown=True) as progress:
+        small, large = progress.of("70m"), progress.of("12b")
+        small.say("2 steps to load")
+        progress.say("all are here")
+        small.advance(100, 0)
+        small.checkpoint_done()
+        now[0] += progress_module.LINE_EVERY_S
+        large.advance(50, 0)
+        large.advance(10, 0)  # too soon for another line
+        now[0] += progress_module.LINE_EVERY_S
+        large.waiting(7, Ahead())
+    assert capsys.readouterr().err.splitlines() == [
+        "70m: 2 steps to load",
+        "all are here",
+        "1/4 checkpoints, 150/400 tokens, 5 tokens/s, 00:50 left",
+        "1/4 checkpoints, 160/400 tokens, 3 tokens/s, 01:30 left; waiting for step 7 of 12b",
+    ]
+
+
+def test_the_bar_is_one_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(checkpoints=2, tokens=30, shown=True) as progress:
+        for name in ("70m", "12b"):
+            part = progress.of(name)
+            part.advance(15, 0)
+            part.checkpoint_done()
+        assert progress._bar is not None
+        assert progress._bar.format_dict["n"] == 30
+    assert "2/2 checkpoints" in screen.getvalue()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c"]),
+            st.sampled_from(["advance", "skip", "leave_out"]),
+            st.integers(0, 2),
+            st.integers(0, 50),
+        )
+    )
+)
+def test_steps_of_the_same_number_are_told_apart(calls: list[tuple[str, str, int, int]]) -> None:
+    """What is left out of a step is what that model has not looked at; the rest is a sum."""
+    with Progress(checkpoints=9, tokens=900, shown=False) as progress:
+        parts = {name: progress.of(name) for name in "abc"}
+        looked_at: Counter[tuple[str, int]] = Counter()
+        for name, call, step, tokens in calls:
+            if call == "leave_out":
+                parts[name].leave_out(step, 100)
+                looked_at[name, step] = max(100, looked_at[name, step])
+            else:
+                getattr(parts[name], call)(tokens, step)
+                looked_at[name, step] += tokens
+        assert f" {looked_at.total():,}/900 tokens" in progress.line()

@@ -38,7 +38,7 @@ from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.lookahead import LookAhead, depth
 from pythia_fast.store import store
 from pythia_fast.suite import Architecture, spec
-from pythia_fast.testing import HubServer, make_series
+from pythia_fast.testing import HubServer, make_series, tiny
 
 Interrupted = Callable[[Callable[[], bool]], AbstractContextManager[None]]
 Until = Callable[[Callable[[], bool]], None]
@@ -392,6 +392,66 @@ def test_a_step_that_cannot_be_fetched_fails_when_it_is_opened(
         with pytest.raises(MissingCheckpointError, match="no branch step32"):
             found.open(32)
         assert found.open(4).step == 4
+
+
+def test_steps_that_turn_up_are_fetched_ahead_too(
+    hub: HubServer, folder: Path, tmp_path: Path, size: int, until: Until
+) -> None:
+    found = series(hub, tmp_path, budget=4 * size)
+    with found.ahead([0]) as ahead:
+        found.open(0).close()
+        ahead.extend([2, 4, 32])
+        until(lambda: all(found.survey([step])[step].download_bytes == 0 for step in (2, 4)))
+        received = ahead.received_bytes
+        for step in (2, 4):
+            checkpoint = found.open(step)
+            assert checkpoint.weights_sha256 == LocalSeries(folder).open(step).weights_sha256
+            checkpoint.close()
+        assert 3 * size <= ahead.received_bytes == received
+        with pytest.raises(MissingCheckpointError, match="no branch step32"):
+            found.open(32)
+        ahead.extend([8])
+        assert found.open(8).step == 8
+    ahead.extend([16])
+    found.open(16).close()
+    assert len(downloads(hub)) == 5 * 3
+    assert found._store.lease.others() == []
+
+
+def test_a_step_that_turns_up_must_fit_the_budget_too(
+    hub: HubServer, tmp_path: Path, size: int
+) -> None:
+    larger = make_series(tmp_path / "larger", tiny(width=128), (4,), formats=("safetensors",))
+    hub.publish(REPO, "step4", larger / "step4")
+    found = series(hub, tmp_path / "cache", budget=2 * size)
+    with found.ahead([0]) as ahead:
+        ahead.extend([4, 2])
+        found.open(0).close()
+        with pytest.raises(ArgumentError, match="too small"):
+            found.open(4)
+        found.open(2).close()
+        ahead.extend([8])
+        found.open(8).close()
+        assert isinstance(ahead.failed, ArgumentError)
+    assert stored(tmp_path / "cache") <= 2 * size
+
+
+def test_what_is_dropped_gives_its_room_to_others(
+    hub: HubServer, tmp_path: Path, size: int, until: Until
+) -> None:
+    found = series(hub, tmp_path, budget=3 * size)
+    with found.ahead([0, 2, 4]) as ahead:
+        first = found.open(0)
+        until(lambda: found.survey([2])[2].download_bytes == 0)
+        ahead.drop(4)
+        ahead.drop(2)
+        using = {file.sha256 for file in first.files}
+        until(lambda: found._store.lease.claims.using == using)
+        asked = len(downloads(hub))
+        found.open(2).close()  # it is here still, and is not fetched again
+        assert len([path for path in downloads(hub) if found.commit(2) in path]) == 3
+        assert len(downloads(hub)) <= asked + 3
+        first.close()
 
 
 def test_a_step_that_is_given_up_is_fetched_no_further(

@@ -1,19 +1,26 @@
 """What is fetched ahead is taken, or given back, whatever goes wrong between."""
 
+import random
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pythia_fast.errors import HubError
 from pythia_fast.hub.download import Downloader
 from pythia_fast.series.fetching import Begun, Fetched
 from pythia_fast.series.lookahead import LookAhead
-from pythia_fast.store import Waiting
+from pythia_fast.store import Stopped, Waiting
 
 WAIT_S = 10
+
+Until = Callable[[Callable[[], bool]], None]
 
 
 class Hold:
@@ -167,3 +174,207 @@ def test_one_that_was_never_started_can_be_left(source: Source) -> None:
     ahead.close()
     assert ahead.stopped
     assert not source.begun
+
+
+def test_steps_that_turn_up_are_fetched_too(source: Source, until: Until) -> None:
+    ahead = source.ahead()
+    ahead.start()
+    ahead.extend([4, 5])
+    until(lambda: set(source.begun) == {4, 5})  # before anybody asks for them
+    ahead.extend([5, 6, 4])  # what is to come already stays where it is
+    for step in (4, 5, 6):
+        assert within(lambda step=step: ahead.take(step)) is source.begun[step]
+    ahead.extend([4])  # once more: it is another now
+    first = source.begun[4]
+    assert within(lambda: ahead.take(4)) is source.begun[4]
+    assert source.begun[4] is not first
+    ahead.close()
+    assert not any(files.hold.closed.is_set() for files in (first, *source.begun.values()))
+
+
+def test_only_so_many_are_fetched_of_those_that_turn_up(source: Source, until: Until) -> None:
+    ahead = source.ahead()
+    ahead.start()
+    ahead.extend(range(5))
+    until(lambda: len(source.begun) == 2)
+    ahead.drop(0)
+    until(lambda: set(source.begun) == {0, 1, 2})
+    within(lambda: ahead.take(1))
+    until(lambda: set(source.begun) == {0, 1, 2, 3})
+    ahead.close()
+    assert set(source.begun) == {0, 1, 2, 3}
+    closed = {step for step, files in source.begun.items() if files.hold.closed.is_set()}
+    assert closed == {0, 2, 3}
+
+
+def test_what_is_dropped_is_given_back(source: Source, ahead: LookAhead, until: Until) -> None:
+    until(lambda: {0, 1} <= set(source.begun))
+    ahead.drop(1)
+    ahead.drop(1)
+    ahead.drop(17)
+    assert source.begun[1].hold.closed.wait(WAIT_S)
+    assert source.begun[1].waiting.stopped()
+    assert within(lambda: ahead.take(1)) is None  # and is fetched by whoever opens it after all
+    assert within(lambda: ahead.take(0)) is source.begun[0]
+    assert within(lambda: ahead.take(2)) is source.begun[2]
+    ahead.drop(2)
+    assert not source.begun[2].hold.closed.is_set(), "what was taken is the taker's"
+
+
+def test_what_is_dropped_while_it_is_claimed_stops(source: Source) -> None:
+    claiming, dropped = threading.Event(), threading.Event()
+
+    def begin(step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        if step == 0 and not claiming.is_set():
+            claiming.set()
+            assert dropped.wait(WAIT_S)
+            assert waiting.stopped()
+            raise Stopped
+        return Source.begin(source, step, waiting, downloader)
+
+    source.begin = begin  # type: ignore[method-assign]
+    ahead = source.ahead(0, 1)
+    ahead.start()
+    assert claiming.wait(WAIT_S)
+    ahead.drop(0)
+    ahead.extend([0])  # and it is wanted again, after the other
+    dropped.set()
+    for step in (1, 0):
+        assert within(lambda step=step: ahead.take(step)) is source.begun[step]
+    assert ahead.failed is None
+    ahead.close()
+
+
+def test_one_that_is_being_taken_is_not_dropped(source: Source, until: Until) -> None:
+    let_go = threading.Event()
+    finish = source.finish
+
+    def patient(begun: Begun) -> Fetched:
+        assert let_go.wait(WAIT_S)
+        return finish(begun)
+
+    source.finish = patient  # type: ignore[method-assign]
+    ahead = source.ahead(0)
+    ahead.start()
+    taken: list[Any] = []
+    thread = threading.Thread(target=lambda: taken.append(ahead.take(0)))
+    thread.start()
+    until(lambda: any(entry.awaited for entry in ahead._entries.values()))
+    ahead.drop(0)
+    let_go.set()
+    thread.join(WAIT_S)
+    assert taken == [source.begun[0]]
+    assert not source.begun[0].hold.closed.is_set()
+    ahead.close()
+
+
+def test_after_it_was_left_nothing_is_added(source: Source) -> None:
+    ahead = source.ahead(0)
+    ahead.start()
+    ahead.close()
+    ahead.extend([1])
+    ahead.drop(1)
+    assert within(lambda: ahead.take(1)) is None, "nobody would fetch it: it must not be waited for"
+    assert 1 not in source.begun
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_order_of_calls(data: st.DataObject) -> None:
+    """By a list of what is still to come: what is taken is its own, all else is given back."""
+    source = Source()
+    every: list[Files] = []
+    begin = source.begin
+
+    def noting(step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        files = begin(step, waiting, downloader)
+        every.append(cast("Files", files))
+        return files
+
+    source.begin = noting  # type: ignore[method-assign]
+    steps = st.lists(st.integers(0, 6), max_size=4)
+    to_come = list(dict.fromkeys(data.draw(steps)))
+    taken: list[Files] = []
+    ahead = source.ahead(*to_come)
+    ahead.start()
+    for call in data.draw(st.lists(st.sampled_from(("extend", "drop", "take", "shed")))):
+        if call == "extend":
+            more = data.draw(steps)
+            ahead.extend(more)
+            to_come += [step for step in dict.fromkeys(more) if step not in to_come]
+        elif call == "shed":
+            before = list(ahead._entries)
+            ahead.shed()
+            assert to_come == before
+            to_come = list(ahead._entries)
+        else:
+            step = data.draw(st.integers(0, 6))
+            if call == "drop":
+                ahead.drop(step)
+                to_come = [each for each in to_come if each != step]
+                continue
+            found = within(lambda step=step: ahead.take(step))
+            assert (found is not None) == (step in to_come)
+            if found is not None:
+                assert found.step == step
+                taken.append(found)
+                to_come = to_come[to_come.index(step) + 1 :]
+    within(ahead.close)
+    assert len({id(files) for files in taken}) == len(taken)
+    for files in every:
+        assert files.hold.closed.is_set() != any(files is each for each in taken)
+
+
+def test_steps_come_and_go_while_they_are_taken() -> None:
+    """One thread adds and takes back at the end, another opens from the front."""
+    source = Source()
+    every: list[Files] = []
+    begin = source.begin
+
+    def noting(step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        files = begin(step, waiting, downloader)
+        every.append(cast("Files", files))
+        return files
+
+    source.begin = noting  # type: ignore[method-assign]
+    ahead = source.ahead()
+    ahead.start()
+    queue: deque[int] = deque()
+    over = threading.Event()
+    taken: dict[int, Any] = {}
+    dropped: set[int] = set()
+    draw = random.Random(0)
+
+    def change() -> None:
+        for step in range(2_000):
+            ahead.extend([step])
+            queue.append(step)
+            if draw.random() < 0.4:
+                with suppress(IndexError):
+                    last = queue.pop()
+                    ahead.drop(last)
+                    dropped.add(last)
+        over.set()
+
+    def take() -> None:
+        while True:
+            last = over.is_set()
+            try:
+                step = queue.popleft()
+            except IndexError:
+                if last:
+                    return
+                continue
+            taken[step] = ahead.take(step)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    within(take)
+    thread.join(WAIT_S)
+    within(ahead.close)
+    assert taken.keys() | dropped == set(range(2_000))
+    assert not taken.keys() & dropped
+    assert all(files is not None and files.step == step for step, files in taken.items())
+    kept = {id(files) for files in taken.values()}
+    for files in every:
+        assert files.hold.closed.is_set() != (id(files) in kept)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.errors import ArgumentError, MissingCheckpointError, UnknownModelError
-from pythia_fast.series import LocalSeries, open_series
+from pythia_fast.series import LocalSeries, names_of, open_series
 from pythia_fast.series.hub import HubSeries
-from pythia_fast.suite import Architecture, ModelSpec
+from pythia_fast.suite import SUITE, Architecture, ModelSpec
 from pythia_fast.testing import make_series
 
 
@@ -94,3 +94,26 @@ def test_what_cannot_be_a_path_is_no_model(home: Path, model: str) -> None:
 def test_a_model_is_text_or_a_path(model: object) -> None:
     with pytest.raises(ArgumentError, match="a name or the path"):
         open_series(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "several"),
+    [
+        ("70m", ("70m",), False),
+        (Path("all"), (Path("all"),), False),
+        ("all", SUITE, True),
+        (["70m"], ("70m",), True),
+        (("b", Path("a")), ("b", Path("a")), True),
+        (["mine", "all"], ("mine", *SUITE), True),
+        ((name for name in "ab"), ("a", "b"), True),
+        ([], (), True),
+    ],
+)
+def test_which_models_are_meant(model: object, names: tuple[str, ...], several: bool) -> None:
+    assert names_of(model) == (names, several)
+
+
+@pytest.mark.parametrize("model", [None, 5, 1.5, b"70m", ["70m", 5], [["70m"]], {"70m": 1}.items()])
+def test_what_names_no_model(model: object) -> None:
+    with pytest.raises(ArgumentError, match="a model is a name or a folder, not"):
+        names_of(model)

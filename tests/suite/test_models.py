@@ -8,6 +8,7 @@ from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepErro
 from pythia_fast.suite import (
     STEPS,
     STEPS_V0,
+    SUITE,
     Architecture,
     ModelSpec,
     checkpoints,
@@ -348,3 +349,14 @@ def test_to_dict_is_json_and_complete(model):
         model.architecture.width
     )
     assert set(card) == {field.name for field in dataclasses.fields(model)}
+
+
+def test_the_suite_is_the_paper_s_sixteen() -> None:
+    """Of the current release, all of 154 checkpoints, by size, each size on both corpora."""
+    assert len(SUITE) == 16
+    found = [spec(name) for name in SUITE]
+    current = {each.name for each in models() if each.release == "v1"}
+    assert set(SUITE) == current - {"14m", "14m-deduped", "31m", "31m-deduped"}
+    assert [each.parameters for each in found] == sorted(each.parameters for each in found)
+    assert {each.steps for each in found} == {STEPS}
+    assert [each.corpus for each in found] == ["pile-standard", "pile-deduped"] * 8

@@ -144,6 +144,27 @@ def test_each_connection_has_its_rate(folder: Path) -> None:
         HubServer({}, bytes_per_s=0)
 
 
+def test_all_connections_together_have_a_rate(folder: Path) -> None:
+    rate = 200_000
+    with HubServer({"me/tiny": {"main": folder}}, total_bytes_per_s=rate) as hub:
+
+        def fetch() -> None:
+            connection = http.client.HTTPConnection(hub.url.removeprefix("http://"))
+            connection.request("GET", "/me/tiny/resolve/main/model.safetensors")
+            assert connection.getresponse().read() == CONTENT
+            connection.close()
+
+        threads = [threading.Thread(target=fetch) for _ in range(3)]
+        began_s = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began_s >= 2.7 * len(CONTENT) / rate
+    with pytest.raises(ArgumentError, match="bytes_per_s"):
+        HubServer({}, total_bytes_per_s=0)
+
+
 def test_json_that_ends_too_early(hub: HubServer) -> None:
     url = f"{hub.url}/api/models/me/tiny/tree/main"
     hub.truncate("/tree/")

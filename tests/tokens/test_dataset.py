@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import platform
 import struct
 
 import numpy as np
@@ -241,6 +242,19 @@ def test_a_relative_path_means_the_folder_of_then(tmp_path, token_files, monkeyp
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
     monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[:], rows["here"])
+
+
+@pytest.mark.parametrize("gone", ["data.idx", "data.bin"])
+def test_a_pickle_whose_files_are_not_on_this_machine(tmp_path, token_files, gone):
+    token_files(tmp_path / "data", np.ones((3, 4)))
+    pickled = pickle.dumps(TokenDataset(tmp_path / "data"))
+    away = (tmp_path / gone).rename(tmp_path / "away")
+    with pytest.raises(MissingTokensError) as caught:
+        pickle.loads(pickled)
+    assert f"there is no {tmp_path / gone} on {platform.node()}" in str(caught.value)
+    assert "every machine" in str(caught.value)
+    away.rename(tmp_path / gone)
+    assert len(pickle.loads(pickled)) == 3
 
 
 HUGE = 10**30

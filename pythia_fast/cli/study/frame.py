@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pythia_fast.analysis.telling import FIGURE_KINDS, TABLE_KINDS, shown
+from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import common, print_json
 from pythia_fast.errors import ArgumentError
 
@@ -67,10 +68,13 @@ def study_options(command: F) -> F:
 
 
 def open_runs(paths: Sequence[Path]) -> "list[SweepResult]":
-    """The results in these run folders. MissingCheckpointError where there is none."""
+    """The results in these run folders, and in those of folders that hold some.
+
+    MissingCheckpointError where there is none.
+    """
     from pythia_fast.runs import SweepResult
 
-    return [SweepResult(path) for path in paths]
+    return [SweepResult(path) for path in run_folders(paths)]
 
 
 def tell(

@@ -1,6 +1,7 @@
 """A worker: an actor with one resident model, which computes the steps that the driver orders."""
 
 import os
+import pickle
 import platform
 import threading
 from collections import deque
@@ -53,10 +54,12 @@ class Worker:
     `poll` until there is something to tell.
     """
 
-    def __init__(self, threads: int, device: str | None) -> None:
+    def __init__(self, threads: int, device: str | None, gpus: float) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
         self._device = resolve_device(device)
+        # Of the machine's memory, or the GPU's, others take their parts at the same time.
+        self._share = min(1.0, gpus if gpus else threads / (os.cpu_count() or 1))
         self._outbox = Outbox()
         self._works: dict[int, Work] = {}
         self._orders: deque[Order] = deque()  # of models that are not resident yet
@@ -80,7 +83,7 @@ class Worker:
             ),
         )
 
-    def compute(self, order: Order, work: "Sequence[ray.ObjectRef[Work]]") -> None:
+    def compute(self, order: Order, work: "Sequence[ray.ObjectRef[bytes]]") -> None:
         """Take an order; returns when the step is over, which the messages tell too.
 
         `work` is one reference, in a list so that it is fetched and opened once and not each time.
@@ -131,12 +134,12 @@ class Worker:
             self._end(*key)
         self._writer.submit(lambda: None).result()  # after all that was given to it before
 
-    def _learn(self, model: int, work: "ray.ObjectRef[Work]") -> None:
+    def _learn(self, model: int, work: "ray.ObjectRef[bytes]") -> None:
         with self._learning:
             if model not in self._works:
                 import ray
 
-                self._works[model] = ray.get(work)
+                self._works[model] = pickle.loads(ray.get(work))
 
     def _end(self, model: int, step: int) -> None:
         over = self._over.pop((model, step), None)
@@ -175,6 +178,7 @@ class Worker:
             precision=precision,
             batch_tokens=resolve_batch_tokens(work.batch_tokens, work.plan, precision),
             on_error="skip",
+            memory_share=self._share,
         )
         resident = (work.model, assigned, parts if isinstance(parts, SentParts) else None)
         with closing(pipeline):

@@ -3,16 +3,17 @@
 import itertools
 import logging
 import os
+import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from pythia_fast.errors import ArgumentError, WorkerError
+from pythia_fast.errors import ArgumentError, PythiaFastError, WorkerError
 from pythia_fast.extras import require
 from pythia_fast.runs.cluster.actor import Worker
-from pythia_fast.runs.cluster.messages import Hello, Message, Order, Work
+from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Told, reason_of
+from pythia_fast.runs.cluster.messages import Hello, Order, Work
 from pythia_fast.runs.cluster.placing import Node, Placing, placing
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
@@ -27,44 +28,6 @@ PATIENCE_S = 30.0
 """How often it is said that no worker is there yet."""
 STOP_S = 10.0
 """How long a worker may take to write what it has in hand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A worker is ready."""
-
-    worker: str
-    hello: Hello
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A worker's messages."""
-
-    worker: str
-    messages: list[Message]
-
-
-@dataclass(frozen=True, slots=True)
-class GaveBack:
-    """Whether a worker has given a step back."""
-
-    worker: str
-    model: int
-    step: int
-    given: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A worker is gone, with all that it had in hand. `joined`: whether it had been ready."""
-
-    worker: str
-    reason: str
-    joined: bool
-
-
-Event = Joined | Told | GaveBack | Lost
 
 
 class Cluster:
@@ -82,6 +45,7 @@ class Cluster:
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
         self._waiting: dict[Any, tuple[str, tuple[str, int, int]]] = {}
+        self._ready: set[str] = set()
         self._early: list[Event] = []
         self._lost_early = 0
         self._asked: tuple[str, tuple[Architecture, ...]] = ("auto", ())
@@ -140,7 +104,7 @@ class Cluster:
                 max_restarts=0,  # the driver asks for another one: it decides what is done again
                 max_task_retries=0,
             )
-            .remote(placed.threads, self._device)
+            .remote(placed.threads, self._device, placed.gpus)
         )
         self._actors[name] = actor
         self._expect(name, actor.hello.options(name="hello").remote(*self._asked), ("hello", 0, 0))
@@ -149,22 +113,26 @@ class Cluster:
     def first(self) -> Hello:
         """Who the first worker is that is ready. WorkerError if several die before that."""
         while True:
-            for event in self.events(PATIENCE_S):
-                self._early.append(event)
-                if isinstance(event, Joined):
-                    return event.hello
-                if isinstance(event, Lost):
-                    self.add()
-            if not any(isinstance(event, Lost) for event in self._early):
+            events = self._now(PATIENCE_S)
+            joined = [event for event in events if isinstance(event, Joined)]
+            self._early += joined
+            if joined:
+                return joined[0].hello
+            for _ in events:  # each is of one that is lost
+                self.add()
+            if not events:
                 _log.warning(
-                    "no worker with %s CPUs and %s GPUs is ready yet: still waiting for Ray to "
+                    "no worker with %g CPUs and %g GPUs is ready yet: still waiting for Ray to "
                     "place one",
-                    *(f"{self.placing.cpus:g}", f"{self.placing.gpus:g}"),
+                    *(self.placing.cpus, self.placing.gpus),
                 )
 
     def share(self, work: Work) -> Any:
-        """Give all workers access to this; what `order` takes."""
-        return [self._ray.put(work)]
+        """Give all workers access to this; what `order` takes.
+
+        Ray sees bytes only, so that what cannot be opened elsewhere is told by its own error.
+        """
+        return [self._ray.put(self._ray.cloudpickle.dumps(work))]
 
     def order(self, worker: str, order: Order, work: Any, name: str) -> None:
         """Have a worker compute a step, which Ray's dashboard shows under this name."""
@@ -181,6 +149,17 @@ class Cluster:
         if self._early:
             early, self._early = self._early, []
             return early
+        return self._now(patience_s)
+
+    def dismiss(self, worker: str) -> None:
+        """End a worker that is not to be used."""
+        self._ray.kill(self._actors.pop(worker))
+        self._forget(worker)
+
+    def _now(self, patience_s: float) -> list[Event]:
+        if not self._waiting:
+            time.sleep(patience_s)
+            return []
         ready, _ = self._ray.wait(
             list(self._waiting), num_returns=1, timeout=patience_s, fetch_local=False
         )
@@ -197,16 +176,17 @@ class Cluster:
         errors = self._ray.exceptions
         try:
             value = self._ray.get(reference)
-        except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-            return self._lose(worker, error, joined=kind != "hello")
         except errors.RayTaskError as error:
-            raise _own(error) from error
+            raise _own(error, worker) from error
+        except errors.RayError as error:  # it died, or its machine did, with what it had to tell
+            return self._lose(worker, error, joined=kind != "hello")
         if kind == "give back":
             return [GaveBack(worker, model, step, bool(value))]
         if kind == "compute":
             return []
         self._poll(worker)
         if kind == "hello":
+            self._ready.add(worker)
             self._lost_early = 0
             return [Joined(worker, value)]
         return [Told(worker, value)] if value else []
@@ -219,31 +199,39 @@ class Cluster:
         self._waiting[reference] = (worker, what)
 
     def _lose(self, worker: str, error: Exception, *, joined: bool) -> list[Event]:
-        if self._actors.pop(worker, None) is None:
+        actor = self._actors.pop(worker, None)
+        if actor is None:
             return []  # told already: each of its calls says so
+        self._ray.kill(actor)  # if only the way to it is lost, it must not go on
+        self._forget(worker)
+        if not joined:
+            self._lost_early += 1
+            if self._lost_early >= FIRST_TRIES:
+                raise WorkerError(
+                    f"{FIRST_TRIES} workers in a row have died before they could begin: "
+                    f"{reason_of(error)}"
+                ) from error
+        return [Lost(worker, reason_of(error), joined)]
+
+    def _forget(self, worker: str) -> None:
         self._waiting = {
             reference: expected
             for reference, expected in self._waiting.items()
             if expected[0] != worker
         }
-        if not joined:
-            self._lost_early += 1
-            if self._lost_early >= FIRST_TRIES:
-                raise WorkerError(
-                    f"{FIRST_TRIES} workers in a row have died before they could begin: {error}"
-                ) from error
-        return [Lost(worker, " ".join(str(error).split()), joined)]
 
     def _connect(self) -> None:
         quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
         address = self._workers.address
-        try:
-            self._ray.init(address=address or "auto", **quiet)
-        except ConnectionError as error:
-            if address or os.environ.get("RAY_ADDRESS"):
-                raise WorkerError(
-                    f"no Ray cluster answers at {address or os.environ['RAY_ADDRESS']}: {error}"
-                ) from error
+        if address != "local":
+            try:
+                self._ray.init(address=address or "auto", **quiet)
+            except ConnectionError as error:
+                wanted = address or os.environ.get("RAY_ADDRESS")
+                if wanted:
+                    raise WorkerError(f"no Ray cluster answers at {wanted}: {error}") from error
+                address = "local"
+        if address == "local":
             self._ray.init(address="local", **quiet)
             self._alone = True
         self._connected_here = True
@@ -252,7 +240,11 @@ class Cluster:
         """Let the workers finish the write in hand, and end them."""
         if not self._ray.is_initialized():
             return
-        stopping = [actor.stop.options(name="stop").remote() for actor in self._actors.values()]
+        stopping = [
+            actor.stop.options(name="stop").remote()
+            for worker, actor in self._actors.items()
+            if worker in self._ready
+        ]
         if stopping:
             self._ray.wait(stopping, num_returns=len(stopping), timeout=STOP_S)
         for actor in self._actors.values():
@@ -275,7 +267,10 @@ def _check_room(placed: Placing, nodes: Sequence[Node]) -> None:
         )
 
 
-def _own(error: Any) -> Exception:
-    """The worker's own error, as it was raised there."""
-    cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
-    return cause if isinstance(cause, Exception) else error
+def _own(error: Any, worker: str) -> PythiaFastError:
+    """The error that a call of a worker has ended with, if it is ours, or one that tells of it."""
+    cause = error.cause
+    if isinstance(cause, PythiaFastError):
+        cause.add_note(f"on {worker} of the cluster")
+        return cause
+    return WorkerError(f"{worker} cannot begin: {type(cause).__name__}: {cause}")

@@ -79,14 +79,14 @@ class Advanced(_OfStep):
 
 
 @dataclass(frozen=True)
-class LoadedIn(_OfStep):
-    """How long the step's stages took until it was loaded."""
+class LoadedIn:
+    """How long the stages of a step took until it was loaded."""
 
     times: LoadTimes
 
 
 @dataclass(frozen=True)
-class Computed(_OfStep):
+class Computed:
     """Computing took so much longer."""
 
     elapsed_s: float

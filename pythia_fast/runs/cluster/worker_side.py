@@ -110,11 +110,9 @@ class Telling:
 
     def __init__(self, model: int, outbox: Outbox) -> None:
         self._model, self._outbox = model, outbox
-        self._step = -1
 
     def advance(self, tokens: int, step: int) -> None:
         """Tell that so many tokens have been looked at."""
-        self._step = step
         self._outbox.put(Advanced(self._model, step, tokens, skipped=False))
 
     def skip(self, tokens: int, step: int) -> None:
@@ -123,11 +121,11 @@ class Telling:
 
     def loaded(self, times: LoadTimes) -> None:
         """Tell where the time went until a step was loaded."""
-        self._outbox.put(LoadedIn(self._model, self._step, times))
+        self._outbox.put(LoadedIn(times))
 
     def computed(self, elapsed_s: float) -> None:
         """Tell how long computing took."""
-        self._outbox.put(Computed(self._model, self._step, elapsed_s))
+        self._outbox.put(Computed(elapsed_s))
 
     def waiting(self, step: int, ahead: Ahead) -> None:
         """Tell that a step is waited for."""

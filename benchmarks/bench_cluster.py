@@ -1,0 +1,216 @@
+"""Ray's workers beside one process: what a second one brings, what the engine costs.
+
+A cluster of this machine is started once, before anything is timed. Every sweep then connects to
+it, as a user's would, starts its workers, and ends them. Each worker has as many threads as CPUs.
+
+The metric is the package's perplexity, and writes down when each of its batches began and ended.
+From that come the start (from the call to the first batch) and the steady part (from there to the
+end of the last one), which is what an hour's sweep consists of.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from comparison import Comparison, Effort
+from local_hub import speak_to
+from random_series import RandomSeries
+from ray.cluster_utils import Cluster
+from stamped import Stamped
+
+import pythia_fast
+from pythia_fast.suite import STEPS, spec
+from pythia_fast.testing import HubServer, make_series
+
+SIZE = "70m"
+OTHER = "31m"
+THREADS = 2
+NETWORK_BYTES_PER_S = 60e6
+TOKENS = 64
+TARGET_SIMULATED_PERCENT = 20.0
+TARGET_TWO, TARGET_OVERHEAD_PERCENT, TARGET_START_S = 1.8, 3.0, 5.0
+FORMS = {"quick": (4, 8), "standard": (8, 32), "full": (24, 64)}
+"""Checkpoints and sequences, by effort."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One sweep: until its first batch, from there to the end of its last, and the whole call."""
+
+    start_s: float
+    steady_s: float
+    whole_s: float
+    result: pythia_fast.SweepResult
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of this machine, with a CPU for each thread."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": THREADS})
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_workers_beside_one_process(
+    comparison: Comparison,
+    effort: Effort,
+    random_series: RandomSeries,
+    address: str,
+    tmp_path: Path,
+) -> None:
+    """In turn: this process with both threads; one worker with one, with both; two with one."""
+    checkpoints, sequences = FORMS[effort.name]
+    series = random_series(SIZE, checkpoints)
+    vocabulary = spec(SIZE).architecture.vocab_rows
+    ids = np.random.default_rng(0).integers(0, vocabulary, (sequences, TOKENS), dtype=np.uint16)
+    runs = count()
+
+    def sweep(workers: pythia_fast.Workers | None) -> Timed:
+        folder = tmp_path / f"run{next(runs)}"
+        stamps = tmp_path / f"{folder.name}.stamps"
+        began = time.time()
+        result = pythia_fast.sweep(
+            series,
+            range(checkpoints),
+            tokens=ids,
+            metrics=[Stamped(str(stamps))],
+            out=folder,
+            engine="local" if workers is None else "ray",
+            workers=workers,
+            progress=False,
+        )
+        whole_s = time.time() - began
+        times = np.loadtxt(stamps, ndmin=2)
+        first, last = times[:, 0].min(), times[:, 1].max()
+        return Timed(first - began, last - first, whole_s, result)
+
+    def on(workers: int, threads: int) -> Callable[[], Timed]:
+        wanted = pythia_fast.Workers(
+            count=workers,
+            num_cpus=threads,
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}},  # for `stamped`
+        )
+        return lambda: sweep(wanted)
+
+    ways = {
+        "this process, 2 threads": lambda: sweep(None),
+        "1 worker, 2 threads": on(1, 2),
+        "1 worker, 1 thread": on(1, 1),
+        "2 workers, 1 thread each": on(2, 1),
+    }
+    rounds = {"quick": 1, "standard": 3, "full": 3}[effort.name]
+    torch.set_num_threads(THREADS)
+    seen: dict[str, list[Timed]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            seen[name].append(way())
+    losses = {name: timed[-1].result.sequences["nll"].to_pylist() for name, timed in seen.items()}
+    expected = losses.pop("this process, 2 threads")
+    assert all(found == expected for found in losses.values()), "the engines disagree"
+
+    case = f"{checkpoints} checkpoints of {SIZE}'s shape, {sequences} x {TOKENS} tokens"
+    for name, timed in seen.items():
+        comparison.note(
+            f"{case}: {name}",
+            {
+                "rounds": rounds,
+                "whole_median_s": statistics.median(each.whole_s for each in timed),
+                "start_median_s": statistics.median(each.start_s for each in timed),
+                "steady_median_s": statistics.median(each.steady_s for each in timed),
+                "steady_min_s": min(each.steady_s for each in timed),
+                "steady_max_s": max(each.steady_s for each in timed),
+            },
+        )
+    for numbers, one, other, target in (
+        ("second worker, steady", "1 worker, 1 thread", "2 workers, 1 thread each", TARGET_TWO),
+        ("engine, steady", "this process, 2 threads", "1 worker, 2 threads", None),
+        ("two workers", "this process, 2 threads", "2 workers, 1 thread each", None),
+    ):
+        ratios = [
+            ones.steady_s / others.steady_s
+            for ones, others in zip(seen[one], seen[other], strict=True)
+        ]
+        row: dict[str, float | str] = {
+            "ratio_median": statistics.median(ratios),
+            "ratio_min": min(ratios),
+            "ratio_max": max(ratios),
+        }
+        if target is not None:
+            row["target_ratio"] = target
+        else:
+            row["overhead_percent"] = 100 * (1 / statistics.median(ratios) - 1)
+        comparison.note(f"{case}: {numbers}: {one} / {other}", row)
+
+
+def test_simulated_beside_real(
+    comparison: Comparison,
+    effort: Effort,
+    random_series: RandomSeries,
+    address: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What `plan_cluster` says, with this machine's rates, and what the same sweeps then take."""
+    checkpoints, sequences = FORMS[effort.name]
+    series = random_series(SIZE, checkpoints)
+    other = make_series(tmp_path / OTHER, spec(OTHER).architecture, range(checkpoints))
+    steps = STEPS[-checkpoints:]  # of these no two are known to have the same weights
+    branches = {f"step{step}": series / f"step{n}" for n, step in enumerate(steps)}
+    ids = np.random.default_rng(0).integers(0, 50_000, (sequences, TOKENS), dtype=np.uint16)
+    runs = count()
+    torch.set_num_threads(1)
+
+    def both(case: str, model: Any, steps: Any, workers: int, network: float | None) -> None:
+        common = {
+            "tokens": ids,
+            "sequences": sequences,
+            "cache_dir": tmp_path / f"cache{next(runs)}",
+        }
+        plan = pythia_fast.plan_cluster(
+            model, steps, workers=workers, workers_per_node=workers, network=network, **common
+        )
+        began = time.perf_counter()
+        pythia_fast.sweep(
+            model,
+            steps,
+            out=tmp_path / f"out{next(runs)}",
+            engine="ray",
+            workers=pythia_fast.Workers(count=workers, num_cpus=1, address=address),
+            progress=False,
+            **common,
+        )
+        real_s = time.perf_counter() - began
+        comparison.note(
+            f"{case}: {checkpoints} checkpoints of a model, {sequences} x {TOKENS} tokens",
+            {
+                "simulated_s": plan.asked.total_s,
+                "real_s": real_s,
+                "off_by_percent": 100 * (plan.asked.total_s / real_s - 1),
+                "target_percent": TARGET_SIMULATED_PERCENT,
+                "bottleneck": plan.asked.bottleneck,
+            },
+        )
+
+    every = range(checkpoints)
+    both("a folder, 1 worker", series, every, 1, None)
+    both("a folder, 2 workers", series, every, 2, None)
+    both("two folders, 2 workers", [series, other], every, 2, None)
+    with HubServer(
+        {spec(SIZE).repo: branches}, total_bytes_per_s=NETWORK_BYTES_PER_S
+    ).in_process() as hub:
+        speak_to(hub.url, monkeypatch)
+        name = f"a Hub with {NETWORK_BYTES_PER_S / 1e6:.0f} MB/s, 2 workers"
+        both(name, SIZE, steps, 2, NETWORK_BYTES_PER_S)
+    torch.set_num_threads(THREADS)

@@ -1,0 +1,52 @@
+"""What happens in a cluster, as its driver is told."""
+
+from dataclasses import dataclass
+
+from pythia_fast.runs.cluster.messages import Hello, Message
+
+_MOST_WORDS = 400  # characters of a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A worker is ready."""
+
+    worker: str
+    hello: Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A worker's messages."""
+
+    worker: str
+    messages: list[Message]
+
+
+@dataclass(frozen=True, slots=True)
+class GaveBack:
+    """Whether a worker has given a step back."""
+
+    worker: str
+    model: int
+    step: int
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A worker is gone, with all that it had in hand. `joined`: whether it had been ready."""
+
+    worker: str
+    reason: str
+    joined: bool
+
+
+Event = Joined | Told | GaveBack | Lost
+
+
+def reason_of(error: Exception) -> str:
+    """Why a worker is gone, in the words of Ray that say it, without its advice."""
+    words = " ".join(str(error).split())
+    _, because, reason = words.rpartition("The actor is dead because ")
+    return (reason if because else words).partition(" Some common causes include:")[0][:_MOST_WORDS]

@@ -1,0 +1,197 @@
+"""What a sweep would take on a cluster: facts of the suite, sums, and a simulated curve."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pythia_fast
+from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepError
+from pythia_fast.metrics import Perplexity
+from pythia_fast.runs import cluster_forecast, rates
+from pythia_fast.runs.cluster_forecast import CURVE, GPU_FLOP_PER_S
+from pythia_fast.runs.work import Data, forward_flops, sweep_flops
+from pythia_fast.suite import SUITE
+from pythia_fast.tokens import TokenDataset
+
+GIVEN: Mapping[str, Any] = {"compute": "400TFLOP/s", "read": "5GB/s", "verify": "2GB/s"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates are measured, but not for long."""
+    for name, value in (("MEASURE_S", 0.001), ("SCRATCH_BYTES", 2**16)):
+        monkeypatch.setattr(rates, name, value)
+
+
+@pytest.fixture
+def _no_overheads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SURVEY_STEP", "START", "MODEL", "ASK", "STEP", "PUBLISH", "MESSAGE"):
+        monkeypatch.setattr(cluster_forecast, f"{name}_S", 0.0)
+
+
+def test_the_whole_suite() -> None:
+    """The figures of the issue: sixteen models, 154 checkpoints, 15 TB."""
+    found = pythia_fast.plan_cluster(
+        "all", workers=8, device="cuda", network="1GB/s", node_network="100GB/s", **GIVEN
+    )
+    assert tuple(model.name for model in found.models) == SUITE
+    assert len(SUITE) == 16
+    assert {(model.steps, model.loads) for model in found.models} == {(154, 153)}  # step 1 is 0
+    parameters = [pythia_fast.spec(name).parameters for name in SUITE]
+    assert found.download_bytes == sum(2 * 153 * each for each in parameters)
+    assert found.download_bytes == pytest.approx(15.0e12, rel=0.01)
+    shapes = [pythia_fast.spec(name).architecture for name in SUITE]
+    assert found.flops == sum(153 * 512 * forward_flops(shape, 2048) for shape in shapes)
+    assert tuple(row.workers for row in found.curve) == CURVE == tuple(2**n for n in range(11))
+    assert found.asked == found.curve[3]
+    assert (found.dtype, found.device, found.workers_per_node) == ("float16", "cuda", 8)
+    assert [row.nodes for row in found.curve[:6]] == [1, 1, 1, 1, 2, 4]
+    # One worker computes all the time; the network alone takes 15,020 s, whoever waits for it.
+    alone_s = found.flops / 400e12
+    assert alone_s < found.curve[0].total_s < 1.02 * alone_s
+    assert found.curve[0].bottleneck == "compute"
+    assert found.download_bytes / 1e9 < found.best.total_s < 1.05 * found.download_bytes / 1e9
+    stops = found.stops_helping
+    assert stops is not None
+    assert stops.workers == 4
+    assert "the network carries no more" in found.why
+    for row in found.curve:
+        assert row.speedup == pytest.approx(found.curve[0].total_s / row.total_s)
+        assert row.efficiency == pytest.approx(row.speedup / row.workers)
+        assert row.worker_hours == pytest.approx(row.workers * row.total_s / 3600)
+
+
+@pytest.mark.usefixtures("_no_overheads")
+def test_more_workers_than_steps_do_not_help() -> None:
+    slow = {**GIVEN, "compute": "4TFLOP/s"}
+    found = pythia_fast.plan_cluster("70m", "log", workers=6, network="1PB/s", **slow)
+    row = found.stops_helping
+    assert row is not None
+    assert row.workers == 32  # there are 20 steps, and step 1 has the weights of step 0
+    assert found.curve[-1].bottleneck == "idle"
+    assert "too few steps" in found.why
+    assert found.asked.workers == 6
+    assert found.asked.speedup == pytest.approx(19 / 4, rel=0.02)  # four at most for each
+
+
+@pytest.mark.usefixtures("_no_overheads")
+def test_where_it_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_forecast, "CURVE", (1, 2, 4, 8))
+    slow = {**GIVEN, "compute": "1TFLOP/s"}
+    found = pythia_fast.plan_cluster("12b", network="1PB/s", **slow)
+    assert found.curve[-1].efficiency > 0.9
+    assert found.stops_helping is None
+    assert found.best.workers == 8
+    assert "Up to 8 workers" in found.why
+
+
+def _without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in GIVEN.items() if key != name}
+
+
+def test_a_folder_is_looked_into(tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path) -> None:
+    found = pythia_fast.plan_cluster(
+        tiny_series, [0, 2, 16], tokens=tiny_ids, sequences=7, dtype="float32", device="cpu"
+    )
+    (model,) = found.models
+    sizes = [path.stat().st_size for step in (0, 2, 16) for path in weights_of(tiny_series, step)]
+    assert (model.download_bytes, model.load_bytes) == (0, sum(sizes))
+    data = Data(TokenDataset(tiny_ids))
+    spec = pythia_fast.load(tiny_series).spec
+    assert model.flops == sweep_flops(spec, (0, 2, 16), (Perplexity(),), data, 7)
+    assert found.compute_source == found.rates["verify"].source == "measured here"
+    assert found.rates["network"].value is None
+    assert found.asked == found.curve[0]
+    assert found.workers_per_node == 1
+    assert found.asked.download_bytes == found.asked.disk_bytes == 0
+
+
+def weights_of(folder: Path, step: int) -> list[Path]:
+    return [path for path in (folder / f"step{step}").iterdir() if "model" in path.name]
+
+
+def test_a_folder_beside_the_suite(tiny_series: Path) -> None:
+    found = pythia_fast.plan_cluster(["14m", tiny_series], "0,1,2", network=1e9, **GIVEN)
+    first, second = found.models
+    assert (first.steps, first.loads, second.loads) == (3, 2, 3)
+    assert first.source == "EleutherAI/pythia-14m"
+    assert second.download_bytes == 0
+
+
+def test_what_is_missing_is_told() -> None:
+    found = pythia_fast.plan_cluster("410m-seed2", [110_000, 111_000], network=1e9, **GIVEN)
+    assert found.missing == {"410m-seed2": (111_000,)}
+    assert found.models[0].loads == 1
+
+
+def test_seen_sequences_cost_more_in_later_steps() -> None:
+    found = pythia_fast.plan_cluster(
+        "70m", [0, 1, 1000, 2000], sequences="seen", network=1e9, **GIVEN
+    )
+    (model,) = found.models
+    each = forward_flops(pythia_fast.spec("70m").architecture, 2048)
+    assert model.loads == 4  # step 1 looks at rows of its own, with the files of step 0
+    assert model.download_bytes == 3 * 2 * pythia_fast.spec("70m").parameters
+    assert model.flops == (0 + 1 + 1000 + 2000) * 1024 * each
+
+
+def test_a_gpu_that_is_not_here_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    found = pythia_fast.plan_cluster(
+        "70m", "last", device="cuda", network=1e9, **_without("compute")
+    )
+    assert found.compute_source == "assumed"
+    assert found.models[0].compute_flop_per_s == GPU_FLOP_PER_S
+
+
+def test_a_disk_budget_is_each_node_s() -> None:
+    nbytes = 2 * pythia_fast.spec("70m").parameters
+    free = pythia_fast.plan_cluster("70m", network="1GB/s", **GIVEN)
+    tight = pythia_fast.plan_cluster("70m", network="1GB/s", disk_budget=nbytes, **GIVEN)
+    assert tight.asked.disk_bytes == nbytes < free.asked.disk_bytes
+    assert tight.asked.total_s > free.asked.total_s
+    with pytest.raises(ArgumentError, match="disk budget"):
+        pythia_fast.plan_cluster("70m", network="1GB/s", disk_budget=nbytes - 1, **GIVEN)
+
+
+def test_as_json_and_in_a_notebook() -> None:
+    found = pythia_fast.plan_cluster("70m", "log", workers=3, network="10MB/s", **GIVEN)
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["asked"]["workers"] == 3
+    assert told["why"] == found.why
+    assert told["rates"]["network"] == {"of": "all", "value": 1e7, "source": "given"}
+    assert math.isclose(sum(told["asked"]["spent"].values()), 1)
+    html = found._repr_html_()
+    assert html.count("<tr>") >= len(CURVE)
+    assert found.why in html
+
+
+def test_bad_arguments(tiny_series: Path) -> None:
+    def planned(models: Any, steps: Any = "log", **changes: Any) -> None:
+        pythia_fast.plan_cluster(models, steps, **{**GIVEN, "network": 1e9, **changes})
+
+    with pytest.raises(ArgumentError, match="--network"):
+        planned("70m", network=None)
+    for name in ("workers", "workers_per_node"):
+        for value in (0, -1, 1.5, True):
+            with pytest.raises(ArgumentError, match=name):
+                planned("70m", **{name: value})
+    with pytest.raises(ArgumentError, match="70m more than once"):
+        planned(["70m", "pythia-70m"])
+    with pytest.raises(ArgumentError, match="none was given"):
+        planned([])
+    with pytest.raises(UnknownModelError, match="70m"):
+        planned("71m")
+    with pytest.raises(UnknownStepError):
+        planned("70m", [3])
+    with pytest.raises(ArgumentError, match="dtype"):
+        planned("70m", dtype="float8")
+    with pytest.raises(ArgumentError, match="nowhere"):
+        planned("70m", device="nowhere")
+    with pytest.raises(ArgumentError, match="TFLOP"):
+        planned("70m", compute="fast")
