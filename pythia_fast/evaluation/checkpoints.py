@@ -23,9 +23,10 @@ from pythia_fast.runs.folder import RunFolder, versions
 from pythia_fast.runs.job import DamagedTwinError, check_unchanged
 from pythia_fast.runs.origin import device_name, origin_of_twin
 from pythia_fast.runs.parts import evaluated_steps
+from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
 from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
+from pythia_fast.runs.streaming import make_arenas, swap
 from pythia_fast.runs.todo import OnError, Todo
 from pythia_fast.series import CheckpointSeries
 

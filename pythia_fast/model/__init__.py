@@ -3,7 +3,7 @@
 from pythia_fast.model.generate import Decide, greedy_steps, sequences_at_once
 from pythia_fast.model.model import Model
 from pythia_fast.model.packed import packed_bytes
-from pythia_fast.model.precision import Precision, resolve_precision
+from pythia_fast.model.precision import Precision, known_precision, resolve_precision
 from pythia_fast.model.text import Completion, TokenizerSource, complete
 from pythia_fast.model.weights import LoadReport, Weights
 
@@ -17,6 +17,7 @@ __all__ = [
     "Weights",
     "complete",
     "greedy_steps",
+    "known_precision",
     "packed_bytes",
     "resolve_precision",
     "sequences_at_once",

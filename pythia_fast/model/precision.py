@@ -24,6 +24,17 @@ class Precision:
     arithmetic: Arithmetic | None
 
 
+def known_precision(dtype: str | torch.dtype) -> str | None:
+    """The name of the precision that `dtype` asks for, wherever it is computed; None for "auto".
+
+    ArgumentError for none of `NAMES`.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in NAMES:
+        raise ArgumentError(f"dtype is {', '.join(map(repr, NAMES))}, not {dtype!r}")
+    return None if name == "auto" else name
+
+
 def resolve_precision(
     dtype: str | torch.dtype, device: torch.device, architecture: Architecture | None = None
 ) -> Precision:
@@ -35,9 +46,7 @@ def resolve_precision(
     is exact in float32 and as two bfloat16, but not as one. Where the kernels do not take the
     `architecture`, if one is given, torch computes: "auto" is float32 and "split-bf16" an error.
     """
-    name = str(dtype).removeprefix("torch.")
-    if name not in NAMES:
-        raise ArgumentError(f"dtype is {', '.join(map(repr, NAMES))}, not {dtype!r}")
+    name = known_precision(dtype) or "auto"
     if device.type != "cpu":
         if name == "split-bf16":
             raise ArgumentError("dtype 'split-bf16' is for a CPU; a GPU takes 'float16' or 'auto'")

@@ -7,7 +7,7 @@ import torch
 
 from pythia_fast.runs.folder import Parts, versions
 from pythia_fast.runs.plan import Plan, Unit
-from pythia_fast.runs.streaming import Loaded
+from pythia_fast.runs.prefetching import Loaded
 from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import CheckpointSeries
 

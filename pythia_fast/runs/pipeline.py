@@ -20,8 +20,9 @@ from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.measure import measure, together
 from pythia_fast.runs.origin import of_unit, origin_of
 from pythia_fast.runs.plan import Plan, Unit
+from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
 from pythia_fast.runs.progress import Reporter
-from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch, swap
+from pythia_fast.runs.streaming import make_arenas, swap
 from pythia_fast.runs.todo import OnError
 from pythia_fast.runs.twins import check_twin, result_of_twin
 from pythia_fast.series import Ahead, CheckpointSeries
@@ -47,8 +48,11 @@ class Source(Protocol):
     def begin(self, step: int) -> None:
         """A step is loaded and about to be computed."""
 
+    def written(self, step: int, sha256: str) -> None:
+        """All results of a step are on the disk. Called by the writer, in its thread, at once."""
+
     def finish(self, step: int, sha256: str | None = None) -> None:
-        """All results of a step are on the disk, those of weights with this sha256."""
+        """The same, called by the thread that computes, when it comes to it."""
 
     def fail(self, step: int, error: Exception, on_error: OnError) -> None:
         """A step has failed. SweepError where that ends the work."""
@@ -186,6 +190,16 @@ class Pipeline:
                         self._writer.submit(self._folder.publish, unit, table, of_this)
                     )
         publications.append(self._writer.submit(self._folder.forget_failure, loaded.step))
+        publications.append(
+            self._writer.submit(
+                self._written, loaded.step, loaded.weights_sha256, tuple(publications)
+            )
+        )
+
+    def _written(self, step: int, sha256: str, publications: "Sequence[Future[None]]") -> None:
+        """In the writer's thread, after all of these."""
+        if all(publication.exception() is None for publication in publications):
+            self._source.written(step, sha256)
 
     def _groups(self, units: Sequence[Unit]) -> list[tuple[Unit, ...]]:
         """Units of one shard that are measured together, with the same scores."""

@@ -97,8 +97,9 @@ class RunStatus:
             for share, steps in self.idle_shares.items()
         ]
         if self.left_s is not None and self.results_per_s is not None:
-            rate = f"{self.results_per_s * 3600:.3g} results an hour"
-            lines.append(f"  about {duration(self.left_s)} left, at {rate}")
+            an_hour = self.results_per_s * 3600
+            rate = f"{an_hour:,.0f}" if an_hour >= 10 else f"{an_hour:.2g}"
+            lines.append(f"  about {duration(self.left_s)} left, at {rate} results an hour")
         return lines
 
     def to_dict(self) -> dict[str, Any]:

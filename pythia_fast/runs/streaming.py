@@ -6,24 +6,18 @@ by two checkpoints in the resident data type, however long the series. What lies
 fetched ahead of the reading, as far as the disk budget allows.
 """
 
-import errno
 import logging
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from pythia_fast.errors import ArgumentError, ReadError
+from pythia_fast.errors import ArgumentError
 from pythia_fast.model import (
-    LoadReport,
     Model,
     Precision,
     TokenizerSource,
@@ -31,9 +25,8 @@ from pythia_fast.model import (
     packed_bytes,
     resolve_precision,
 )
-from pythia_fast.runs.times import LoadTimes
-from pythia_fast.series import Checkpoint, CheckpointSeries, open_series
-from pythia_fast.series.sources import Ahead
+from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
+from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
 from pythia_fast.tokens import load_tokenizer
 
@@ -41,37 +34,6 @@ _log = logging.getLogger("pythia_fast")
 
 MEMORY_SHARE = 0.8
 """The part of the free memory that two arenas may take."""
-
-TELL_EVERY_S = 1.0
-"""How often somebody who waits for a checkpoint is told of it."""
-
-Waiting = Callable[[int, Ahead], None]
-"""Called now and then with the step that is waited for, and what is going on meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A checkpoint in its arena, ready to compute with.
-
-    `weights_sha256` is "" where it was not asked for. The checkpoint stays open until the next one
-    is asked for.
-    """
-
-    step: int
-    weights: Weights
-    checkpoint: Checkpoint
-    report: LoadReport
-    weights_sha256: str
-    identity: str
-    times: LoadTimes
-
-
-@dataclass(frozen=True, slots=True)
-class NotLoaded:
-    """A checkpoint that could not be loaded, and why."""
-
-    step: int
-    error: Exception
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -245,133 +207,3 @@ def free_bytes(device: torch.device) -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def prefetch(
-    series: CheckpointSeries,
-    steps: deque[int],
-    arenas: Sequence[Weights],
-    *,
-    hashed: bool,
-    waiting: Waiting | None = None,
-    entered: Callable[[Ahead], None] | None = None,
-) -> Generator[Loaded | NotLoaded, None, None]:
-    """Load the steps in turn, each into the next free arena, one ahead where there are two.
-
-    A step is taken from the left of `steps` when its loading begins; what is appended meanwhile is
-    loaded too. Another thread may append, and take back from the right what has not begun. It ends
-    when nothing is left; what is appended after that stays in `steps`.
-
-    All that are in it at the start are fetched ahead in this order. `entered` is then called with
-    what fetches them: whoever appends a step later tells it first (`Ahead.extend`), and whoever
-    has taken one back does so afterwards (`Ahead.drop`).
-
-    A step that cannot be loaded comes with its error, and the next is gone on with. What was
-    yielded may be used until the next is asked for: then its checkpoint is closed, before anything
-    is waited for, so that its place on the disk is free for the next. The last one stays open.
-    Closing the generator stops all downloads, and closes what was loaded in vain.
-    `hashed` also computes the weights' sha256.
-    """
-    free = deque(arenas)
-    pending: deque[tuple[int, Weights, Future[Loaded | NotLoaded]]] = deque()
-    with ThreadPoolExecutor(1, "pythia_fast-load") as pool:
-
-        def begin(following: Sequence[int]) -> None:
-            for step in following:
-                arena = free.popleft()
-                pending.append((step, arena, pool.submit(_load, series, step, arena, hashed)))
-
-        try:
-            first = _now_in(steps)
-            with series.ahead(first) as ahead:
-                _catch_up(ahead, first, _now_in(steps))
-                if entered is not None:
-                    entered(ahead)
-                last: Loaded | NotLoaded | None = None
-                while (following := _taken(steps, len(free))) or pending:
-                    if isinstance(last, Loaded):
-                        last.checkpoint.close()
-                    begin(following)
-                    step, arena, future = pending[0]
-                    last = _awaited(future, waiting and partial(waiting, step, ahead))
-                    pending.popleft()
-                    begin(_taken(steps, len(free)))  # what has come while this one was waited for
-                    yield last
-                    free.append(arena)
-        finally:
-            for *_, future in pending:
-                if not future.cancel():
-                    future.add_done_callback(_close)
-
-
-def _now_in(steps: deque[int]) -> tuple[int, ...]:
-    """What is in the deque at one moment, whoever changes it."""
-    while True:
-        try:
-            return tuple(steps)
-        except RuntimeError:  # it was changed in the middle of this
-            continue
-
-
-def _taken(steps: deque[int], count: int) -> list[int]:
-    """Take so many from the left, or as many as there are; others may take from the right."""
-    taken: list[int] = []
-    with suppress(IndexError):
-        while len(taken) < count:
-            taken.append(steps.popleft())
-    return taken
-
-
-def _catch_up(ahead: Ahead, before: Sequence[int], now: Sequence[int]) -> None:
-    """Tell it what others have changed before they could: while the series was surveyed."""
-    for step in set(before) - set(now):
-        ahead.drop(step)
-    ahead.extend(step for step in now if step not in before)
-
-
-def _awaited(
-    future: "Future[Loaded | NotLoaded]", tell: Callable[[], None] | None
-) -> Loaded | NotLoaded:
-    started = time.perf_counter()
-    while not wait((future,), TELL_EVERY_S).done:  # also to look up: see `result_of`
-        if tell is not None:
-            tell()
-    loaded = future.result()
-    if isinstance(loaded, NotLoaded):
-        return loaded
-    waited_s = time.perf_counter() - started
-    return replace(loaded, times=replace(loaded.times, wait_s=waited_s))
-
-
-def _close(future: "Future[Loaded | NotLoaded]") -> None:
-    """Close a checkpoint that was loaded in vain."""
-    if not future.cancelled() and future.exception() is None:
-        loaded = future.result()
-        if isinstance(loaded, Loaded):
-            loaded.checkpoint.close()
-
-
-def _load(
-    series: CheckpointSeries, step: int, weights: Weights, hashed: bool
-) -> Loaded | NotLoaded:
-    checkpoint = None
-    try:
-        started = time.perf_counter()
-        identity = series.identity(step)
-        checkpoint = series.open(step)
-        opened = time.perf_counter()
-        report = weights.load(checkpoint)
-        loaded = time.perf_counter()
-        sha256 = checkpoint.weights_sha256 if hashed else ""
-        hash_s = time.perf_counter() - loaded
-        if series.identity(step) != identity:
-            raise ReadError(
-                errno.ESTALE,
-                f"step {step} of {series.name} has changed while it was read: try again",
-            )
-        times = LoadTimes.of(checkpoint, report, open_s=opened - started, hash_s=hash_s)
-        return Loaded(step, weights, checkpoint, report, sha256, identity, times)
-    except Exception as error:
-        if checkpoint is not None:
-            checkpoint.close()
-        return NotLoaded(step, error)

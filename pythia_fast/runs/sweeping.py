@@ -10,7 +10,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError, SweepInterruptedError
 from pythia_fast.metrics import Metric
-from pythia_fast.model import resolve_precision
+from pythia_fast.model import known_precision, resolve_precision
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster import Cluster
@@ -193,7 +193,8 @@ def sweep(
             each.plan("float32")  # what is wrong with the sequences is told before anybody is asked
         with Cluster(resolve_workers(workers), given) as cluster:
             cluster.begin(str(dtype), architectures)
-            asked = settle(cluster.first().precisions)
+            known = known_precision(dtype)
+            asked = settle([known] * len(asking) if known else cluster.first().precisions)
             with _kept(asked), _progress(asked, progress) as shown:
                 compute_there(asked, shown, cluster, on_error)
             own = [one.plan.steps for one in asked]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
-from pythia_fast.quantities import sized
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.parts import Failure
@@ -13,11 +12,11 @@ from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.share import Share, steps_of_share
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
+from pythia_fast.runs.telling import missing_words, work_words
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
 
 OnError = Literal["raise", "skip"]
-_TOLD_AT_MOST = 4  # reasons in one error
 
 
 class Todo:
@@ -127,6 +126,9 @@ class Todo:
         """A step is about to be computed."""
         self.now = step
         self.changed()
+
+    def written(self, step: int, sha256: str) -> None:
+        """Nothing yet: `finish` follows, in the thread that all else happens in."""
 
     def finish(self, step: int, sha256: str | None = None) -> None:
         """All results of a step are on the disk.
@@ -285,11 +287,7 @@ class Todo:
         failures = [self._record(step, error) for step, error in missing.items()]
         if not failures:
             return
-        words = [f"step {each.step}: {each.message}" for each in failures[:_TOLD_AT_MOST]]
-        more = failures[_TOLD_AT_MOST:]
-        if more:
-            words.append(f"and likewise {', '.join(str(each.step) for each in more)}")
-        summary = f"{len(failures)} of {len(self.steps)} steps cannot be had: {'; '.join(words)}"
+        summary = missing_words(failures, len(self.steps))
         if on_error == "skip":
             self._progress.say(f"{summary}. They are left out")
             return
@@ -299,21 +297,11 @@ class Todo:
         ) from next(iter(missing.values()))
 
     def _tell_work(self) -> None:
-        """What is about to be downloaded, kept and computed; of time nothing is known yet."""
-        download_bytes = self._survey.download_bytes(self.queue)
-        disk_bytes = self._survey.coming_bytes(self.queue)
-        if self._budget_bytes is not None:
-            disk_bytes = min(disk_bytes, self._budget_bytes)
-        about = "about " if self._survey.makes_masks(self.queue) else ""
-        words = [f"{len(self.queue)} steps to load"]
-        if download_bytes:
-            words.append(f"{about}{sized(download_bytes)} to download")
-            words.append(f"{sized(disk_bytes)} of disk needed")
-        words.append(self._job.amount(self.queue))
-        twins = len(self.left) - len(self.queue)
-        same = f"; {twins} more have the same weights as others" if twins else ""
-        if self.left:
-            self._progress.say(f"{', '.join(words)}{same}")
+        if not self.left:
+            return
+        twins, amount = len(self.left) - len(self.queue), self._job.amount(self.queue)
+        words = work_words(self._survey, self.queue, twins, amount, self._budget_bytes)
+        self._progress.say(words)
 
 
 def _nothing() -> None:

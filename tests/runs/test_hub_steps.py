@@ -390,14 +390,16 @@ class TestPipeline:
         with pytest.raises(SweepInterruptedError, match="0 of 6 steps"):
             small_sweep()
 
-    @pytest.mark.parametrize("place", ["LocalEngine", "Progress", "SweepResult"])
+    @pytest.mark.parametrize(
+        "place", ["engines.LocalEngine", "sweeping.Progress", "sweeping.SweepResult"]
+    )
     def test_an_interrupt_before_and_after_the_work(
         self, small_sweep: Sweep, remote: Any, monkeypatch: pytest.MonkeyPatch, place: str
     ) -> None:
         def interrupted(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(f"pythia_fast.runs.sweeping.{place}", interrupted)
+        monkeypatch.setattr(f"pythia_fast.runs.{place}", interrupted)
         with pytest.raises(SweepInterruptedError, match="the same call goes on"):
             small_sweep()
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pythia_fast.errors import HubError
 from pythia_fast.model import Precision, Weights
-from pythia_fast.runs import streaming
-from pythia_fast.runs.streaming import Loaded, NotLoaded, make_arenas, prefetch
+from pythia_fast.runs import prefetching
+from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
+from pythia_fast.runs.streaming import make_arenas
 from pythia_fast.series import Ahead, Checkpoint, LocalSeries
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.store import Waiting
@@ -30,9 +32,9 @@ Until = Callable[[Callable[[], bool]], None]
 
 @pytest.fixture
 def arenas(tiny_series: Path) -> tuple[Weights, ...]:
-    precision = Precision("float32", streaming.torch.float32, "float32")
+    precision = Precision("float32", torch.float32, "float32")
     shape = LocalSeries(tiny_series).spec.architecture
-    return make_arenas(shape, 2, precision, streaming.torch.device("cpu"))
+    return make_arenas(shape, 2, precision, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_nothing_is_lost_or_done_twice_whoever_comes_between(
 ) -> None:
     series = LocalSeries(tiny_series)
     monkeypatch.setattr(
-        streaming, "_load", lambda series, step, *_: NotLoaded(step, HubError("not here"))
+        prefetching, "_load", lambda series, step, *_: NotLoaded(step, HubError("not here"))
     )
     steps: deque[int] = deque()
     given, taken_back, done = 1_500, [], []

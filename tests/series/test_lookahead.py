@@ -181,15 +181,16 @@ def test_steps_that_turn_up_are_fetched_too(source: Source, until: Until) -> Non
     ahead.start()
     ahead.extend([4, 5])
     until(lambda: set(source.begun) == {4, 5})  # before anybody asks for them
+    first = dict(source.begun)
     ahead.extend([5, 6, 4])  # what is to come already stays where it is
     for step in (4, 5, 6):
-        assert within(lambda step=step: ahead.take(step)) is source.begun[step]
+        assert within(lambda step=step: ahead.take(step)) is (source.begun | first)[step]
     ahead.extend([4])  # once more: it is another now
-    first = source.begun[4]
     assert within(lambda: ahead.take(4)) is source.begun[4]
-    assert source.begun[4] is not first
+    assert source.begun[4] is not first[4]
     ahead.close()
-    assert not any(files.hold.closed.is_set() for files in (first, *source.begun.values()))
+    every = (*first.values(), *source.begun.values())
+    assert not any(files.hold.closed.is_set() for files in every)
 
 
 def test_only_so_many_are_fetched_of_those_that_turn_up(source: Source, until: Until) -> None:
@@ -273,9 +274,42 @@ def test_after_it_was_left_nothing_is_added(source: Source) -> None:
     ahead.start()
     ahead.close()
     ahead.extend([1])
-    ahead.drop(1)
     assert within(lambda: ahead.take(1)) is None, "nobody would fetch it: it must not be waited for"
+    ahead.drop(1)
     assert 1 not in source.begun
+
+
+def test_one_that_is_added_again_while_the_first_is_given_up(source: Source, until: Until) -> None:
+    """Somebody takes step 1 while another still waits for step 0, which is then wanted anew."""
+    let_go = threading.Event()
+    finish = source.finish
+
+    def patient(begun: Begun) -> Fetched:
+        if begun is waited_for[0]:
+            assert let_go.wait(WAIT_S)
+        return finish(begun)
+
+    waited_for: list[Any] = [None]
+    begin = source.begin
+
+    def noting(step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        begun = begin(step, waiting, downloader)
+        waited_for[0] = waited_for[0] or begun
+        return begun
+
+    source.begin, source.finish = noting, patient  # type: ignore[method-assign]
+    ahead = source.ahead(0, 1)
+    ahead.start()
+    thread = threading.Thread(target=lambda: ahead.take(0))
+    thread.start()
+    until(lambda: any(entry.awaited for entry in ahead._entries.values()))
+    within(lambda: ahead.take(1))
+    ahead.extend([0])
+    until(lambda: source.begun[0] is not waited_for[0])
+    let_go.set()
+    thread.join(WAIT_S)
+    assert within(lambda: ahead.take(0)) is source.begun[0]
+    ahead.close()
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pythia_fast.runs.cluster.actor import Worker
 from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Told, reason_of
 from pythia_fast.runs.cluster.messages import Hello, Order, Work
 from pythia_fast.runs.cluster.placing import Node, Placing, placing
+from pythia_fast.runs.cluster.reaching import connect
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
 
@@ -116,10 +116,10 @@ class Cluster:
             events = self._now(PATIENCE_S)
             joined = [event for event in events if isinstance(event, Joined)]
             self._early += joined
+            for _ in range(len(events) - len(joined)):  # each is of one that is lost
+                self.add()
             if joined:
                 return joined[0].hello
-            for _ in events:  # each is of one that is lost
-                self.add()
             if not events:
                 _log.warning(
                     "no worker with %g CPUs and %g GPUs is ready yet: still waiting for Ray to "
@@ -221,19 +221,7 @@ class Cluster:
         }
 
     def _connect(self) -> None:
-        quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
-        address = self._workers.address
-        if address != "local":
-            try:
-                self._ray.init(address=address or "auto", **quiet)
-            except ConnectionError as error:
-                wanted = address or os.environ.get("RAY_ADDRESS")
-                if wanted:
-                    raise WorkerError(f"no Ray cluster answers at {wanted}: {error}") from error
-                address = "local"
-        if address == "local":
-            self._ray.init(address="local", **quiet)
-            self._alone = True
+        self._alone = connect(self._ray, self._workers.address)
         self._connected_here = True
 
     def _stop(self) -> None:

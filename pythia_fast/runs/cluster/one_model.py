@@ -107,7 +107,8 @@ class OneModel:
         """The work as `Cluster.order` takes it."""
         if self._shared is None:
             asked = self.asked
-            self.probe = partial_of(asked.folder.path / "probe")
+            folder = asked.folder.path.absolute()
+            self.probe = partial_of(folder / "probe")
             try:
                 self.probe.touch()
             except OSError as error:
@@ -117,7 +118,7 @@ class OneModel:
                 series=asked.series,
                 plan=asked.plan,
                 batch_tokens=asked.batch_tokens,
-                folder=asked.folder.path,
+                folder=folder,
                 run_hash=asked.folder.hash,
                 probe=self.probe,
                 sample=_sample(asked.plan),

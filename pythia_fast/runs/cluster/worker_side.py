@@ -94,9 +94,12 @@ class Assigned:
         """Tell that a step is computed now."""
         self._outbox.put(Began(self._model, step))
 
+    def written(self, step: int, sha256: str) -> None:
+        """Tell that a step is done, at once: another one may come in its place."""
+        self._outbox.put(Finished(self._model, step, sha256))
+
     def finish(self, step: int, sha256: str | None = None) -> None:
-        """Tell that a step is done."""
-        self._outbox.put(Finished(self._model, step, sha256 or ""))
+        """The driver knows already."""
 
     def fail(self, step: int, error: Exception, on_error: OnError) -> None:
         """Tell that a step has failed; whether that ends the sweep the driver decides."""

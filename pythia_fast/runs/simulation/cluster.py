@@ -54,6 +54,8 @@ class Cluster:
         step_s: what each step needs beside its arithmetic, while nothing is computed.
         publish_s: to write a step's results, while the next one is computed.
         message_s: from the end of a step until another one has been handed out in its place.
+        batches: of a step. Its end is told to the driver with the first batch of the next one, or
+            when there is no next one. None: it is told at once.
         arenas: steps that a worker has in memory, 1 or 2.
         look_ahead: steps that a worker holds beside the one that it computes.
     """
@@ -75,6 +77,7 @@ class Cluster:
     step_s: float = 0.0
     publish_s: float = 0.0
     message_s: float = 0.0
+    batches: int | None = None
     arenas: int = 2
     look_ahead: int = LOOK_AHEAD
 
@@ -82,6 +85,8 @@ class Cluster:
         for name in ("workers", "workers_per_node", "at_once", "arenas"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if self.batches is not None and self.batches < 1:
+            raise ArgumentError(f"batches are 1 or more, or None, not {self.batches}")
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name.endswith("_s") and not 0 <= value < math.inf:

@@ -75,6 +75,7 @@ class Worker:
         self.asked: deque[Step] = deque()  # downloads that wait for the one before
         self.fetching: list[Step] = []
         self.written_s = 0.0
+        self.untold: list[Step] = []  # that are written, which the driver does not know
         self.spent: dict[Spent, float] = dict.fromkeys(SPENT, 0.0)
         self.free_since_s = 0.0  # when it last stopped to compute
         self._gap_start_s = ready_s  # what of the time since then is start, and what idle

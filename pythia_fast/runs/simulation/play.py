@@ -88,7 +88,10 @@ class Play:
         if not worker.ready:
             return
         self._compute(worker)
-        if not worker.at_work and worker.queue and worker.queue[0].of.task.model != worker.model:
+        more = bool(worker.queue) and worker.queue[0].of.task.model == worker.model
+        if worker.untold and not worker.at_work and not more:
+            self._clock.after(0.0, partial(self._tell, worker))
+        if not worker.at_work and worker.queue and not more:
             self._switch(worker, worker.queue[0].of.task.model)
             return
         while (
@@ -126,6 +129,9 @@ class Play:
         worker.spent["compute"] += step.of.compute_s
         elapsed_s = self._cluster.step_s + step.of.compute_s
         self._clock.after(elapsed_s, partial(self._computed, worker, step))
+        if self._cluster.batches is not None:
+            first_s = self._cluster.step_s + step.of.compute_s / self._cluster.batches
+            self._clock.after(first_s, partial(self._tell, worker))
 
     def _computed(self, worker: Worker, step: Step) -> None:
         worker.computing = None
@@ -136,9 +142,18 @@ class Play:
         self._touch(worker)
 
     def _written(self, worker: Worker, step: Step) -> None:
-        del worker.held[step.of.task]
-        self._dispatcher.finished(worker.name, step.of.task)
+        worker.untold.append(step)
         self._end_s = self._clock.now_s
+        if self._cluster.batches is None:
+            self._tell(worker)
+        self._touch(worker)
+
+    def _tell(self, worker: Worker) -> None:
+        """Let the driver know what is done."""
+        for step in worker.untold:
+            del worker.held[step.of.task]
+            self._dispatcher.finished(worker.name, step.of.task)
+        worker.untold.clear()
 
     def _result(self) -> Simulated:
         total_s, whole = self._end_s, self._end_s * len(self._workers)

@@ -1,0 +1,75 @@
+"""The way to a Ray cluster: to one that is named, to one on this machine, or to a new one here.
+
+Ray by itself would try an address where nobody is for a quarter of an hour, also that of a cluster
+that once was started on this machine and is gone.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pythia_fast.errors import WorkerError
+
+_log = logging.getLogger("pythia_fast")
+
+PATIENCE_S = 10.0
+"""How long a cluster that is just being started may take until it can be reached."""
+_TRIES = "RAY_gcs_server_port_wait_time_s"  # Ray's own; each try lasts 40 s
+
+
+def connect(ray: Any, address: str | None) -> bool:
+    """Connect this process to a cluster; whether it is a new one that is this machine alone.
+
+    `address` None is RAY_ADDRESS, or a cluster that runs on this machine, or a new one, in this
+    order; "local" is a new one. WorkerError if no cluster answers where there should be one.
+    """
+    wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if wanted != "local":
+        if not _listens(wanted):
+            raise WorkerError(f"no Ray cluster answers at {wanted}: nobody listens there")
+        try:
+            with _one_try():
+                ray.init(address=wanted, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if wanted != "auto":
+                raise WorkerError(f"no Ray cluster answers at {wanted}: {error}") from error
+            if not isinstance(error, ConnectionError):  # that says that there is none
+                _log.warning("the Ray cluster of this machine is of no use: %s", error)
+        else:
+            return False
+    ray.init(address="local", **quiet)
+    return True
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody is at `host:port`; what else an address may be is for Ray to judge."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdecimal():
+        return True
+    end_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S):
+                return True
+        except (OSError, OverflowError):
+            if time.monotonic() >= end_s:
+                return False
+            time.sleep(min(0.5, PATIENCE_S))
+
+
+@contextmanager
+def _one_try() -> Iterator[None]:
+    """Let Ray try once, unless the user has said how often."""
+    if _TRIES in os.environ:
+        yield
+        return
+    os.environ[_TRIES] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_TRIES]

@@ -1,0 +1,8 @@
+"""The cluster of the tests of faults, which nobody kills here."""
+
+import pytest
+
+pytest.register_assert_rewrite("ray_nodes")
+from ray_nodes import alone, nodes, series  # noqa: E402 - its asserts are rewritten now
+
+__all__ = ["alone", "nodes", "series"]
