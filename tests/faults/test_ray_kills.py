@@ -3,10 +3,12 @@
 Nothing is lost, and nothing is computed again but what the killed had in work.
 """
 
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -60,36 +62,53 @@ def driver(
     )
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_workers_are_killed(
     nodes: Nodes,
     series: Path,
     alone: pythia_fast.SweepResult,
     tmp_path: Path,
     long_form: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, log = tmp_path / "run", tmp_path / "log"
-    killed: list[int] = []
-    seen: dict[str, tuple[int, int]] = {}
+    """Two of them while they compute; in the long form dozens, at any moment.
 
-    def murder() -> None:
-        for after in (2, 4, 6, 8) if long_form else (2, 6):
-            wait(lambda after=after: len(calls(log)) >= after)
-            seen.update(parts(out))
-            killed.append(calls(log)[-1][0])
-            kill(killed[-1])
+    There every other sweep has a run folder that the workers do not see.
+    """
+    chance = random.Random(0)
+    monkeypatch.chdir(tmp_path)
+    all_killed = 0
+    for number in range(14 if long_form else 1):
+        out, log = tmp_path / f"run{number}", tmp_path / f"log{number}"
+        killed: list[int] = []
+        seen: dict[str, tuple[int, int]] = {}
 
-    with meanwhile(murder):
-        result = swept(nodes, series, out, log)
-    check_same(result, alone)
-    check_calls(log, STEPS, killed)
-    assert seen
-    assert seen.items() <= parts(out).items()  # the very files
-    assert not result.failures
-    finished = parts(out)
-    check_same(swept(nodes, series, out, log, engine="local", workers=None), alone)
-    assert parts(out) == finished
-    assert leftovers(out) == []  # a killed worker may leave half a file, for the next to remove
+        def murder(
+            out: Path = out,
+            log: Path = log,
+            killed: list[int] = killed,
+            seen: dict[str, tuple[int, int]] = seen,
+        ) -> None:
+            for after in (2, 5, 8) if long_form else (2, 6):
+                wait(lambda: len(calls(log)) >= after)  # noqa: B023 - it is over before the next
+                if long_form:
+                    time.sleep(chance.uniform(0, 1.5 * PAUSE_S))
+                seen.update(parts(out))
+                killed.append(calls(log)[-1][0])
+                kill(killed[-1])
+
+        with meanwhile(murder):
+            result = swept(nodes, series, Path(out.name) if number % 2 else out, log)
+        check_same(result, alone)
+        check_calls(log, STEPS, killed)
+        assert seen.items() <= parts(out).items()  # the very files
+        assert not result.failures
+        finished = parts(out)
+        check_same(swept(nodes, series, out, log, engine="local", workers=None), alone)
+        assert parts(out) == finished
+        assert leftovers(out) == []  # a killed worker may leave half a file, for the next to remove
+        all_killed += len(set(killed))
+    assert all_killed >= (30 if long_form else 2)
 
 
 @pytest.mark.timeout(600)

@@ -151,6 +151,11 @@ class Cluster:
             return early
         return self._now(patience_s)
 
+    @property
+    def coming(self) -> bool:
+        """Whether a worker was asked for that is not ready yet."""
+        return not self._actors.keys() <= self._ready
+
     def dismiss(self, worker: str) -> None:
         """End a worker that is not to be used."""
         self._ray.kill(self._actors.pop(worker))

@@ -97,7 +97,8 @@ class RayEngine:
                 self._dispatcher.add(tasks)
             if self._dispatcher.over:
                 return
-            self._hand_out(on_error)
+            if not self._hand_out(on_error):
+                continue  # what was left is there already: nothing will happen
             self._show()
             for event in self._cluster.events(LOOK_UP_S):
                 match event:
@@ -146,31 +147,46 @@ class RayEngine:
                 "(dtype=, --dtype) to have all machines take part"
             )
             self._cluster.dismiss(worker)
+            if not (self._dispatcher.workers or self._cluster.coming):
+                raise WorkerError(
+                    f"no worker is left that computes in {_words(dtypes)}, as this run does; say "
+                    "which dtype all machines are to compute in (dtype=, --dtype)"
+                )
             return
         self._hosts[worker] = hello.host
         self._dispatcher.join(worker)
 
-    def _hand_out(self, on_error: OnError) -> None:
-        for worker, task in self._dispatcher.assignments():
-            model = self._models[task.model]
-            try:
-                order = model.order(task.step)
-                sha256 = model.complete(order)
-            except RunMismatchError:
-                raise
-            except Exception as error:
-                self._dispatcher.finished(worker, task)
-                model.fail(task.step, error, on_error)
-                continue
-            if sha256 is None:
-                shared = model.shared(self._cluster)
-                self._cluster.order(worker, order, shared, model.name(task.step))
-            else:
-                self._finish(worker, model, task.step, sha256, on_error)
+    def _hand_out(self, on_error: OnError) -> bool:
+        """Hand out all that can be now; whether anything is left to be done by workers.
+
+        What needs no worker after all makes room for more.
+        """
+        while assignments := self._dispatcher.assignments():
+            for worker, task in assignments:
+                self._give(worker, task, on_error)
         wanted = self._dispatcher.wanted_back()
         if wanted is not None:
             worker, task = wanted
             self._cluster.ask_back(worker, task.model, task.step)
+        return not self._dispatcher.over
+
+    def _give(self, worker: str, task: Task, on_error: OnError) -> None:
+        """Order a step, unless somebody else has finished it meanwhile."""
+        model = self._models[task.model]
+        try:
+            order = model.order(task.step)
+            sha256 = model.complete(order)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            self._dispatcher.finished(worker, task)
+            model.fail(task.step, error, on_error)
+            return
+        if sha256 is None:
+            shared = model.shared(self._cluster)
+            self._cluster.order(worker, order, shared, model.name(task.step))
+        else:
+            self._finish(worker, model, task.step, sha256, on_error)
 
     def _hear(self, worker: str, message: Message, on_error: OnError) -> None:
         match message:

@@ -1,0 +1,264 @@
+"""What Ray is asked for, and what becomes of workers that come, die or never come. It is played."""
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
+from pythia_fast.runs.cluster import connecting
+from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
+from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Told
+from pythia_fast.runs.cluster.messages import Began, Finished, Hello, Order
+from pythia_fast.runs.workers import Workers
+
+HELLO = Hello("there", 7, "cpu", 1, "1.0", ("float32",))
+
+
+class RayError(Exception):
+    """As Ray says that an actor is gone."""
+
+
+class RayTaskError(RayError):
+    """As Ray says that a call has failed."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Actor:
+    """An actor whose calls are answered when the test says so."""
+
+    def __init__(self, ray: "Ray", options: dict[str, Any], arguments: tuple[Any, ...]) -> None:
+        self.options, self.arguments = options, arguments
+        self.killed = False
+        self.calls: dict[str, list[int]] = {}
+        self._ray = ray
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*arguments: Any) -> int:
+            reference = next(self._ray.numbers)
+            self.calls.setdefault(method, []).append(reference)
+            return reference
+
+        return SimpleNamespace(options=lambda name: SimpleNamespace(remote=remote))
+
+    def answer(self, method: str, value: Any) -> None:
+        """Let the oldest open call of a method end with a value, or an error."""
+        self._ray.answers[self.calls[method].pop(0)] = value
+
+
+class Ray:
+    """As much of Ray as the engine uses."""
+
+    exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+
+    def __init__(self, *nodes: dict[str, float], connected: bool = True) -> None:
+        self._nodes, self.connected = nodes, connected
+        self.numbers = itertools.count()
+        self.actors: list[Actor] = []
+        self.answers: dict[int, Any] = {}
+
+    def is_initialized(self) -> bool:
+        return self.connected
+
+    def init(self, address: str, **_: Any) -> None:
+        if address == "auto":
+            raise ConnectionError("there is none")
+        self.connected = True
+
+    def shutdown(self) -> None:
+        self.connected = False
+
+    def nodes(self) -> list[dict[str, Any]]:
+        gone = {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}
+        return [{"Alive": True, "Resources": dict(each)} for each in self._nodes] + [gone]
+
+    def remote(self, _: type) -> Any:
+        def options(**given: Any) -> Any:
+            def make(*arguments: Any) -> Actor:
+                self.actors.append(Actor(self, given, arguments))
+                return self.actors[-1]
+
+            return SimpleNamespace(remote=make)
+
+        return SimpleNamespace(options=options)
+
+    def wait(
+        self, references: list[int], num_returns: int, timeout: float, **_: Any
+    ) -> tuple[list[int], list[int]]:
+        assert num_returns <= len(references)
+        ready = [each for each in references if each in self.answers][:num_returns]
+        return ready, [each for each in references if each not in ready]
+
+    def get(self, reference: int) -> Any:
+        value = self.answers[reference]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def kill(self, actor: Actor) -> None:
+        actor.killed = True
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    played = Ray({"CPU": 2.0}, {"CPU": 2.0})
+    monkeypatch.setattr(connecting, "require", lambda _: played)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return played
+
+
+def test_what_the_user_says_of_workers_goes_to_ray(ray: Ray) -> None:
+    workers = Workers(
+        count=2,
+        num_cpus=1.5,
+        num_gpus=0.5,
+        memory=10**9,
+        resources={"fast_disk": 1},
+        placement="DEFAULT",
+        runtime_env={"env_vars": {"A": "b"}},
+    )
+    with Cluster(workers, None) as cluster:
+        cluster.begin("auto", ())
+        assert len(ray.actors) == 2
+        for actor in ray.actors:
+            given = dict(actor.options)
+            name, at_once = given.pop("name"), given.pop("max_concurrency")
+            assert name.startswith("pythia_fast ")
+            assert at_once > 3
+            assert given == {
+                "num_cpus": 1.5,
+                "num_gpus": 0.5,
+                "memory": 10**9,
+                "resources": {"fast_disk": 1},
+                "scheduling_strategy": "DEFAULT",
+                "runtime_env": {"env_vars": {"A": "b"}},
+                "max_restarts": 0,
+                "max_task_retries": 0,
+            }
+            assert actor.arguments == (1, None, 0.5)
+    assert all(actor.killed for actor in ray.actors)
+    assert ray.connected  # it was before
+
+
+def test_workers_come_tell_and_die(ray: Ray) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", ())
+        first, second = ray.actors
+        second.answer("hello", HELLO)
+        assert cluster.first() == HELLO
+        assert cluster.events(0) == [Joined("worker 2", HELLO)]
+        assert cluster.events(0) == []
+        cluster.order("worker 2", Order(0, 5, (), {}), ["work"], "70m step 5")
+        cluster.ask_back("worker 2", 0, 5)
+        second.answer("give_back", False)
+        second.answer("poll", [Began(0, 5)])
+        assert cluster.events(0) == [
+            Told("worker 2", [Began(0, 5)]),
+            GaveBack("worker 2", 0, 5, False),
+        ]
+        second.answer("poll", [Finished(0, 5, "abc")])
+        second.answer("compute", None)
+        assert cluster.events(0) == [Told("worker 2", [Finished(0, 5, "abc")])]
+        cluster.order("worker 2", Order(0, 6, (), {}), ["work"], "70m step 6")
+        gone = RayError("Some words. The actor is dead because its node has died.")
+        for method in ("compute", "poll"):
+            second.answer(method, gone)
+        assert cluster.events(0) == [Lost("worker 2", "its node has died.", True)]
+        assert second.killed  # also where it only cannot be reached
+        assert cluster.events(0) == []
+        assert cluster.add() == "worker 3"
+        first.answer("hello", HELLO)
+        assert cluster.events(0) == [Joined("worker 1", HELLO)]
+        first.answer("poll", [])
+        assert cluster.events(0) == []
+        assert len(first.calls["poll"]) == 1  # it is asked again
+
+
+def test_who_dies_while_another_joins_is_replaced(ray: Ray) -> None:
+    with Cluster(Workers(count=3), None) as cluster:
+        cluster.begin("auto", ())
+        ray.actors[0].answer("hello", RayError("killed"))
+        ray.actors[1].answer("hello", HELLO)
+        assert cluster.first() == HELLO
+        assert len(ray.actors) == 4
+
+
+def test_none_can_begin(ray: Ray) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", ())
+        for actor in ray.actors:
+            actor.answer("hello", RayError("no room"))
+        add = cluster.add
+
+        def adding() -> str:
+            name = add()
+            ray.actors[-1].answer("hello", RayError("no room"))
+            return name
+
+        cluster.add = adding  # type: ignore[method-assign]
+        with pytest.raises(WorkerError, match=f"{FIRST_TRIES} workers in a row have died.*no room"):
+            cluster.first()
+
+
+def test_what_a_worker_cannot_do_is_told_by_its_own_error(ray: Ray) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", ())
+        ray.actors[0].answer("hello", RayTaskError(RunMismatchError("the tokens are others")))
+        with pytest.raises(RunMismatchError, match="the tokens are others") as raised:
+            cluster.first()
+        assert raised.value.__notes__ == ["on worker 1 of the cluster"]
+        ray.actors[1].answer("hello", RayTaskError(KeyError("x")))
+        with pytest.raises(WorkerError, match="worker 2 cannot begin: KeyError: 'x'"):
+            cluster.first()
+
+
+def test_it_is_said_that_none_is_there_yet(
+    ray: Ray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cluster(Workers(count=1, num_cpus=64), None) as cluster:
+        cluster.begin("auto", ())
+        (actor,) = ray.actors
+        waits = itertools.count()
+        wait = ray.wait
+
+        def waiting(*arguments: Any, **named: Any) -> Any:
+            if next(waits) == 6:
+                actor.answer("hello", HELLO)
+            return wait(*arguments, **named)
+
+        monkeypatch.setattr(ray, "wait", waiting)
+        assert cluster.first() == HELLO
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [said[0]] * 3
+    assert "no worker with 64 CPUs and 0 GPUs is ready yet" in said[0]
+
+
+def test_what_cannot_come_is_not_waited_for_at_the_end(ray: Ray) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", ())
+        there, never = ray.actors
+        there.answer("hello", HELLO)
+        cluster.first()
+        cluster.events(0)
+        assert cluster.coming
+    assert "stop" in there.calls
+    assert "stop" not in never.calls
+    assert there.killed
+    assert never.killed
+
+
+def test_this_machine_alone_must_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Ray({"CPU": 4.0}, connected=False)
+    monkeypatch.setattr(connecting, "require", lambda _: alone)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ArgumentError, match=r"5 workers with 1 CPUs.*do not fit"):
+        Cluster(Workers(count=5), None).__enter__()
+    assert not alone.connected
+    with Cluster(Workers(count=4), None) as cluster:
+        assert alone.connected
+        assert (cluster.placing.count, cluster.placing.cpus) == (4, 1)
+    assert not alone.connected  # what it has started it ends

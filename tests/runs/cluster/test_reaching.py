@@ -1,0 +1,93 @@
+"""The way to a cluster, with a Ray that is played."""
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from pythia_fast.errors import WorkerError
+from pythia_fast.runs.cluster import reaching
+from pythia_fast.runs.cluster.reaching import connect
+
+TRIES = "RAY_gcs_server_port_wait_time_s"
+
+
+class Ray:
+    """Of each call of `init` the address, and how often Ray would have tried."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self._errors = list(errors)
+        self.calls: list[tuple[str, str | None]] = []
+
+    def init(self, address: str, **_: Any) -> None:
+        self.calls.append((address, os.environ.get(TRIES)))
+        error = self._errors.pop(0) if self._errors else None
+        if error is not None:
+            raise error
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "PATIENCE_S", 0.05)
+    for name in ("RAY_ADDRESS", TRIES):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_what_is_named_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        monkeypatch.setenv("RAY_ADDRESS", f"localhost:{port}")
+        for given, used in (
+            (f"127.0.0.1:{port}", f"127.0.0.1:{port}"),
+            (f"ray://127.0.0.1:{port}", f"ray://127.0.0.1:{port}"),
+            (None, f"localhost:{port}"),
+        ):
+            ray = Ray()
+            assert connect(ray, given) is False
+            assert ray.calls == [(used, "1")]
+    assert TRIES not in os.environ
+
+
+def test_a_cluster_of_this_machine_or_a_new_one() -> None:
+    ray = Ray()
+    assert connect(ray, None) is False
+    assert [address for address, _ in ray.calls] == ["auto"]
+    ray = Ray(ConnectionError("none"))
+    assert connect(ray, None) is True
+    assert ray.calls == [("auto", "1"), ("local", None)]
+    ray = Ray()
+    assert connect(ray, "local") is True
+    assert ray.calls == [("local", None)]
+
+
+def test_one_that_is_gone_or_of_another_version_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    ray = Ray(RuntimeError("Version mismatch"))
+    assert connect(ray, None) is True
+    assert "of no use: Version mismatch" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1", "a:99999"])
+def test_nobody_is_there(address: str) -> None:
+    ray = Ray()
+    with pytest.raises(WorkerError, match="nobody listens there"):
+        connect(ray, address)
+    assert not ray.calls
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError, ValueError])
+def test_who_is_there_is_no_cluster(error: type[Exception]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        with pytest.raises(WorkerError, match=f"no Ray cluster answers at {address}: no way"):
+            connect(Ray(error("no way")), address)
+    with pytest.raises(WorkerError, match="no Ray cluster answers at nonsense: no way"):
+        connect(Ray(error("no way")), "nonsense")
+
+
+def test_the_user_may_say_how_often_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRIES, "20")
+    ray = Ray()
+    connect(ray, None)
+    assert ray.calls == [("auto", "20")]
+    assert os.environ[TRIES] == "20"
