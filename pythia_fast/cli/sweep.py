@@ -1,6 +1,8 @@
 """`pythia-fast sweep`."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,28 +159,31 @@ def sweep(
     from pythia_fast import runs
     from pythia_fast.runs.workers import Workers
 
-    result = runs.sweep(
-        model,
-        steps,
-        tokens=data,
-        sequences=sequences,
-        metrics=_metrics(names, per_token=per_token),
-        out=out,
-        resume=not no_resume,
-        device=device,
-        dtype=dtype,
-        batch_tokens=batch_tokens,
-        deterministic=deterministic,
-        cache_dir=cache_dir,
-        disk_budget=disk_budget,
-        on_error=on_error,
-        worker=worker,
-        engine=engine,
-        workers=None
-        if engine == "local"
-        else Workers(count=workers or "auto", num_cpus=worker_cpus, num_gpus=worker_gpus),
-        progress=not quiet,
-    )
+    # Ray says on standard output what has become of workers, and that is the results' place.
+    elsewhere = redirect_stdout(sys.stderr) if engine == "ray" else nullcontext()
+    with elsewhere:
+        result = runs.sweep(
+            model,
+            steps,
+            tokens=data,
+            sequences=sequences,
+            metrics=_metrics(names, per_token=per_token),
+            out=out,
+            resume=not no_resume,
+            device=device,
+            dtype=dtype,
+            batch_tokens=batch_tokens,
+            deterministic=deterministic,
+            cache_dir=cache_dir,
+            disk_budget=disk_budget,
+            on_error=on_error,
+            worker=worker,
+            engine=engine,
+            workers=None
+            if engine == "local"
+            else Workers(count=workers or "auto", num_cpus=worker_cpus, num_gpus=worker_gpus),
+            progress=not quiet,
+        )
     several = isinstance(result, runs.SweepResults)
     results = list(result.values()) if isinstance(result, runs.SweepResults) else [result]
     if as_json:

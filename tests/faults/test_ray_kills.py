@@ -98,7 +98,9 @@ def test_workers_are_killed(
                 kill(killed[-1])
 
         with meanwhile(murder):
-            result = swept(nodes, series, Path(out.name) if number % 2 else out, log)
+            result = swept(
+                nodes, series, Path("/proc/self/cwd", out.name) if number % 2 else out, log
+            )
         check_same(result, alone)
         check_calls(log, STEPS, killed)
         assert seen.items() <= parts(out).items()  # the very files

@@ -204,6 +204,17 @@ def test_none_can_begin(ray: Ray) -> None:
             cluster.first()
 
 
+def test_who_joins_between_shows_that_workers_can_begin(ray: Ray) -> None:
+    with Cluster(Workers(count=2 * FIRST_TRIES), None) as cluster:
+        cluster.begin("auto", ())
+        *early, joining = ray.actors[:FIRST_TRIES]
+        late = ray.actors[FIRST_TRIES : 2 * FIRST_TRIES - 1]
+        for actors, answer in ((early, RayError("no")), ([joining], HELLO), (late, RayError("no"))):
+            for actor in actors:
+                actor.answer("hello", answer)
+            assert len(cluster.events(0)) == len(actors)
+
+
 def test_what_a_worker_cannot_do_is_told_by_its_own_error(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
         cluster.begin("auto", ())

@@ -108,7 +108,7 @@ def test_workers_that_do_not_see_the_run_folder_send_their_parts(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A path that means something else elsewhere; one of the workers is killed as well.
+    """A path that is another place in every process; one of the workers is killed as well.
 
     The process is connected already, and stays so.
     """
@@ -138,7 +138,7 @@ def test_workers_that_do_not_see_the_run_folder_send_their_parts(
                 series,
                 tokens=IDS,
                 metrics=("perplexity", Logged(log, pause_s=0.2)),
-                out="run",
+                out=Path("/proc/self/cwd/run"),
                 dtype="float32",
                 progress=False,
                 engine="ray",
