@@ -10,6 +10,7 @@ from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.parts import Failure
 from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.same_files import with_digests
 from pythia_fast.runs.share import Share, steps_of_share
 from pythia_fast.runs.survey import Survey, survey, weights_sha256
 from pythia_fast.runs.telling import missing_words, work_words
@@ -60,14 +61,19 @@ class Todo:
         twins = (step for steps in self._waiting.values() for step in steps)
         return (*self.queue, *twins, *(step for step, _ in self._ready))
 
-    def survey(self, on_error: OnError) -> None:
+    def survey(self, on_error: OnError, *, same_files: bool = False) -> None:
         """Find out what there is and what is left, before anything is downloaded or computed.
+
+        With `same_files` a folder's steps are compared for it: who has several steps computed at a
+        time cannot wait until one is loaded to see that it has the weights of another.
 
         SweepError that names every step that cannot be had, unless they are to be skipped;
         RunMismatchError if the folder's results are of other weights; HubError.
         """
         self._check_source()
         self._survey = survey(self._series, self._job.steps)
+        if same_files and self._job.sharing and self._series.spec.repo is None:
+            self._survey = with_digests(self._series, self._survey)
         moved = pin(self._folder, self._survey.revisions, self._job.place)
         if moved:
             self._go_back(moved)

@@ -43,7 +43,7 @@ class OneModel:
     def survey(self, on_error: OnError) -> None:
         """Find out what is left, and whether it can be had, and kept. The errors of `Todo`."""
         with named(self.asked.series.name, self._models):
-            self.todo.survey(on_error)
+            self.todo.survey(on_error, same_files=True)
         if self.todo.left:
             check_room(self.asked, self.todo)
         else:
