@@ -5,95 +5,18 @@ Drivers of real workers and the simulation tell it what has happened and ask it 
 
 import heapq
 import math
-from bisect import insort
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.runs.dispatching.blame import RETRIES, SHUN_AFTER, Blame
+from pythia_fast.runs.dispatching.holding import Worker
+from pythia_fast.runs.dispatching.tasks import KEEPS, Queue, Task
+
+__all__ = ["KEEPS", "LOOK_AHEAD", "RETRIES", "SHUN_AFTER", "Dispatcher", "Task"]
 
 LOOK_AHEAD = 2
 """Steps that a worker holds beside the one it computes: one is read, one is downloaded."""
-
-RETRIES = 2
-"""How often a step that was alone in a worker that died is tried again."""
-
-KEEPS = 0.5
-"""A worker keeps to its model while that has a step of this part of the highest cost that waits.
-
-To change the model costs a start of its own, and to take a step half as costly before another
-unbalances little. Of models that differ less, as 12b and 12b-deduped, each is gone through in turn.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One step of one model, whose `cost` grows with the work, in operations or whatever else.
-
-    `model` is its position among the models asked for.
-    """
-
-    model: int
-    step: int
-    cost: float
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """A worker: what it holds in the order in which it will do it, and whether each has begun."""
-
-    number: int
-    name: str
-    holds: dict[Task, bool] = field(default_factory=dict)
-    asked: set[Task] = field(default_factory=set)
-    model: int | None = None
-    alone: bool = False  # with a suspect
-    cost: float = 0.0
-
-    @property
-    def place(self) -> tuple[int, float, int, str]:
-        """Who comes first gets the next task: who holds few, and of little work."""
-        return len(self.holds), self.cost, self.number, self.name
-
-    @property
-    def spare(self) -> Task | None:
-        """What could be asked back: the last that has not begun, if it keeps another for itself."""
-        if len(self.holds) - len(self.asked) < 2:
-            return None
-        for task in reversed(self.holds):
-            if not self.holds[task] and task not in self.asked:
-                return task
-        return None
-
-
-class _Queue:
-    """Tasks that wait: of each model the most costly first, of equal ones the first that came."""
-
-    def __init__(self) -> None:
-        self._of_model: dict[int, list[tuple[float, int, Task]]] = {}
-        self._number: dict[Task, int] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def put(self, task: Task) -> None:
-        number = self._number.setdefault(task, len(self._number))
-        # Sorted backwards, so that the next one is the last.
-        insort(self._of_model.setdefault(task.model, []), (task.cost, -number, task))
-        self._count += 1
-
-    def take(self, model: int | None) -> Task:
-        """The most costly one, or one of `model` that is not much less so."""
-        heads = {each: tasks[-1][:2] for each, tasks in self._of_model.items()}
-        first = max(heads, key=heads.__getitem__)
-        if model in heads and heads[model][0] >= KEEPS * heads[first][0]:
-            first = model
-        tasks = self._of_model[first]
-        task = tasks.pop()[2]
-        if not tasks:
-            del self._of_model[first]
-        self._count -= 1
-        return task
 
 
 class Dispatcher:
@@ -102,6 +25,10 @@ class Dispatcher:
     Every worker gets one before any gets a second; then look-ahead. What a worker had begun when it
     died is a suspect: it is given to a worker that holds nothing and gets nothing else until it is
     done, so that the blame is exact. What it had not begun is queued again.
+
+    A suspect goes to a host where no worker died with it, or the fewest did, and waits for a worker
+    of such a host, which is let run empty: else a bad machine, whose workers die at once and so
+    are the first to be idle, would get every suspect and take innocent steps with it.
 
     It is told of all that happens, and does nothing by itself: no I/O, no clock. The same calls
     give the same answers. Not thread-safe.
@@ -112,15 +39,16 @@ class Dispatcher:
         if look_ahead < 0:
             raise ArgumentError(f"look_ahead is 0 or more steps, not {look_ahead}")
         self._most = look_ahead + 1
-        self._queue = _Queue()
+        self._queue = Queue()
         self._suspects: list[Task] = []
-        self._workers: dict[str, _Worker] = {}
-        self._open: dict[str, _Worker] = {}  # those that can take more
-        self._idle: dict[str, _Worker] = {}
-        self._stocked: dict[str, _Worker] = {}  # those with more than one task
+        self._workers: dict[str, Worker] = {}
+        self._open: dict[str, Worker] = {}  # those that can take more
+        self._idle: dict[str, Worker] = {}
+        self._stocked: dict[str, Worker] = {}  # those with more than one task
+        self._hosts: Counter[str] = Counter()  # of these workers
         self._joined = 0
         self._known: set[tuple[int, int]] = set()
-        self._lost_alone: dict[Task, int] = {}
+        self._blame = Blame()
         self._held = 0
         self._asked = 0
         self.add(tasks)
@@ -152,11 +80,15 @@ class Dispatcher:
             self._known.add((task.model, task.step))
             self._queue.put(task)
 
-    def join(self, worker: str) -> None:
-        """A worker is ready. ArgumentError if there is one of this name."""
+    def join(self, worker: str, host: str = "") -> None:
+        """A worker of a host is ready. ArgumentError if there is one of this name.
+
+        Without `host` all are of one.
+        """
         if worker in self._workers:
             raise ArgumentError(f"a worker named {worker!r} is there already")
-        self._workers[worker] = _Worker(self._joined, worker)
+        self._workers[worker] = Worker(self._joined, worker, host)
+        self._hosts[host] += 1
         self._joined += 1
         self._sort(worker)
 
@@ -165,11 +97,8 @@ class Dispatcher:
         given = self._give_suspects()
         if not self._queue:
             return given
-        waiting = [worker.place for worker in self._open.values()]
-        if self._suspects and waiting:  # some are let run empty, for them
-            places = (worker.place for worker in self._workers.values() if not worker.alone)
-            drained = heapq.nsmallest(len(self._suspects), places)
-            waiting = [place for place in waiting if place not in drained]
+        drained = self._drained() if self._open else set()
+        waiting = [each.place for name, each in self._open.items() if name not in drained]
         heapq.heapify(waiting)
         while waiting and self._queue:
             *_, name = heapq.heappop(waiting)
@@ -186,17 +115,44 @@ class Dispatcher:
 
     def finished(self, worker: str, task: Task) -> None:
         """Done, failed or given up: no longer held, never handed out again. ArgumentError."""
-        self._holder(worker, task)
+        host = self._holder(worker, task).host
         self._drop(worker, task)
+        self._blame.finished(host, task)
+
+    def refused(self, worker: str, task: Task) -> bool:
+        """A worker could not do a task, maybe for its machine's sake: no network, a full disk.
+
+        True: it is tried once more, alone as a suspect is, by a worker of another host. False, if
+        there is none or it was refused before: as after `finished`, and the caller tells why it
+        failed. ArgumentError if the worker does not hold it.
+        """
+        host = self._holder(worker, task).host
+        if len(self._hosts) > 1 and self._blame.refused(host, task):
+            self._drop(worker, task)
+            self._suspect(task)
+            return True
+        self.finished(worker, task)
+        return False
+
+    def shuns(self, host: str) -> bool:
+        """Whether a host is better left alone, while workers of others are there.
+
+        `SHUN_AFTER` of its workers died one after the other, and none finished a step in between.
+        Those do not count that died with a step of which workers of other hosts died as well.
+        """
+        others = len(self._hosts) > (host in self._hosts)
+        return others and self._blame.deaths(host) >= SHUN_AFTER
 
     def wanted_back(self) -> tuple[str, Task] | None:
         """What a worker should be asked to give back; None if nothing.
 
-        There is one where nothing is queued, a worker has nothing to do, and another holds more
-        than it has begun: of those the one with the most work ahead. Each is named once; the answer
-        goes to `taken_back`.
+        There is one where nothing waits that a worker with nothing to do could get, and another
+        holds more than it has begun: of those the one with the most work ahead. Each is named once;
+        the answer goes to `taken_back`.
         """
-        if self._queue or self._suspects or self._asked >= len(self._idle):
+        if self._queue or self._asked >= len(self._idle):
+            return None
+        if any(self._idle_for(task) is not None for task in self._suspects):
             return None
         by_work = sorted(self._stocked.values(), key=lambda worker: (-worker.cost, worker.number))
         for worker in by_work:
@@ -227,39 +183,67 @@ class Dispatcher:
     def lost(self, worker: str) -> list[Task]:
         """A worker died. The tasks that are given up now; what else it held is queued again.
 
-        Given up is what was alone in a worker that died more than `RETRIES` times. Where it has not
+        Given up is what was alone in a worker that died more than `RETRIES` times and, where
+        workers of several hosts are there, this one's among them, on two of them. Where it has not
         said what it had begun, that is the first.
         ArgumentError if there is no such worker.
         """
         dead = self._worker(worker)
         tasks = tuple(dead.holds)
         begun = [task for task in tasks if dead.holds[task]] or tasks[:1]
+        self._blame.died(dead.host, begun, alone=len(tasks) == 1)
         given_up = []
         for task in tasks:
             self._drop(worker, task)
             if task not in begun:
                 self._queue.put(task)
-                continue
-            if len(tasks) == 1:
-                self._lost_alone[task] = self._lost_alone.get(task, 0) + 1
-            if self._lost_alone.get(task, 0) > RETRIES:
+            elif self._blame.gives_up(task, self._hosts):
                 given_up.append(task)
             else:
-                self._suspects.append(task)
-        self._suspects.sort(key=lambda task: -task.cost)
+                self._suspect(task)
         for each in (self._workers, self._open, self._idle, self._stocked):
             each.pop(worker, None)
+        self._hosts -= Counter([dead.host])  # forgets it with its last worker
         return given_up
+
+    def _suspect(self, task: Task) -> None:
+        self._suspects.append(task)
+        self._suspects.sort(key=lambda task: -task.cost)
+
+    def _idle_for(self, task: Task) -> Worker | None:
+        """The worker that a suspect can be given to now: of the most trusted host, the oldest."""
+        if not self._idle:
+            return None
+        hosts = self._blame.next_hosts(task, self._hosts)
+        fitting = (worker for worker in self._idle.values() if worker.host in hosts)
+        deaths = {host: self._blame.deaths(host) for host in hosts}
+        return min(fitting, key=lambda worker: (deaths[worker.host], worker.number), default=None)
 
     def _give_suspects(self) -> list[tuple[str, Task]]:
         given = []
-        while self._suspects and self._idle:
-            name = min(self._idle, key=lambda name: self._idle[name].number)
-            self._workers[name].alone = True
-            task = self._suspects.pop(0)
-            self._give(name, task)
-            given.append((name, task))
+        for task in tuple(self._suspects):
+            worker = self._idle_for(task)
+            if worker is not None:
+                worker.alone = True
+                self._suspects.remove(task)
+                self._give(worker.name, task)
+                given.append((worker.name, task))
         return given
+
+    def _drained(self) -> set[str]:
+        """Those that are let run empty: for each suspect the first to be so that may get it."""
+        drained: set[str] = set()
+        if not self._suspects:
+            return drained
+        workers = [worker for worker in self._workers.values() if not worker.alone]
+        workers.sort(key=lambda worker: worker.place)
+        for task in self._suspects:
+            hosts = self._blame.next_hosts(task, self._hosts)
+            for worker in workers:
+                if worker.host in hosts and worker.name not in drained:
+                    drained.add(worker.name)
+                    break
+        return drained
 
     def _give(self, name: str, task: Task) -> None:
         worker = self._workers[name]
@@ -278,7 +262,7 @@ class Dispatcher:
         self._answered(worker, task)
         self._sort(name)
 
-    def _answered(self, worker: _Worker, task: Task) -> None:
+    def _answered(self, worker: Worker, task: Task) -> None:
         if task in worker.asked:
             worker.asked.remove(task)
             self._asked -= 1
@@ -296,14 +280,14 @@ class Dispatcher:
             else:
                 chosen.pop(name, None)
 
-    def _worker(self, name: str) -> _Worker:
+    def _worker(self, name: str) -> Worker:
         if name not in self._workers:
             raise ArgumentError(
                 f"there is no worker named {name!r}: it has not joined, or was lost"
             )
         return self._workers[name]
 
-    def _holder(self, name: str, task: Task) -> _Worker:
+    def _holder(self, name: str, task: Task) -> Worker:
         worker = self._worker(name)
         if task not in worker.holds:
             raise ArgumentError(f"the worker {name!r} does not hold {task}")

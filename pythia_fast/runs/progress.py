@@ -78,6 +78,7 @@ class Progress:
         self._bottleneck = Bottleneck()
         self._model: str | None = None
         self._tokens_of_step: Counter[int] = Counter()
+        self._skipped_of_step: Counter[int] = Counter()
         self._bar: tqdm[None] | None = None
         if shown and sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(
@@ -104,7 +105,7 @@ class Progress:
         """The same, as one of several models tells of itself: its lines begin with its name."""
         part = copy.copy(self)
         part._model = model
-        part._tokens_of_step = Counter()
+        part._tokens_of_step, part._skipped_of_step = Counter(), Counter()
         return part
 
     def advance(self, tokens: int, step: int) -> None:
@@ -159,6 +160,7 @@ class Progress:
     def skip(self, tokens: int, step: int) -> None:
         """Some tokens of a step need not be looked at: done, but they say nothing of the speed."""
         self._tokens_of_step[step] += tokens
+        self._skipped_of_step[step] += tokens
         self._counts.tokens_done += tokens
         self._counts.tokens_skipped += tokens
         if self._bar is not None:
@@ -170,6 +172,7 @@ class Progress:
         """What was done of a step is lost, as far as it is not on the disk."""
         tokens = self._tokens_of_step.pop(step, 0)
         self._counts.tokens_done -= tokens
+        self._counts.tokens_skipped -= self._skipped_of_step.pop(step, 0)
         if self._bar is not None:
             self._bar.update(-tokens)
 

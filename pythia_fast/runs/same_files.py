@@ -1,7 +1,7 @@
 """Steps of a folder with the same weights, found before anything is loaded.
 
-A folder promises no digests. Files that are alike in size and in some samples are hashed, no others:
-of Pythia's steps that is the first two.
+A folder promises no digests. Files that are alike in size and in some samples are hashed, and no
+others: of Pythia's steps that is the first two.
 """
 
 import hashlib
@@ -39,9 +39,7 @@ def with_digests(series: CheckpointSeries, found: Survey) -> Survey:
     return replace(found, revisions=revisions)
 
 
-def _of_step(
-    series: CheckpointSeries, step: int, look: Callable[[Checkpoint], str]
-) -> str | None:
+def _of_step(series: CheckpointSeries, step: int, look: Callable[[Checkpoint], str]) -> str | None:
     try:
         with closing(series.open(step)) as checkpoint:
             return look(checkpoint)

@@ -14,6 +14,7 @@ from pythia_fast.model import known_precision, resolve_precision
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster import Cluster
+from pythia_fast.runs.cluster.placing import check_device
 from pythia_fast.runs.engines import compute_here, compute_there
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results import SweepResult
@@ -189,10 +190,12 @@ def sweep(
     settle = partial(settled, asking, out=out, several=several, resume=resume, cache_dir=cache_dir)
     if target is None:
         given = None if device is None else str(device)
+        check_device(given)
         for each in asking:
             each.plan("float32")  # what is wrong with the sequences is told before anybody is asked
-        with Cluster(resolve_workers(workers), given) as cluster:
-            cluster.begin(str(dtype), architectures)
+        with _kept(()), Cluster(resolve_workers(workers), given) as cluster:
+            steps_in_all = sum(len(each.steps) for each in asking)
+            cluster.begin(str(dtype), architectures, most=steps_in_all)
             known = known_precision(dtype)
             asked = settle([known] * len(asking) if known else cluster.first().precisions)
             with _kept(asked), _progress(asked, progress) as shown:
@@ -242,7 +245,7 @@ def _kept(asked: Sequence[Asked]) -> Iterator[None]:
     except SweepInterruptedError:
         raise
     except KeyboardInterrupt:
-        places = ", ".join(str(one.folder.path) for one in asked)
+        places = ", ".join(str(one.folder.path) for one in asked) or "the run folder"
         raise SweepInterruptedError(
             f"interrupted: what is finished is kept in {places}; the same call goes on from there"
         ) from None

@@ -1,5 +1,6 @@
 """The argument `workers` of a sweep on a cluster: how many, and what each of them is given."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -57,6 +58,19 @@ class Workers:
             given: object = value
             if given is not None and not _is_number(given, least):
                 raise ArgumentError(f"{name} of a worker is a number from {least:g} on or None")
+        if not isinstance(self.resources, Mapping) or not all(
+            isinstance(name, str) and _is_number(each, 0) for name, each in self.resources.items()
+        ):
+            raise ArgumentError(
+                f"resources of a worker are numbers by name, such as {{'fast_disk': 1}}, not "
+                f"{self.resources!r}"
+            )
+        if self.runtime_env is not None and not isinstance(self.runtime_env, Mapping):
+            raise ArgumentError(f"runtime_env is a mapping or None, not {self.runtime_env!r}")
+        if self.address is not None and not isinstance(self.address, str):
+            raise ArgumentError(f"address is a text such as '10.0.0.1:6379', not {self.address!r}")
+        if self.memory is not None and not isinstance(self.memory, int):
+            raise ArgumentError(f"memory of a worker is a whole number of bytes, not {self.memory}")
         if isinstance(self.placement, str) and self.placement not in PLACEMENTS:
             raise ArgumentError(
                 f"placement is {' or '.join(map(repr, PLACEMENTS))}, or a scheduling strategy of "
@@ -65,7 +79,9 @@ class Workers:
 
 
 def _is_number(value: object, least: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf
+    )
 
 
 def resolve_workers(workers: object) -> Workers:

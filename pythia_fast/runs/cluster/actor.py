@@ -23,6 +23,7 @@ from pythia_fast.runs.cluster.messages import (
     Hello,
     Message,
     Order,
+    Unable,
     Work,
 )
 from pythia_fast.runs.cluster.outbox import Outbox, travelling
@@ -54,10 +55,10 @@ class Worker:
     `poll` until there is something to tell.
     """
 
-    def __init__(self, threads: int, device: str | None, gpus: float) -> None:
+    def __init__(self, threads: int, gpus: float) -> None:
         torch.set_num_threads(threads)
         self._threads = threads
-        self._device = resolve_device(device)
+        self._device = resolve_device("cuda" if gpus else "cpu")
         # Of the machine's memory, or the GPU's, others take their parts at the same time.
         self._share = min(1.0, gpus if gpus else threads / (os.cpu_count() or 1))
         self._outbox = Outbox()
@@ -72,7 +73,10 @@ class Worker:
 
     def hello(self, dtype: str, architectures: Sequence[Architecture]) -> Hello:
         """Who this is, and what `dtype` means here for each of the models."""
+        import ray
+
         return Hello(
+            node=ray.get_runtime_context().get_node_id(),
             host=platform.node(),
             pid=os.getpid(),
             device=str(self._device),
@@ -132,7 +136,7 @@ class Worker:
         self._outbox.close()
         for key in list(self._over):
             self._end(*key)
-        self._writer.submit(lambda: None).result()  # after all that was given to it before
+        self._writer.shutdown(wait=True)  # what is given to it after that is not written
 
     def _learn(self, model: int, work: "ray.ObjectRef[bytes]") -> None:
         with self._learning:
@@ -151,10 +155,13 @@ class Worker:
         try:
             while (work := self._next_work()) is not None:
                 self._model(work)
-        except Exception as error:
+        except RunMismatchError as error:
+            error.add_note(f"on {platform.node()}")
+            self._outbox.put(Fatal(travelling(error)))
+        except BaseException as error:  # also what is no Exception: a metric may call sys.exit
             if ends_context(error):
                 os._exit(BROKEN_CONTEXT)  # the driver hears of it, and has the step done elsewhere
-            self._outbox.put(Fatal(travelling(error)))
+            self._outbox.put(Unable(travelling(error)))
 
     def _next_work(self) -> Work | None:
         """The model of the next order; None when told to stop."""
@@ -196,6 +203,7 @@ class Worker:
                 if resident[1].queue:
                     return True
                 if self._orders:
+                    self._resident = None  # what comes for it from here on waits with the others
                     return False
                 self._changed.wait()
 

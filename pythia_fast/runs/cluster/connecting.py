@@ -8,12 +8,21 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from pythia_fast.errors import ArgumentError, PythiaFastError, WorkerError
+from pythia_fast.errors import ArgumentError, WorkerError
 from pythia_fast.extras import require
 from pythia_fast.runs.cluster.actor import Worker
-from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Told, reason_of
+from pythia_fast.runs.cluster.events import (
+    Event,
+    GaveBack,
+    Joined,
+    Lost,
+    Silent,
+    Told,
+    own_error,
+    reason_of,
+)
 from pythia_fast.runs.cluster.messages import Hello, Order, Work
-from pythia_fast.runs.cluster.placing import Node, Placing, placing
+from pythia_fast.runs.cluster.placing import Node, Placing, check_places, in_words, placing
 from pythia_fast.runs.cluster.reaching import connect
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
@@ -26,6 +35,8 @@ FIRST_TRIES = 3
 """So many workers that die before a single one could say hello end the sweep."""
 PATIENCE_S = 30.0
 """How often it is said that no worker is there yet."""
+SILENT_S, GIVE_UP_S = 60.0, 300.0
+"""A worker answers every few seconds; after so long it is spoken of, and then counts as lost."""
 STOP_S = 10.0
 """How long a worker may take to write what it has in hand."""
 
@@ -45,7 +56,10 @@ class Cluster:
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
         self._waiting: dict[Any, tuple[str, tuple[str, int, int]]] = {}
-        self._ready: set[str] = set()
+        self._ready: set[str] = set()  # also those that were lost later
+        self._hosts: dict[str, str] = {}
+        self._heard_s: dict[str, float] = {}
+        self._told_silent: set[str] = set()
         self._early: list[Event] = []
         self._lost_early = 0
         self._asked: tuple[str, tuple[Architecture, ...]] = ("auto", ())
@@ -54,15 +68,17 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         if not self._ray.is_initialized():
             self._connect()
+        elif self._workers.address is not None:
+            raise ArgumentError(
+                f"this process is connected to a Ray cluster already: leave out the address "
+                f"{self._workers.address!r}, or disconnect first (ray.shutdown)"
+            )
         try:
-            nodes = [
-                Node(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0))
-                for node in self._ray.nodes()
-                if node["Alive"]
-            ]
+            offered = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            nodes = [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in offered]
             self.placing = placing(self._workers, nodes, self._device)
             if self._alone:
-                _check_room(self.placing, nodes)
+                check_places(self.placing, self._workers, offered)
         except BaseException:
             self._leave()
             raise
@@ -79,10 +95,15 @@ class Cluster:
         finally:
             self._leave()
 
-    def begin(self, dtype: str, architectures: Sequence[Architecture]) -> None:
-        """Ask for all workers; those of them that can be placed come by and by."""
+    def begin(self, dtype: str, architectures: Sequence[Architecture], *, most: int) -> None:
+        """Ask for all workers, `most` of them; those that can be placed come by and by."""
         self._asked = (dtype, tuple(architectures))
-        for _ in range(self.placing.count):
+        for _ in range(min(self.placing.count, most)):
+            self.add()
+
+    def replace(self) -> None:
+        """Ask for another worker where one was lost, unless several in a row could not begin."""
+        if self._lost_early < FIRST_TRIES:
             self.add()
 
     def add(self) -> str:
@@ -104,7 +125,7 @@ class Cluster:
                 max_restarts=0,  # the driver asks for another one: it decides what is done again
                 max_task_retries=0,
             )
-            .remote(placed.threads, self._device, placed.gpus)
+            .remote(placed.threads, placed.gpus)
         )
         self._actors[name] = actor
         self._expect(name, actor.hello.options(name="hello").remote(*self._asked), ("hello", 0, 0))
@@ -116,16 +137,13 @@ class Cluster:
             events = self._now(PATIENCE_S)
             joined = [event for event in events if isinstance(event, Joined)]
             self._early += joined
-            for _ in range(len(events) - len(joined)):  # each is of one that is lost
-                self.add()
+            for event in events:
+                if isinstance(event, Lost):
+                    self.replace()
             if joined:
                 return joined[0].hello
             if not events:
-                _log.warning(
-                    "no worker with %g CPUs and %g GPUs is ready yet: still waiting for Ray to "
-                    "place one",
-                    *(self.placing.cpus, self.placing.gpus),
-                )
+                _log.warning(self.waits)
 
     def share(self, work: Work) -> Any:
         """Give all workers access to this; what `order` takes.
@@ -152,14 +170,30 @@ class Cluster:
         return self._now(patience_s)
 
     @property
+    def waits(self) -> str:
+        """What is waited for while no worker is ready, in words."""
+        return (
+            f"no worker is ready yet: waiting for Ray to place one with "
+            f"{in_words(self.placing, self._workers)}. Where nobody offers that, ask for less "
+            "(Workers, --worker-cpus, --worker-gpus)"
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a worker, or one was asked for."""
+        return bool(self._actors)
+
+    @property
     def coming(self) -> bool:
         """Whether a worker was asked for that is not ready yet."""
         return not self._actors.keys() <= self._ready
 
     def dismiss(self, worker: str) -> None:
         """End a worker that is not to be used."""
-        self._ray.kill(self._actors.pop(worker))
-        self._forget(worker)
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            self._ray.kill(actor)
+            self._forget(worker)
 
     def _now(self, patience_s: float) -> list[Event]:
         if not self._waiting:
@@ -170,10 +204,28 @@ class Cluster:
         )
         more, _ = self._ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
         events: list[Event] = []
-        for reference in dict.fromkeys((*ready, *more)):
+        # First what a worker had to tell: its other calls may say that it has died since.
+        told_first = sorted(
+            dict.fromkeys((*ready, *more)), key=lambda each: self._waiting[each][1][0] != "poll"
+        )
+        for reference in told_first:
             expected = self._waiting.pop(reference, None)
             if expected is not None:
                 events += self._event(reference, *expected)
+        return events + self._silent()
+
+    def _silent(self) -> list[Event]:
+        """Workers that have not answered for long; in the end they count as lost."""
+        now_s = time.monotonic()
+        events: list[Event] = []
+        for worker in list(self._heard_s.keys() & self._actors.keys()):
+            silent_s = now_s - self._heard_s[worker]
+            if silent_s > GIVE_UP_S:
+                error = WorkerError(f"it has not answered for {silent_s:.0f} s")
+                events += self._lose(worker, error, joined=True)
+            elif silent_s > SILENT_S and worker not in self._told_silent:
+                self._told_silent.add(worker)
+                events.append(Silent(worker, silent_s))
         return events
 
     def _event(self, reference: Any, worker: str, what: tuple[str, int, int]) -> list[Event]:
@@ -182,16 +234,22 @@ class Cluster:
         try:
             value = self._ray.get(reference)
         except errors.RayTaskError as error:
-            raise _own(error, worker) from error
+            own = own_error(error, f"{worker} of {self._hosts.get(worker, 'the cluster')}")
+            if kind != "hello" or not self._ready:
+                raise own from error
+            return self._lose(worker, own, joined=False)  # others can do what this one cannot
         except errors.RayError as error:  # it died, or its machine did, with what it had to tell
             return self._lose(worker, error, joined=kind != "hello")
         if kind == "give back":
             return [GaveBack(worker, model, step, bool(value))]
         if kind == "compute":
             return []
+        self._heard_s[worker] = time.monotonic()
+        self._told_silent.discard(worker)
         self._poll(worker)
         if kind == "hello":
             self._ready.add(worker)
+            self._hosts[worker] = value.host
             self._lost_early = 0
             return [Joined(worker, value)]
         return [Told(worker, value)] if value else []
@@ -211,7 +269,7 @@ class Cluster:
         self._forget(worker)
         if not joined:
             self._lost_early += 1
-            if self._lost_early >= FIRST_TRIES:
+            if self._lost_early >= FIRST_TRIES and not self._ready:
                 raise WorkerError(
                     f"{FIRST_TRIES} workers in a row have died before they could begin: "
                     f"{reason_of(error)}"
@@ -247,23 +305,3 @@ class Cluster:
     def _leave(self) -> None:
         if self._connected_here:
             self._ray.shutdown()
-
-
-def _check_room(placed: Placing, nodes: Sequence[Node]) -> None:
-    """ArgumentError where no machine will ever join, and this one cannot take all workers."""
-    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    if placed.count * placed.cpus > cpus or placed.count * placed.gpus > gpus:
-        raise ArgumentError(
-            f"{placed.count} workers with {placed.cpus:g} CPUs and {placed.gpus:g} GPUs each do "
-            f"not fit on this machine, which has {cpus:g} and {gpus:g}; connect to a cluster "
-            "(RAY_ADDRESS), or ask for fewer"
-        )
-
-
-def _own(error: Any, worker: str) -> PythiaFastError:
-    """The error that a call of a worker has ended with, if it is ours, or one that tells of it."""
-    cause = error.cause
-    if isinstance(cause, PythiaFastError):
-        cause.add_note(f"on {worker} of the cluster")
-        return cause
-    return WorkerError(f"{worker} cannot begin: {type(cause).__name__}: {cause}")

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pythia_fast.errors import RunMismatchError, SweepInterruptedError, WorkerError
+from pythia_fast.errors import PythiaFastError, RunMismatchError, SweepInterruptedError, WorkerError
 from pythia_fast.runs.asked import Asked
-from pythia_fast.runs.cluster.connecting import Cluster
-from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Told
+from pythia_fast.runs.cluster.connecting import PATIENCE_S, Cluster
+from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import (
     Advanced,
     Began,
@@ -22,10 +22,11 @@ from pythia_fast.runs.cluster.messages import (
     Loading,
     Message,
     Part,
+    Unable,
     WaitsFor,
 )
 from pythia_fast.runs.cluster.one_model import OneModel
-from pythia_fast.runs.dispatch import RETRIES, Dispatcher, Task
+from pythia_fast.runs.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.folder import versions
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.todo import OnError, notes
@@ -64,7 +65,8 @@ class RayEngine:
         self._tasks: dict[tuple[int, int], Task] = {}
         self._hosts: dict[str, str] = {}
         self._now: dict[str, tuple[int, int]] = {}
-        self._shown_s = -LOOK_UP_S
+        self._shown_s, self._alone_s = -LOOK_UP_S, time.monotonic()
+        self._unkept: dict[tuple[int, int], PythiaFastError] = {}
         self._arriving: dict[str, _FarAway] = {}
         # A thread of its own for what is written here, so that no interrupt stops it half-way.
         self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
@@ -100,6 +102,7 @@ class RayEngine:
             if not self._hand_out(on_error):
                 continue  # what was left is there already: nothing will happen
             self._show()
+            self._wait_for_workers()
             for event in self._cluster.events(LOOK_UP_S):
                 match event:
                     case Joined(worker, hello):
@@ -109,10 +112,30 @@ class RayEngine:
                             self._hear(worker, message, on_error)
                     case GaveBack(worker, place, step, given):
                         self._dispatcher.taken_back(worker, self._tasks[place, step], given=given)
+                    case Silent(worker, silent_s):
+                        host = self._hosts.get(worker, "its machine")
+                        self._progress.say(
+                            f"{worker} on {host} has been silent for {silent_s:.0f} s"
+                        )
                     case Lost(worker, reason, joined):
                         if joined:
                             self._lose(worker, reason, on_error)
-                        self._cluster.add()
+                        self._replace(reason)
+
+    def _replace(self, reason: str) -> None:
+        """Ask for a worker in the place of one that is gone. WorkerError if nobody is left."""
+        self._cluster.replace()
+        if not self._cluster.alive:
+            raise WorkerError(f"no worker is left, and no more are asked for: {reason}")
+
+    def _wait_for_workers(self) -> None:
+        """Say now and then that there is nobody to do anything."""
+        now_s = time.monotonic()
+        if self._dispatcher.workers:
+            self._alone_s = now_s
+        elif now_s - self._alone_s >= PATIENCE_S:
+            self._alone_s = now_s
+            self._progress.say(self._cluster.waits)
 
     def _show(self) -> None:
         """Say in the run folders who works on what, now and then."""
@@ -120,18 +143,18 @@ class RayEngine:
         if now_s - self._shown_s < LOOK_UP_S:
             return
         self._shown_s = now_s
+        holds = {
+            f"{worker} on {self._hosts[worker]}": self._in_work_order(worker)
+            for worker in self._dispatcher.workers
+        }
         for model in self._models:
-            model.presence.count(done=model.todo.finished, of=len(model.asked.plan.steps))
-            for worker in self._dispatcher.workers:
-                held = self._dispatcher.held(worker)
-                steps = [task.step for task in held if task.model == model.place]
-                place, now = self._now.get(worker, (-1, -1))
-                if place == model.place and now in steps:  # what it computes is named first
-                    steps = [now, *(step for step in steps if step != now)]
-                if steps:
-                    model.presence.at(f"{worker} on {self._hosts[worker]}", steps)
-                else:
-                    model.presence.gone(f"{worker} on {self._hosts[worker]}")
+            model.show(holds)
+
+    def _in_work_order(self, worker: str) -> list[tuple[int, int]]:
+        """The models and steps that a worker holds, the one that it computes first."""
+        held = [(task.model, task.step) for task in self._dispatcher.held(worker)]
+        now = self._now.get(worker)
+        return [now, *(each for each in held if each != now)] if now in held else held
 
     def _join(self, worker: str, hello: Hello) -> None:
         here = versions()["pythia-fast"]
@@ -153,8 +176,15 @@ class RayEngine:
                     "which dtype all machines are to compute in (dtype=, --dtype)"
                 )
             return
+        if self._dispatcher.shuns(hello.node):
+            self._progress.say(
+                f"{worker} on {hello.host} is left out: {SHUN_AFTER} workers have died there, one "
+                "after the other, and none has finished a step in between"
+            )
+            self._cluster.dismiss(worker)
+            return
         self._hosts[worker] = hello.host
-        self._dispatcher.join(worker)
+        self._dispatcher.join(worker, hello.node)
 
     def _hand_out(self, on_error: OnError) -> bool:
         """Hand out all that can be now; whether anything is left to be done by workers.
@@ -192,6 +222,10 @@ class RayEngine:
         match message:
             case Fatal(error):
                 raise error
+            case Unable(error):
+                self._cluster.dismiss(worker)
+                self._lose(worker, f"{type(error).__name__}: {error}", on_error)
+                self._replace(str(error))
             case Loading(place, step):
                 self._dispatcher.begun(worker, self._tasks[place, step])
             case Advanced(place, step, tokens, skipped):
@@ -205,19 +239,47 @@ class RayEngine:
                 far = self._arriving.setdefault(worker, _FarAway())
                 far.received_bytes, far.waits_for_room = received_bytes, waits_for_room
                 self._models[place].progress.waiting(step, far)
-            case Part(place, _, path, data):
-                self._models[place].asked.folder.keep(path, data)
+            case Part(place, step, path, data):
+                self._keep(place, step, path, data)
             case Finished(place, step, sha256):
                 self._finish(worker, self._models[place], step, sha256, on_error)
             case Failed(place, step, error):
-                self._dispatcher.finished(worker, self._tasks[place, step])
-                self._models[place].fail(step, error, on_error)
+                self._fail(worker, self._models[place], step, error, on_error)
             case Began(place, step):
                 self._now[worker] = (place, step)
+
+    def _keep(self, place: int, step: int, path: str, data: bytes) -> None:
+        """Publish what a worker has sent; where that fails the step does, once it is finished."""
+        keep = self._models[place].asked.folder.keep
+        try:
+            self._writer.submit(keep, path, data).result()
+        except PythiaFastError as error:
+            self._unkept[place, step] = error
+
+    def _fail(
+        self, worker: str, model: OneModel, step: int, error: Exception, on_error: OnError
+    ) -> None:
+        """A step has failed; if that may be the machine's fault, another one tries it."""
+        task = self._tasks[model.place, step]
+        host = self._hosts[worker]
+        several = len({self._hosts[each] for each in self._dispatcher.workers}) > 1
+        if isinstance(error, OSError) and self._dispatcher.refused(worker, task):
+            model.progress.again(step)
+            model.progress.say(f"step {step} failed on {host}, and is tried elsewhere: {error}")
+            return
+        if not isinstance(error, OSError):
+            self._dispatcher.finished(worker, task)
+        if several:
+            error.add_note(f"on {host}")
+        model.fail(step, error, on_error)
 
     def _finish(
         self, worker: str, model: OneModel, step: int, sha256: str, on_error: OnError
     ) -> None:
+        unkept = self._unkept.pop((model.place, step), None)
+        if unkept is not None:
+            self._fail(worker, model, step, unkept, on_error)
+            return
         self._dispatcher.finished(worker, self._tasks[model.place, step])
         model.asked.folder.forget_failure(step)
         model.todo.finish(step, sha256)
@@ -231,12 +293,13 @@ class RayEngine:
         )
         for task in self._dispatcher.held(worker):
             self._models[task.model].progress.again(task.step)
+            self._unkept.pop((task.model, task.step), None)
         for model in self._models:
             model.presence.gone(f"{worker} on {self._hosts[worker]}")
         for task in self._dispatcher.lost(worker):
             error = WorkerError(
-                f"{RETRIES + 1} workers have died while they had nothing but this step, the last "
-                f"because {reason}"
+                f"more than {RETRIES} workers have died while they had nothing but this step, the "
+                f"last because {reason}"
             )
             self._models[task.model].fail(task.step, error, on_error)
 

@@ -1,7 +1,9 @@
 """What happens in a cluster, as its driver is told."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from pythia_fast.errors import PythiaFastError, WorkerError
 from pythia_fast.runs.cluster.messages import Hello, Message
 
 _MOST_WORDS = 400  # characters of a reason
@@ -42,7 +44,15 @@ class Lost:
     joined: bool
 
 
-Event = Joined | Told | GaveBack | Lost
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A worker has not answered for so long, although it should every few seconds."""
+
+    worker: str
+    silent_s: float
+
+
+Event = Joined | Told | GaveBack | Lost | Silent
 
 
 def reason_of(error: Exception) -> str:
@@ -50,3 +60,12 @@ def reason_of(error: Exception) -> str:
     words = " ".join(str(error).split())
     _, because, reason = words.rpartition("The actor is dead because ")
     return (reason if because else words).partition(" Some common causes include:")[0][:_MOST_WORDS]
+
+
+def own_error(error: Any, who: str) -> PythiaFastError:
+    """The error that a call of a worker has ended with, if it is ours, or one that tells of it."""
+    cause = error.cause
+    if isinstance(cause, PythiaFastError):
+        cause.add_note(f"on {who}")
+        return cause
+    return WorkerError(f"{who} cannot begin: {type(cause).__name__}: {cause}")

@@ -44,8 +44,12 @@ class Order:
 
 @dataclass(frozen=True)
 class Hello:
-    """Who a worker is, once it can work; `precisions` are those of the models, by name."""
+    """Who a worker is, once it can work; `precisions` are those of the models, by name.
 
+    `node` is Ray's name for its machine, of which there may be several with one host name.
+    """
+
+    node: str
     host: str
     pid: int
     device: str
@@ -129,6 +133,23 @@ class Fatal:
     error: Exception
 
 
+@dataclass(frozen=True)
+class Unable:
+    """The worker can do no more, for whatever reason; others may."""
+
+    error: Exception
+
+
 Message = (
-    Loading | Began | Advanced | LoadedIn | Computed | WaitsFor | Part | Finished | Failed | Fatal
+    Loading
+    | Began
+    | Advanced
+    | LoadedIn
+    | Computed
+    | WaitsFor
+    | Part
+    | Finished
+    | Failed
+    | Unable
+    | Fatal
 )

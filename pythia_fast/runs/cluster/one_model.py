@@ -1,5 +1,6 @@
 """One model's sweep, as the driver of a cluster sees it."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ class OneModel:
     def name(self, step: int) -> str:
         """For the dashboard, and in messages."""
         return f"{self.asked.plan.spec.name} step {step}"
+
+    def show(self, holds: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """Say in the run folder which workers hold which steps, given as (model, step)."""
+        self.presence.count(done=self.todo.finished, of=len(self.asked.plan.steps))
+        for worker, held in holds.items():
+            steps = [step for place, step in held if place == self.place]
+            if steps:
+                self.presence.at(worker, steps)
+            else:
+                self.presence.gone(worker)
 
     def tasks(self) -> list[Task]:
         """The steps in the queue, which is empty then, with the operations that each takes."""

@@ -42,13 +42,15 @@ class Outbox:
             self._changed.notify_all()
 
 
-def travelling(error: Exception) -> Exception:
+def travelling(error: BaseException) -> Exception:
     """The error itself if it can be sent to another process, else its words."""
     try:
-        pickle.loads(pickle.dumps(error))
+        if isinstance(error, Exception):
+            pickle.loads(pickle.dumps(error))
+            return error
+        raise TypeError("it would end the driver")
     except Exception:
         told = WorkerError(f"{type(error).__name__}: {error}")
         for note in getattr(error, "__notes__", []):
             told.add_note(note)
         return told
-    return error

@@ -1,7 +1,7 @@
 """How many workers a cluster is asked for, and which part of a node each gets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pythia_fast.errors import ArgumentError
@@ -36,11 +36,7 @@ def placing(workers: Workers, nodes: Sequence[Node], device: str | None) -> Plac
     ArgumentError where a GPU is asked for by its number, which Ray gives out, or is asked for and
     denied at a time.
     """
-    if device not in (None, "cpu", "cuda"):
-        raise ArgumentError(
-            f"device is None, 'cpu' or 'cuda' with engine='ray', which gives out the GPUs, not "
-            f"{device!r}"
-        )
+    check_device(device)
     gpus = workers.num_gpus
     if gpus is None:
         gpus = 0 if device == "cpu" or not any(node.gpus for node in nodes) else 1
@@ -80,3 +76,31 @@ def _on_cpus(workers: Workers, nodes: Sequence[Node]) -> Placing:
 def _places(offered: Sequence[int], cpus: float) -> int:
     """How many workers with so many CPUs find a place; of none at all each node takes one."""
     return sum(math.floor(each / cpus + 1e-9) if cpus else 1 for each in offered)
+
+
+def check_places(placed: Placing, workers: Workers, offered: Sequence[Mapping[str, float]]) -> None:
+    """ArgumentError where no machine will ever join, and those that are there cannot take all."""
+    wanted = {"CPU": placed.cpus, "GPU": placed.gpus, "memory": workers.memory or 0}
+    for name, each in (wanted | dict(workers.resources)).items():
+        there = sum(node.get(name, 0) for node in offered)
+        if placed.count * each > there:
+            raise ArgumentError(
+                f"{placed.count} x {each:g} {name} for the workers are more than the {there:g} of "
+                "this machine; connect to a cluster (RAY_ADDRESS), or ask for less"
+            )
+
+
+def in_words(placed: Placing, workers: Workers) -> str:
+    """What each worker is to have."""
+    wanted = {"CPUs": placed.cpus, "GPUs": placed.gpus, "bytes of memory": workers.memory or 0}
+    wanted |= dict(workers.resources)
+    return ", ".join(f"{each:g} {name}" for name, each in wanted.items() if each)
+
+
+def check_device(device: str | None) -> None:
+    """ArgumentError for a GPU by its number, and for what is no device."""
+    if device not in (None, "cpu", "cuda"):
+        raise ArgumentError(
+            f"device is None, 'cpu' or 'cuda' with engine='ray', which gives out the GPUs, not "
+            f"{device!r}"
+        )

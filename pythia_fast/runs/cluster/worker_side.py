@@ -53,6 +53,7 @@ class Assigned:
         self._model, self._outbox = model, outbox
         self._remarks: dict[int, tuple[str, ...]] = {}
         self._ahead: Ahead | None = None
+        self._given_back: set[int] = set()
         self._lock = threading.Lock()
         self.queue: deque[int] = Queue(model, outbox)
 
@@ -68,6 +69,7 @@ class Assigned:
         """Whether a step was not begun yet: then it is not in the queue any more."""
         with self._lock, suppress(ValueError):
             self.queue.remove(step)
+            self._given_back.add(step)
             if self._ahead is not None:
                 self._ahead.drop(step)
             return True
@@ -78,6 +80,9 @@ class Assigned:
         with self._lock:
             self._ahead = ahead
             ahead.extend(tuple(self.queue))
+            for step in self._given_back - set(self.queue):
+                ahead.drop(step)
+            self._given_back.clear()
 
     def remarks(self, step: int) -> tuple[str, ...]:
         """What the driver knows to be odd with a step."""

@@ -13,7 +13,7 @@ from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Hello, Order
 from pythia_fast.runs.workers import Workers
 
-HELLO = Hello("there", 7, "cpu", 1, "1.0", ("float32",))
+HELLO = Hello("a node", "there", 7, "cpu", 1, "1.0", ("float32",))
 
 
 class RayError(Exception):
@@ -122,7 +122,7 @@ def test_what_the_user_says_of_workers_goes_to_ray(ray: Ray) -> None:
         runtime_env={"env_vars": {"A": "b"}},
     )
     with Cluster(workers, None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         assert len(ray.actors) == 2
         for actor in ray.actors:
             given = dict(actor.options)
@@ -139,14 +139,14 @@ def test_what_the_user_says_of_workers_goes_to_ray(ray: Ray) -> None:
                 "max_restarts": 0,
                 "max_task_retries": 0,
             }
-            assert actor.arguments == (1, None, 0.5)
+            assert actor.arguments == (1, 0.5)
     assert all(actor.killed for actor in ray.actors)
     assert ray.connected  # it was before
 
 
 def test_workers_come_tell_and_die(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         first, second = ray.actors
         second.answer("hello", HELLO)
         assert cluster.first() == HELLO
@@ -180,7 +180,7 @@ def test_workers_come_tell_and_die(ray: Ray) -> None:
 
 def test_who_dies_while_another_joins_is_replaced(ray: Ray) -> None:
     with Cluster(Workers(count=3), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         ray.actors[0].answer("hello", RayError("killed"))
         ray.actors[1].answer("hello", HELLO)
         assert cluster.first() == HELLO
@@ -189,7 +189,7 @@ def test_who_dies_while_another_joins_is_replaced(ray: Ray) -> None:
 
 def test_none_can_begin(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         for actor in ray.actors:
             actor.answer("hello", RayError("no room"))
         add = cluster.add
@@ -206,7 +206,7 @@ def test_none_can_begin(ray: Ray) -> None:
 
 def test_who_joins_between_shows_that_workers_can_begin(ray: Ray) -> None:
     with Cluster(Workers(count=2 * FIRST_TRIES), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         *early, joining = ray.actors[:FIRST_TRIES]
         late = ray.actors[FIRST_TRIES : 2 * FIRST_TRIES - 1]
         for actors, answer in ((early, RayError("no")), ([joining], HELLO), (late, RayError("no"))):
@@ -217,13 +217,13 @@ def test_who_joins_between_shows_that_workers_can_begin(ray: Ray) -> None:
 
 def test_what_a_worker_cannot_do_is_told_by_its_own_error(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         ray.actors[0].answer("hello", RayTaskError(RunMismatchError("the tokens are others")))
         with pytest.raises(RunMismatchError, match="the tokens are others") as raised:
             cluster.first()
         assert raised.value.__notes__ == ["on worker 1 of the cluster"]
         ray.actors[1].answer("hello", RayTaskError(KeyError("x")))
-        with pytest.raises(WorkerError, match="worker 2 cannot begin: KeyError: 'x'"):
+        with pytest.raises(WorkerError, match="worker 2 of the cluster cannot begin: KeyError: 'x'"):
             cluster.first()
 
 
@@ -231,7 +231,7 @@ def test_it_is_said_that_none_is_there_yet(
     ray: Ray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Cluster(Workers(count=1, num_cpus=64), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         (actor,) = ray.actors
         waits = itertools.count()
         wait = ray.wait
@@ -245,12 +245,12 @@ def test_it_is_said_that_none_is_there_yet(
         assert cluster.first() == HELLO
     said = [record.getMessage() for record in caplog.records]
     assert said == [said[0]] * 3
-    assert "no worker with 64 CPUs and 0 GPUs is ready yet" in said[0]
+    assert "waiting for Ray to place one with 64 CPUs" in said[0]
 
 
 def test_what_cannot_come_is_not_waited_for_at_the_end(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
-        cluster.begin("auto", ())
+        cluster.begin("auto", (), most=100)
         there, never = ray.actors
         there.answer("hello", HELLO)
         cluster.first()
@@ -266,7 +266,7 @@ def test_this_machine_alone_must_have_room(monkeypatch: pytest.MonkeyPatch) -> N
     alone = Ray({"CPU": 4.0}, connected=False)
     monkeypatch.setattr(connecting, "require", lambda _: alone)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ArgumentError, match=r"5 workers with 1 CPUs.*do not fit"):
+    with pytest.raises(ArgumentError, match=r"5 x 1 CPU for the workers are more than the"):
         Cluster(Workers(count=5), None).__enter__()
     assert not alone.connected
     with Cluster(Workers(count=4), None) as cluster:

@@ -46,7 +46,7 @@ from pythia_fast.testing import tiny_suite
 
 STEPS = (0, 1, 2, 4, 8, 16, 32)
 IDS = np.random.default_rng(0).integers(0, 260, (3, 17), dtype=np.uint16)
-HELLO = Hello("here", 1, "cpu", 1, versions()["pythia-fast"], ("float32",))
+HELLO = Hello("node", "here", 1, "cpu", 1, versions()["pythia-fast"], ("float32",))
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,15 @@ class Played:
         self._starting.append(f"worker {self.joined}")
         return self._starting[-1]
 
+    def replace(self) -> None:
+        self.add()
+
     @property
     def coming(self) -> bool:
         return bool(self._starting)
+
+    alive = coming  # whoever has joined is known to the driver
+    waits = "nobody is there"
 
     def share(self, work: Work) -> Any:
         self.work = work
@@ -340,8 +346,8 @@ def test_a_worker_with_another_precision_or_version_is_told(
             return events
 
     for hello, words in (
-        (Hello("old", 1, "cpu", 1, "0.0", ("float32",)), "on old has pythia-fast 0.0"),
-        (Hello("amx", 1, "cpu", 1, HELLO.version, ("split-bf16",)), "on amx is left out"),
+        (Hello("node", "old", 1, "cpu", 1, "0.0", ("float32",)), "on old has pythia-fast 0.0"),
+        (Hello("node", "amx", 1, "cpu", 1, HELLO.version, ("split-bf16",)), "on amx is left out"),
     ):
         cluster = Mixed(known.path, random.Random(0))
         cluster.hello = hello
@@ -355,7 +361,7 @@ def test_no_worker_of_the_right_precision_is_left(
     small: Path, known: SweepResult, new: Callable[[], Path]
 ) -> None:
     cluster = Played(known.path, random.Random(0), count=2)
-    cluster.hello = Hello("amx", 1, "cpu", 1, HELLO.version, ("split-bf16",))
+    cluster.hello = Hello("node", "amx", 1, "cpu", 1, HELLO.version, ("split-bf16",))
     with pytest.raises(WorkerError, match="no worker is left that computes in float32"):
         run(small, new(), cluster)
     assert len(cluster.dismissed) == 2
