@@ -8,6 +8,9 @@ from itertools import pairwise
 from pythia_fast.errors import ArgumentError
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGTP])(I?))?B?\s*", re.ASCII | re.IGNORECASE)
+_BITS_PER_S = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*([KMGTPkmgtp][Ii]?)?(?:b|\s*[Bb]its?)(?:ps|\s*/\s*s)?\s*", re.ASCII
+)
 _FLOP_PER_S = re.compile(
     r"\s*(\d+(?:\.\d+)?)\s*([KMGTP])?\s*(?:FLOPS?(?:\s*/\s*s)?)?\s*", re.ASCII | re.IGNORECASE
 )
@@ -33,13 +36,26 @@ def parse_bytes(size: int | str, *, least_bytes: int = 1) -> int:
 
 
 def parse_bytes_per_s(rate: float | str) -> float:
-    """Bytes a second as users write them: a number, or a text such as "1GB/s" or "1GB".
+    """Bytes a second as users write them: a number, or a text such as "1GB/s" or "1GB"; whole: int.
 
-    ArgumentError if it is nothing of that, or not more than 0.
+    ArgumentError if it is nothing of that, not more than 0, or may be meant in bits: networks are
+    sold in "10 Gb/s", which is 1.25 GB/s.
     """
-    if isinstance(rate, str):
-        return float(parse_bytes(re.sub(r"\s*/\s*s\s*$", "", rate)))
-    return _positive(rate, "rate in bytes a second", "'1GB/s'")
+    if not isinstance(rate, str):
+        value = _positive(rate, "rate in bytes a second", "'1GB/s'")
+        return int(value) if value.is_integer() else value
+    if (match := _BITS_PER_S.fullmatch(rate)) is not None:
+        number, prefix = float(match[1]), match[2] or ""
+        raise ArgumentError(
+            f"{rate!r} may be meant in bits, which rates are not given in here: write "
+            f"'{number / 8:g}{prefix}B/s' if it is, or '{number:g}{prefix}B/s' for bytes"
+        )
+    try:
+        return parse_bytes(re.sub(r"\s*/\s*s\s*$", "", rate))
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"{rate!r} is no rate in bytes a second above 0: give a number, or such as '1GB/s'"
+        ) from error
 
 
 def parse_flop_per_s(rate: float | str) -> float:

@@ -86,6 +86,35 @@ def test_rates_in_bytes(text: float | str, bytes_per_s: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "if_bits", "if_bytes"),
+    [
+        *(("10Gb/s", "1.25GB/s", "10GB/s"), ("100 Mbit/s", "12.5MB/s", "100MB/s")),
+        *(("1.6Tbps", "0.2TB/s", "1.6TB/s"), ("80mb", "10mB/s", "80mB/s"), ("8b", "1B/s", "8B/s")),
+        *(("16 Gibit / s", "2GiB/s", "16GiB/s"), ("8 bits/s", "1B/s", "8B/s")),
+    ],
+)
+def test_a_rate_that_may_be_in_bits(text: str, if_bits: str, if_bytes: str) -> None:
+    """Both readings are said, and each of them is understood."""
+    with pytest.raises(ArgumentError, match="bits") as caught:
+        parse_bytes_per_s(text)
+    for reading in (if_bits, if_bytes):
+        assert f"'{reading}'" in str(caught.value)
+    assert parse_bytes_per_s(if_bytes) == 8 * parse_bytes_per_s(if_bits)
+
+
+@pytest.mark.parametrize("rate", [10**9, 1e9, "1GB/s"])
+def test_a_whole_rate_is_an_int(rate: float | str) -> None:
+    assert repr(parse_bytes_per_s(rate)) == "1000000000"
+
+
+@pytest.mark.parametrize("rate", ["", "fast", "0GB/s", "1GB/h", "0", 0, -1.0])
+def test_what_is_said_of_a_rate_speaks_of_rates(rate: float | str) -> None:
+    with pytest.raises(ArgumentError, match=r"rate in bytes a second.*'1GB/s'") as caught:
+        parse_bytes_per_s(rate)
+    assert "500GB" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "flop_per_s"),
     [
         *((1, 1), (4e14, 4e14), ("400TFLOP/s", 4e14), ("1.5 tflops", 1.5e12), ("200G", 2e11)),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _COUNT = click.IntRange(min=1)
+_MUCH_DATA_BYTES = 10**9  # less than that is soon there
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ def cluster_options(command: F) -> F:
         found = OnCluster(**{name: given.pop(name) for name in names})
         if found.gpus is not None and found.workers is not None:
             raise click.UsageError("--gpus is a number of workers with a GPU each: leave --workers")
+        device = given.get("device")
+        if found.gpus is not None and device is not None and not device.startswith("cuda"):
+            raise click.UsageError(
+                f"--gpus plans for GPUs, not for --device {device}: leave one of them, or say "
+                "--workers"
+            )
         return command(on_cluster=None if found == OnCluster() else found, **given)
 
     options = (
@@ -59,7 +66,9 @@ def cluster_options(command: F) -> F:
             help="Operations a second of a worker, such as 400TFLOP/s. [default: measured here]",
         ),
         click.option(
-            "--read", help="From a machine's disk, such as 2GB/s. [default: measured here]"
+            "--read",
+            help="From a machine's disk, such as 2GB/s. [default: measured here; of machines with "
+            "GPUs, where there are none here, without a limit]",
         ),
         click.option("--verify", help="sha256 on one core. [default: measured here]"),
     )
@@ -144,7 +153,13 @@ def _rates(found: "ClusterForecast") -> Iterator[str]:
     for name, rate in found.rates.items():
         if rate.value is not None:
             for_whom = f"for {rate.of}, {rate.source}"
-            yield f"{name.replace('_', ' '):>12}  {sized(rate.value)}/s {for_whom}"
+            one = " (one core here)" if name == "verify" and rate.source == "assumed" else ""
+            yield f"{name.replace('_', ' '):>12}  {sized(rate.value)}/s {for_whom}{one}"
+    read = found.rates["read"]
+    if read.value is None:
+        here = "nothing here could be measured"
+        why = "the disks are not here to measure" if read.source == "assumed" else here
+        yield f"{'read':>12}  without a limit: {why}; --read gives one"
 
 
 def _curve(found: "ClusterForecast") -> Iterator[str]:
@@ -166,8 +181,16 @@ def _curve(found: "ClusterForecast") -> Iterator[str]:
 def _words(found: "ClusterForecast") -> Iterator[str]:
     row = found.asked
     busy = ", ".join(f"{stage} {part:.0%}" for stage, part in row.busy.items())
-    yield (
-        f"{row.workers} worker{'s' * (row.workers > 1)}: {duration(row.total_s)}; busy: {busy}; "
-        f"{sized(row.disk_bytes)} of disk in use on a node"
-    )
+    yield f"{row.workers} worker{'s' * (row.workers > 1)}: {duration(row.total_s)}; busy: {busy}"
+    if row.disk_bytes:
+        kept = "" if found.disk_budget_bytes is None else "at most "
+        yield (
+            f"disk of a node: {sized(row.disk_bytes)} in use at a time; {kept}"
+            f"{sized(row.kept_bytes)} with what is kept while there is room"
+        )
+    if found.data_bytes >= _MUCH_DATA_BYTES:
+        yield (
+            f"each node also fetches up to {sized(found.data_bytes)} of each training data set, "
+            "which is in none of these times"
+        )
     yield found.why

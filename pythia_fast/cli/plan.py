@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 @click.option("--disk-budget", help="The most that downloads may take, such as 500GB.")
 @click.option(
     "--network",
-    help="Bytes a second, such as 1GB/s. [default: measured with a first piece of what is needed]",
+    help="Bytes a second, such as 1GB/s, that all workers can download together. [default: "
+    "measured with a first piece of what is needed; for a cluster it must be given]",
 )
 @cluster_options
 @common
@@ -72,7 +73,8 @@ def plan(
     With --gpus, --workers or one of the options behind them, with several models, or with "all",
     the suite's sixteen, the sweep is planned on paper and simulated for 1 to 1024 workers.
 
-    Ends with 4 if something is missing, or if the disk has no room for the largest checkpoint.
+    Ends with 4 if something is missing; on this machine also if the disk has no room for the
+    largest checkpoint, which of a cluster is not known.
     """
     if on_cluster is not None or len(models) > 1 or models[0] == "all":
         found = forecast_of(

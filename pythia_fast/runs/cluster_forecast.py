@@ -1,6 +1,5 @@
 """What a sweep would take on a cluster, before there is one: time, bytes, disk, the bottleneck."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,31 +11,31 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import resolve_precision
 from pythia_fast.quantities import parse_bytes, parse_bytes_per_s, parse_flop_per_s
-from pythia_fast.runs import rates
 from pythia_fast.runs.cluster_planned import (
     ClusterForecast,
     ClusterRow,
     PlannedModel,
     PlannedRate,
-    Source,
+    PlannedTime,
 )
+from pythia_fast.runs.cluster_rates import compute_of, rates_of, target_of
 from pythia_fast.runs.cluster_work import ClusterWork, cluster_work
 from pythia_fast.runs.dispatch import Task
 from pythia_fast.runs.plan import sequences_argument
 from pythia_fast.runs.simulation import Cluster, SimulatedStep, simulate
-from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.series import names_of
-from pythia_fast.suite import Architecture, Steps
+from pythia_fast.suite import Steps
 from pythia_fast.tokens import TokenDataset, TokenSource
 
 CURVE = tuple(2**power for power in range(11))
 """The numbers of workers that are simulated: 1 to 1024."""
 
-GPU_FLOP_PER_S = 400e12
-"""What is assumed of a GPU that is not here: 40% of the 989 TFLOP/s, dense and in 16 bits, of the
-data sheets of NVIDIA's H100 and H200. Nothing of this package has been timed on one."""
+MOST_WORKERS = 10_000
+"""More than there are steps: they would only make the simulation slow."""
 
 GPUS_PER_NODE = 8
+
+# What everything takes beside the work. Only STEP_S is from a measurement of the whole.
 
 SURVEY_STEP_S = 0.025
 """The Hub is asked once for each step, which takes about 0.2 s, eight at a time."""
@@ -78,11 +77,16 @@ def plan_cluster(
         forecast = pythia_fast.plan_cluster("all", workers=8, device="cuda", network="1GB/s")
         forecast.asked.total_s, forecast.asked.bottleneck, forecast.stops_helping
 
-    The models of the suite are planned on paper: the Hub is not asked, and a checkpoint is taken
-    to be two bytes a parameter. What is known of steps with the same weights, and of missing ones,
-    is considered; what is on this machine already is not. Folders are looked into. Then the sweep
-    is simulated, with the dispatcher that hands out the steps of a real one. Two checkpoints are
-    taken to fit into a worker's memory.
+    The models of the suite are planned on paper: the Hub is not asked. Two bytes a parameter are
+    downloaded, and masks are made beside these. What is known of steps with the same weights, and
+    of missing ones, is considered; what is on this machine already is not. Folders are looked into.
+    Then the sweep is simulated, with the dispatcher that hands out the steps of a real one.
+
+    What it leaves out: two checkpoints are taken to fit into a worker's memory. What has just been
+    downloaded is read from memory, and that it is written to the disk is not simulated. Of the
+    training data on the Hub each node fetches the rows that are looked at, once for each data set:
+    with "seen" that is up to 600 GB, `data_bytes`, and in no time or rate here. The times for
+    starting a worker, asking the Hub, publishing and messages are assumed; `overheads` says so.
 
     Args:
         models: a name of the suite, a folder, several of them, or "all", the suite's sixteen.
@@ -90,17 +94,21 @@ def plan_cluster(
         tokens: as for `plan`.
         sequences: as for `plan`.
         metrics: as for `plan`.
-        workers: how many are asked for.
+        workers: how many are asked for, at most 10,000.
         workers_per_node: how many share a node's network and disk; 8 with GPUs, 1 without.
         dtype: as for `sweep`.
         device: what the workers compute on; by default as here. Of a GPU that is not here the rate
             is assumed, unless `compute` gives it.
         network: bytes a second that all workers can download together, such as "1GB/s".
         node_network: bytes a second that those of one node can.
-        compute: operations a second of one worker, such as "400TFLOP/s"; measured here if None.
-        read: bytes a second from a node's disk; measured here if None.
-        verify: bytes a second of sha256 on one core; measured here if None.
-        disk_budget: the most that downloads may take on each node.
+        compute: operations a second of one worker, such as "400TFLOP/s". By default measured here,
+            on CPUs with a worker's part of the threads of a node like this one.
+        read: bytes a second from a node's disk; by default measured here. Where `device` is not
+            here, neither are the disks, and they have no limit.
+        verify: bytes a second of sha256 on one core, of which each file of a download has its own;
+            by default measured here, and assumed of cores elsewhere.
+        disk_budget: the most that downloads may take on each node. Without it used ones are kept
+            while the disk has room.
         cache_dir: where downloads would go; the disk there is measured.
 
     Raises:
@@ -108,11 +116,12 @@ def plan_cluster(
             is to be downloaded and no `network` is given.
     """
     _check_count("workers", workers)
-    target, here = _target(device)
+    target, here = target_of(device)
     if workers_per_node is None:
         workers_per_node = GPUS_PER_NODE if target.type == "cuda" else 1
     _check_count("workers_per_node", workers_per_node)
     flop_per_s = None if compute is None else parse_flop_per_s(compute)
+    budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     network, node_network, read, verify = (
         None if value is None else parse_bytes_per_s(value)
         for value in (network, node_network, read, verify)
@@ -129,13 +138,15 @@ def plan_cluster(
             "checkpoints are to be downloaded, and nobody knows how fast the cluster's network is: "
             "give `network` (--network), such as '1GB/s'"
         )
-    cluster_rates = _rates(work, network, node_network, read, verify)
-    computed, source = _compute(work, target, dtype, flop_per_s, here=here)
-    cluster = _cluster(work, cluster_rates, workers_per_node, disk_budget)
+    _check_budget(work, budget_bytes)
+    cluster_rates = rates_of(work, network, node_network, read, verify, here=here)
+    computed, source = compute_of(work, target, dtype, flop_per_s, workers_per_node, here=here)
+    cluster = _cluster(work, cluster_rates, workers_per_node, budget_bytes)
     simulated = [
         SimulatedStep(
             Task(place, step.step, float(step.flops)),
             *(step.download_bytes, step.load_bytes, step.flops / flop_per_s),
+            *(step.file_bytes, step.files),
         )
         for place, (each, flop_per_s) in enumerate(zip(work, computed, strict=True))
         for step in each.steps
@@ -148,11 +159,15 @@ def plan_cluster(
         dtype=resolve_precision(dtype, target).name,
         compute_source=source,
         rates=cluster_rates,
-        overheads_s={
-            each.name: getattr(cluster, each.name)
+        overheads={
+            each.name: PlannedTime(
+                getattr(cluster, each.name),
+                "measured before" if each.name == "step_s" else "assumed",
+            )
             for each in fields(cluster)
             if each.name.endswith("_s")
         },
+        data_bytes=max((each.data_bytes for each in work), default=0),
         disk_budget_bytes=cluster.disk_budget_bytes,
         asked=rows[workers],
         curve=tuple(rows[count] for count in CURVE),
@@ -162,72 +177,26 @@ def plan_cluster(
 def _check_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ArgumentError(f"{name} is a positive number, not {value!r}")
+    if value > MOST_WORKERS:
+        raise ArgumentError(f"{name} is {MOST_WORKERS:,} or less, not {value:,}")
 
 
-def _target(device: str | torch.device | None) -> tuple[torch.device, bool]:
-    """What is computed on, and whether there is such a device here. ArgumentError."""
-    try:
-        return resolve_device(device), True
-    except ArgumentError:
-        if device is None or str(device).partition(":")[0] != "cuda":
-            raise
-        return torch.device("cuda"), False
-
-
-def _rates(
-    work: Sequence[ClusterWork],
-    network: float | None,
-    node_network: float | None,
-    read: float | None,
-    verify: float | None,
-) -> dict[str, PlannedRate]:
-    """All rates in bytes a second by their names in `Cluster`; those not given are measured."""
-    source: Source = "given"
-    node_verify = None  # of machines elsewhere the cores are not known
-    if verify is None:
-        verify, source = rates.sha256_bytes_per_s(), "measured here"
-        node_verify = verify * (os.cpu_count() or 1)
-    found = {
-        "network": PlannedRate("all", network, "given"),
-        "node_network": PlannedRate("a node", node_network, "given"),
-        "verify": PlannedRate("a worker", verify, source),
-        "node_verify": PlannedRate("a node", node_verify, source),
-    }
-    if read is not None:
-        return found | {"read": PlannedRate("a node", read, "given")}
-    first = next((each for each in work if each.steps), None)
-    if first is not None:
-        read = rates.read_bytes_per_s(first.series, first.steps[0].step)
-    return found | {"read": PlannedRate("a node", read, "measured here")}
-
-
-def _compute(
-    work: Sequence[ClusterWork],
-    device: torch.device,
-    dtype: str | torch.dtype,
-    given: float | None,
-    *,
-    here: bool,
-) -> tuple[list[float], Source]:
-    """Operations a second of one worker, for each model. ArgumentError for no such dtype."""
-    precisions = [resolve_precision(dtype, device, each.spec.architecture) for each in work]
-    if given is not None:
-        return [given] * len(work), "given"
-    if not here:
-        return [GPU_FLOP_PER_S] * len(work), "assumed"
-    known: dict[Architecture, float] = {}
-    for each, precision in zip(work, precisions, strict=True):
-        shape = each.spec.architecture
-        if shape not in known:
-            known[shape] = rates.compute_flop_per_s(shape, precision, device)
-    return [known[each.spec.architecture] for each in work], "measured here"
+def _check_budget(work: Sequence[ClusterWork], budget_bytes: int | None) -> None:
+    """ArgumentError if not even one checkpoint fits: the sweep could not begin."""
+    for each in work:
+        needed = max((step.file_bytes for step in each.steps if step.download_bytes), default=0)
+        if budget_bytes is not None and needed > budget_bytes:
+            raise ArgumentError(
+                f"a disk budget of {budget_bytes:,} bytes is too small: each checkpoint of "
+                f"{each.spec.name} takes {needed:,}"
+            )
 
 
 def _cluster(
     work: Sequence[ClusterWork],
     known: Mapping[str, PlannedRate],
     workers_per_node: int,
-    disk_budget: int | str | None,
+    budget_bytes: int | None,
 ) -> Cluster:
     listed = sum(each.asked for each in work if each.spec.repo is not None)
     return Cluster(
@@ -237,7 +206,7 @@ def _cluster(
         verify=known["verify"].value,
         node_verify=known["node_verify"].value,
         read=known["read"].value,
-        disk_budget_bytes=None if disk_budget is None else parse_bytes(disk_budget),
+        disk_budget_bytes=budget_bytes,
         begin_s=SURVEY_STEP_S * listed,
         start_s=START_S,
         model_s=MODEL_S,
@@ -253,7 +222,7 @@ def _rows(
 ) -> dict[int, ClusterRow]:
     """The sweep on so many workers each."""
     found = {count: simulate(steps, replace(cluster, workers=count)) for count in {1, *counts}}
-    alone_s = found[1].total_s
+    alone_s, budget = found[1].total_s, cluster.disk_budget_bytes
     rows = {}
     for count, played in found.items():
         speedup = alone_s / played.total_s if played.total_s else 1.0
@@ -269,6 +238,7 @@ def _rows(
             spent=played.spent,
             download_bytes=played.download_bytes,
             disk_bytes=played.disk_bytes,
+            kept_bytes=played.kept_bytes if budget is None else min(played.kept_bytes, budget),
         )
     return rows
 

@@ -8,35 +8,49 @@ from pathlib import Path
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric
 from pythia_fast.runs.forecast import dataset_here, opened, steps_to_load
-from pythia_fast.runs.plan import Sequences
+from pythia_fast.runs.plan import Sequences, chosen_rows
 from pythia_fast.runs.survey import survey
 from pythia_fast.runs.work import Data, sweep_flops
 from pythia_fast.series import CheckpointSeries, open_series
-from pythia_fast.suite import ModelSpec, Steps, anomalies, parse_steps
+from pythia_fast.suite import Architecture, ModelSpec, Steps, anomalies, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
+from pythia_fast.tokens.pile import ROW_TOKENS
 
 PARAMETER_BYTES = 2
-"""Checkpoints on the Hub are in 16 bits; their causal masks are made, not downloaded."""
+"""Checkpoints on the Hub are in 16 bits."""
+SHARD_BYTES = 10 * 10**9
+"""The most that a file of theirs holds: 6.9b is in two files, 12b in three."""
+ROW_BYTES = 2 * ROW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """A step that is to be loaded: its bytes over the network and from the disk, its operations."""
+    """A step that is to be loaded: its bytes over the network and from the disk, its operations.
+
+    `file_bytes` is what its `files` take on the disk, which is more than what of a checkpoint on
+    the Hub is downloaded, and read: causal masks are made.
+    """
 
     step: int
     download_bytes: int
     load_bytes: int
+    file_bytes: int
+    files: int
     flops: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterWork:
-    """A model's steps that are to be loaded, of so many that were asked for; the missing ones."""
+    """A model's steps that are to be loaded, of so many that were asked for; the missing ones.
+
+    `data_bytes` of the training data on the Hub are looked at by one of them, or all.
+    """
 
     series: CheckpointSeries
     asked: int
     missing: tuple[int, ...]
     steps: tuple[StepWork, ...]
+    data_bytes: int
 
     @property
     def spec(self) -> ModelSpec:
@@ -86,7 +100,7 @@ def _work(
 ) -> ClusterWork:
     wanted = parse_steps(steps, series.steps)
     in_folder = series.spec.repo is None
-    sizes, groups = _of_folder(series, wanted) if in_folder else _on_paper(series.spec, wanted)
+    files, groups = _of_folder(series, wanted) if in_folder else _on_paper(series.spec, wanted)
     firsts = {group[0] for group in groups}
     flops: dict[int, int] = {}
     if not isinstance(sequences, str):  # all steps look at the same rows
@@ -97,16 +111,44 @@ def _work(
     for step in sorted(steps_to_load(groups, sequences)):
         if step not in flops:
             flops[step] = sweep_flops(series.spec, [step], metrics, data, sequences)
-        coming = 0 if in_folder or step not in firsts else sizes[step]
-        found.append(StepWork(step, coming, sizes[step], flops[step]))
-    missing = tuple(step for step in wanted if step not in sizes)
-    return ClusterWork(series, len(wanted), missing, tuple(found))
+        of_step = files[step]
+        coming = 0 if in_folder or step not in firsts else of_step.load_bytes
+        found.append(
+            StepWork(
+                *(step, coming, of_step.load_bytes, of_step.nbytes, of_step.count, flops[step])
+            )
+        )
+    rows = 0
+    if data.dataset is None:
+        looked_at = (chosen_rows(sequences, step.step, series.spec, data.rows) for step in found)
+        rows = max(map(len, looked_at), default=0)
+    missing = tuple(step for step in wanted if step not in files)
+    return ClusterWork(series, len(wanted), missing, tuple(found), rows * ROW_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """A step's files: what they take, how many they are, and what of them is read."""
+
+    nbytes: int
+    count: int
+    load_bytes: int
+
+
+def files_on_paper(architecture: Architecture) -> tuple[int, int]:
+    """What the files of a checkpoint on the Hub take on a disk, and how many they are.
+
+    Two bytes a parameter, and in each layer a causal mask of a byte for each pair of positions.
+    """
+    masks = architecture.layers * architecture.max_positions**2
+    nbytes = PARAMETER_BYTES * architecture.parameters + masks
+    return nbytes, -(-nbytes // SHARD_BYTES)
 
 
 def _on_paper(
     spec: ModelSpec, wanted: Sequence[int]
-) -> tuple[dict[int, int], list[tuple[int, ...]]]:
-    """The sizes of the steps that are there, and these in groups of the same weights."""
+) -> tuple[dict[int, _Files], list[tuple[int, ...]]]:
+    """The files of the steps that are there, and these in groups of the same weights."""
     known = anomalies(spec)
     missing = {
         step for each in known if each.kind == "missing" and not each.mended for step in each.steps
@@ -118,18 +160,18 @@ def _on_paper(
     groups: dict[int, list[int]] = {}
     for step in there:
         groups.setdefault(first_of.get(step, step), []).append(step)
-    nbytes = PARAMETER_BYTES * spec.parameters
-    return dict.fromkeys(there, nbytes), [tuple(group) for group in groups.values()]
+    files = _Files(*files_on_paper(spec.architecture), PARAMETER_BYTES * spec.parameters)
+    return dict.fromkeys(there, files), [tuple(group) for group in groups.values()]
 
 
 def _of_folder(
     series: CheckpointSeries, wanted: Sequence[int]
-) -> tuple[dict[int, int], list[tuple[int, ...]]]:
+) -> tuple[dict[int, _Files], list[tuple[int, ...]]]:
     """The same of a folder, whose files are opened; of whose weights nothing is known."""
     found = opened(series, survey(series, wanted))
-    sizes = {
-        step: revision.nbytes
+    files = {
+        step: _Files(revision.nbytes, len(revision.files), revision.nbytes)
         for step, revision in found.revisions.items()
         if revision.error is None
     }
-    return sizes, found.same_weights(sizes)
+    return files, found.same_weights(files)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepError
 from pythia_fast.metrics import Perplexity
+from pythia_fast.quantities import duration
 from pythia_fast.runs import cluster_forecast, rates
-from pythia_fast.runs.cluster_forecast import CURVE, GPU_FLOP_PER_S
+from pythia_fast.runs.cluster_forecast import CURVE
+from pythia_fast.runs.cluster_rates import GPU_FLOP_PER_S
+from pythia_fast.runs.cluster_work import files_on_paper
 from pythia_fast.runs.work import Data, forward_flops, sweep_flops
 from pythia_fast.suite import SUITE
 from pythia_fast.tokens import TokenDataset
@@ -90,6 +94,67 @@ def test_where_it_never_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Up to 8 workers" in found.why
 
 
+def test_one_long_step_is_not_said_to_keep_all_at_work() -> None:
+    """A few steps of 12b beside those of 14m: four workers compute for half of their time."""
+    found = pythia_fast.plan_cluster(
+        ["14m", "12b"], [1000, 2000, 3000], network="1PB/s", workers=4, **GIVEN
+    )
+    assert found.asked.busy["compute"] < 0.9
+    assert found.asked.bottleneck != "compute"
+    for row in found.curve:
+        assert ("all the time" in row.why) == (row.busy.get(row.bottleneck, 0) >= 0.9)
+
+
+def test_more_than_one_worker() -> None:
+    found = pythia_fast.plan_cluster("14m", network="1MB/s", **GIVEN)
+    assert found.stops_helping is not None
+    assert found.stops_helping.workers == 1
+    assert found.why == (
+        "More than one worker helps little: twice as many gain less than 10%, because the network "
+        "carries no more."
+    )
+
+
+def test_where_nothing_is_to_be_loaded() -> None:
+    found = pythia_fast.plan_cluster("410m-seed2", [111_000], network=1e9, workers=2, **GIVEN)
+    assert found.why == "Nothing is to be loaded."
+    assert found.stops_helping is None
+    assert found.best.workers == 1
+    assert found.asked.total_s == 0
+    assert all(sum(row.spent.values()) == 1 for row in found.curve)
+    assert found.why in found._repr_html_()
+
+
+# The weights files of the Hub, in decimal bytes; of 6.9b and 12b the sum of their shards.
+@pytest.mark.parametrize(
+    ("name", "shards"),
+    [
+        *(("14m", [53.3e6]), ("70m", [166e6]), ("160m", [375e6]), ("410m", [911e6])),
+        *(("1b", [2.09e9]), ("1.4b", [2.93e9]), ("2.8b", [5.68e9])),
+        *(("6.9b", [9.91e9, 3.94e9]), ("12b", [9.81e9, 9.93e9, 4.11e9])),
+    ],
+)
+def test_files_take_what_they_take_on_the_hub(name: str, shards: list[float]) -> None:
+    nbytes, count = files_on_paper(pythia_fast.spec(name).architecture)
+    assert nbytes == pytest.approx(sum(shards), rel=0.005)
+    assert count == len(shards)
+
+
+def test_the_training_data_is_told_and_not_counted() -> None:
+    """143,000 steps of 1,024 rows of 2,049 tokens, two bytes each: 600 GB."""
+    seen = pythia_fast.plan_cluster(
+        ["70m", "160m"], [0, 1000, 143_000], sequences="seen", network="1GB/s", **GIVEN
+    )
+    assert seen.data_bytes == 143_000 * 1024 * 2049 * 2
+    assert seen.asked.download_bytes == seen.download_bytes < 2e9
+    few = pythia_fast.plan_cluster("70m", "log", sequences=7, network="1GB/s", **GIVEN)
+    assert few.data_bytes == 7 * 2049 * 2
+    own = pythia_fast.plan_cluster(
+        "70m", "log", tokens=np.zeros((9, 5), np.uint16), network="1GB/s", **GIVEN
+    )
+    assert own.data_bytes == 0
+
+
 def _without(name: str) -> dict[str, Any]:
     return {key: value for key, value in GIVEN.items() if key != name}
 
@@ -146,17 +211,103 @@ def test_a_gpu_that_is_not_here_is_assumed(monkeypatch: pytest.MonkeyPatch) -> N
         "70m", "last", device="cuda", network=1e9, **_without("compute")
     )
     assert found.compute_source == "assumed"
-    assert found.models[0].compute_flop_per_s == GPU_FLOP_PER_S
+    assert found.models[0].compute_flop_per_s == GPU_FLOP_PER_S == pytest.approx(395.6e12)
 
 
-def test_a_disk_budget_is_each_node_s() -> None:
-    nbytes = 2 * pythia_fast.spec("70m").parameters
+def test_machines_that_are_not_here_have_neither_its_cores_nor_its_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(rates, "sha256_bytes_per_s", lambda: 1.3e9)
+    monkeypatch.setattr(rates, "read_bytes_per_s", lambda *_: pytest.fail("the disk is elsewhere"))
+    found = pythia_fast.plan_cluster("70m", "last", device="cuda", network=1e9)
+    told = found.to_dict()["rates"]
+    assert told["verify"] == {"of": "a file", "value": 1.3e9, "source": "assumed"}
+    assert told["node_verify"]["value"] is told["read"]["value"] is None
+    given = pythia_fast.plan_cluster("70m", "last", device="cuda", network=1e9, read="2GB/s")
+    assert given.to_dict()["rates"]["read"] == {"of": "a node", "value": 2e9, "source": "given"}
+
+
+def test_machines_like_this_one_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "sha256_bytes_per_s", lambda: 1e9)
+    monkeypatch.setattr(rates, "read_bytes_per_s", lambda *_: 3e9)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    found = pythia_fast.plan_cluster("70m", "last", device="cpu", network=1e9, compute="1T")
+    assert {name: rate.value for name, rate in found.rates.items()} == {
+        "network": 1e9,
+        "node_network": None,
+        "verify": 1e9,
+        "node_verify": 6e9,
+        "read": 3e9,
+    }
+    assert found.rates["node_verify"].source == "measured here"
+
+
+@pytest.mark.parametrize(("workers_per_node", "each"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_a_worker_has_its_part_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch, workers_per_node: int, each: int
+) -> None:
+    known = {"now": 6}
+    monkeypatch.setattr("torch.get_num_threads", lambda: known["now"])
+    monkeypatch.setattr("torch.set_num_threads", lambda count: known.update(now=count))
+    during = []
+
+    def measured(*_: object) -> float:
+        during.append(known["now"])
+        if len(during) > 1:
+            raise ArgumentError("of the second it cannot be measured")
+        return 1e12
+
+    monkeypatch.setattr(rates, "compute_flop_per_s", measured)
+    given = {**_without("compute"), "network": 1e9, "workers_per_node": workers_per_node}
+    pythia_fast.plan_cluster("70m", "last", device="cpu", **given)
+    assert (during, known["now"]) == ([each], 6)
+    with pytest.raises(ArgumentError, match="of the second"):
+        pythia_fast.plan_cluster("70m", "last", device="cpu", **given)
+    assert known["now"] == 6
+
+
+def test_a_disk_budget_is_each_node_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    nbytes, _ = files_on_paper(pythia_fast.spec("70m").architecture)
     free = pythia_fast.plan_cluster("70m", network="1GB/s", **GIVEN)
     tight = pythia_fast.plan_cluster("70m", network="1GB/s", disk_budget=nbytes, **GIVEN)
-    assert tight.asked.disk_bytes == nbytes < free.asked.disk_bytes
+    assert tight.asked.disk_bytes == tight.asked.kept_bytes == nbytes < free.asked.disk_bytes
+    assert free.asked.kept_bytes == 153 * nbytes
     assert tight.asked.total_s > free.asked.total_s
-    with pytest.raises(ArgumentError, match="disk budget"):
-        pythia_fast.plan_cluster("70m", network="1GB/s", disk_budget=nbytes - 1, **GIVEN)
+    # It is said before anything is measured, and of which model.
+    monkeypatch.setattr(rates, "sha256_bytes_per_s", lambda: pytest.fail("it was measured"))
+    monkeypatch.setattr(rates, "compute_flop_per_s", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(ArgumentError, match=f"disk budget.*checkpoint of 70m takes {nbytes:,}"):
+        pythia_fast.plan_cluster(["14m", "70m"], network="1GB/s", disk_budget=nbytes - 1)
+
+
+@pytest.mark.usefixtures("_no_overheads")
+def test_a_disk_budget_that_costs_time_is_the_reason() -> None:
+    """Room for two checkpoints of 12b, which eight workers of a node want."""
+    given = {**GIVEN, "verify": "10GB/s", "workers": 8, "device": "cuda", "network": "10GB/s"}
+    free = pythia_fast.plan_cluster("12b", **given)
+    tight = pythia_fast.plan_cluster("12b", disk_budget="48GB", **given)
+    assert tight.asked.total_s > 1.5 * free.asked.total_s
+    assert tight.asked.bottleneck == "disk"
+    assert tight.asked.spent["disk"] > tight.asked.spent["download"]
+    assert free.asked.spent["disk"] == 0
+    assert tight.asked.why == "the disk budget has no room for more"
+
+
+@pytest.mark.parametrize("place", [2, 10])
+def test_workers_that_make_it_slower_are_told(place: int) -> None:
+    found = pythia_fast.plan_cluster("70m", "log", network="1PB/s", **GIVEN)
+    assert "take longer" not in found.why
+    rows = list(found.curve)
+    before = min(rows[:place], key=lambda row: row.total_s)
+    rows[place] = slower = replace(
+        rows[place], total_s=2 * before.total_s, bottleneck="disk", busy={}
+    )
+    assert replace(found, curve=tuple(rows)).why.endswith(
+        f". {slower.workers} workers take longer than {before.workers}: "
+        f"{duration(slower.total_s)}, not {duration(before.total_s)}, because the disk budget has "
+        "no room for more."
+    )
 
 
 def test_as_json_and_in_a_notebook() -> None:
@@ -166,6 +317,11 @@ def test_as_json_and_in_a_notebook() -> None:
     assert told["why"] == found.why
     assert told["rates"]["network"] == {"of": "all", "value": 1e7, "source": "given"}
     assert math.isclose(sum(told["asked"]["spent"].values()), 1)
+    assert told["overheads"].pop("step_s")["source"] == "measured before"
+    assert told["overheads"].keys() == {
+        f"{name}_s" for name in ("begin", "start", "model", "ask", "publish", "message")
+    }
+    assert {each["source"] for each in told["overheads"].values()} == {"assumed"}
     html = found._repr_html_()
     assert html.count("<tr>") >= len(CURVE)
     assert found.why in html
@@ -181,6 +337,8 @@ def test_bad_arguments(tiny_series: Path) -> None:
         for value in (0, -1, 1.5, True):
             with pytest.raises(ArgumentError, match=name):
                 planned("70m", **{name: value})
+        with pytest.raises(ArgumentError, match="10,000 or less, not 10,001"):
+            planned("70m", **{name: 10_001})
     with pytest.raises(ArgumentError, match="70m more than once"):
         planned(["70m", "pythia-70m"])
     with pytest.raises(ArgumentError, match="none was given"):
@@ -193,5 +351,9 @@ def test_bad_arguments(tiny_series: Path) -> None:
         planned("70m", dtype="float8")
     with pytest.raises(ArgumentError, match="nowhere"):
         planned("70m", device="nowhere")
+    with pytest.raises(ArgumentError, match="no device 'cuda:first'"):
+        planned("70m", device="cuda:first")
+    with pytest.raises(ArgumentError, match="bits"):
+        planned("70m", network="10Gb/s")
     with pytest.raises(ArgumentError, match="TFLOP"):
         planned("70m", compute="fast")

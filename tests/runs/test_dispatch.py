@@ -1,8 +1,11 @@
 """Who does what next: nothing lost, nothing done twice, whatever dies and whenever."""
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,7 +17,15 @@ from hypothesis.stateful import (
 )
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.runs.dispatch import KEEPS, LOOK_AHEAD, RETRIES, Dispatcher, Task
+from pythia_fast.runs.dispatch import (
+    KEEPS,
+    LOOK_AHEAD,
+    RETRIES,
+    SHUN_AFTER,
+    Dispatcher,
+    Task,
+)
+from pythia_fast.runs.dispatching.blame import Blame
 
 
 def tasks(*costs: float, model: int = 0) -> list[Task]:
@@ -187,6 +198,268 @@ def test_a_lost_worker_s_answer_is_not_waited_for():
     assert [task for _, task in dispatcher.assignments()] == [held[0]]
 
 
+def on_hosts(dispatcher: Dispatcher, **hosts: str) -> Dispatcher:
+    for worker, host in hosts.items():
+        dispatcher.join(worker, host)
+    return dispatcher
+
+
+def test_a_suspect_waits_for_a_worker_of_another_host():
+    dispatcher = on_hosts(Dispatcher(tasks(9, 1, 1, 1), look_ahead=1), bad="B", good="G")
+    first = dispatcher.assignments()
+    assert steps(first) == [("bad", 0), ("good", 1), ("good", 2), ("bad", 3)]
+    dispatcher.begun("bad", first[0][1])
+    assert dispatcher.lost("bad") == []
+    dispatcher.join("bad again", "B")
+    assert steps(dispatcher.assignments()) == [("bad again", 3)]  # not 0
+    dispatcher.add([Task(0, 4, 1.0), Task(0, 5, 1.0)])
+    assert steps(dispatcher.assignments()) == [("bad again", 4)]
+    dispatcher.finished("good", first[1][1])
+    assert dispatcher.assignments() == []  # it is let run empty
+    dispatcher.finished("good", first[2][1])
+    assert steps(dispatcher.assignments()) == [("good", 0)]
+
+
+def test_where_no_other_host_is_left_a_suspect_goes_to_the_same():
+    dispatcher = on_hosts(Dispatcher(tasks(1)), a="A", b="B")
+    dispatcher.assignments()
+    dispatcher.lost("a")
+    dispatcher.join("a again", "A")
+    dispatcher.lost("b")
+    assert steps(dispatcher.assignments()) == [("a again", 0)]
+
+
+def test_a_step_that_kills_everywhere_dies_in_turn_on_two_hosts_and_shuns_neither():
+    dispatcher = on_hosts(Dispatcher(tasks(1)), w0="A", w1="B")
+    died = []
+    given_up: list[Task] = []
+    while not dispatcher.over:
+        ((worker, _),) = dispatcher.assignments()
+        host = "AB"[int(worker[1:]) % 2]
+        given_up += dispatcher.lost(worker)
+        died.append(host)
+        dispatcher.join(f"w{int(worker[1:]) + 2}", host)
+    assert [task.step for task in given_up] == [0]
+    assert len(died) == RETRIES + 1
+    assert set(died) == {"A", "B"}
+    assert not dispatcher.shuns("A")
+    assert not dispatcher.shuns("B")
+
+
+def test_on_one_host_that_is_not_alone_nothing_is_given_up():
+    dispatcher = on_hosts(Dispatcher(tasks(1)), a0="A")
+    for number in range(RETRIES):
+        dispatcher.assignments()
+        assert dispatcher.lost(f"a{number}") == []
+        dispatcher.join(f"a{number + 1}", "A")
+    ((worker, step),) = dispatcher.assignments()
+    dispatcher.join("b", "B")
+    assert dispatcher.lost(worker) == []  # B has not had it
+    dispatcher.join("a again", "A")
+    assert dispatcher.assignments() == [("b", step)]
+    assert dispatcher.lost("b") == [step]
+
+
+def test_what_a_machine_refused_is_done_on_another_once():
+    dispatcher = on_hosts(Dispatcher(tasks(3, 2, 1, 1), look_ahead=0), a="A", b="B", a2="A")
+    (_, first), (_, second), (_, third) = dispatcher.assignments()
+    dispatcher.begun("a", first)
+    assert dispatcher.refused("a", first)
+    assert dispatcher.held("a") == ()
+    assert steps(dispatcher.assignments()) == [("a", 3)]
+    dispatcher.finished("a2", third)
+    assert dispatcher.assignments() == []
+    dispatcher.finished("b", second)
+    assert dispatcher.assignments() == [("b", first)]
+    assert not dispatcher.refused("b", first)
+    dispatcher.finished("a", *dispatcher.held("a"))
+    assert dispatcher.over
+
+
+def test_what_the_only_machine_refused_is_over():
+    dispatcher = on_hosts(Dispatcher(tasks(1, 1), look_ahead=0), a="A", a2="A")
+    (_, first), (_, second) = dispatcher.assignments()
+    assert not dispatcher.refused("a", first)
+    with pytest.raises(ArgumentError, match="does not hold"):
+        dispatcher.refused("a", first)
+    assert not dispatcher.refused("a2", second)
+    assert dispatcher.over
+
+
+def test_a_host_is_shunned_whose_workers_die_one_after_the_other():
+    dispatcher = on_hosts(Dispatcher(tasks(*[1] * 9), look_ahead=0), good="G", bad0="B")
+    dispatcher.assignments()
+
+    def dies(number: int) -> None:
+        dispatcher.lost(f"bad{number}")
+        dispatcher.join(f"bad{number + 1}", "B")
+        dispatcher.assignments()
+
+    for number in range(SHUN_AFTER - 1):
+        dies(number)
+        assert not dispatcher.shuns("B")
+    # A step that is refused says nothing for the machine, and one that is done does.
+    assert dispatcher.refused("bad2", dispatcher.held("bad2")[0])
+    dispatcher.assignments()
+    dies(2)
+    assert dispatcher.shuns("B")
+    assert not dispatcher.shuns("G")
+    dispatcher.finished("good", dispatcher.held("good")[0])
+    assert dispatcher.shuns("B")
+    dispatcher.finished("bad3", dispatcher.held("bad3")[0])
+    assert not dispatcher.shuns("B")
+    for number in range(3, 3 + SHUN_AFTER):
+        dies(number)
+    assert dispatcher.shuns("B")
+    dispatcher.lost("good")  # a bad machine is better than none
+    assert not dispatcher.shuns("B")
+    assert not dispatcher.shuns("never seen")
+
+
+def test_two_bad_machines_excuse_each_other_until_a_good_one_did_what_they_died_with():
+    blame = Blame()
+    for task in tasks(*[1] * SHUN_AFTER):
+        blame.died("B", [task], alone=True)
+    assert blame.deaths("B") == SHUN_AFTER
+    for task in tasks(*[1] * SHUN_AFTER):
+        blame.died("C", [task], alone=True)
+    assert blame.deaths("B") == blame.deaths("C") == 0
+    for task in tasks(*[1] * SHUN_AFTER):
+        blame.finished("G", task)
+    assert blame.deaths("B") == blame.deaths("C") == SHUN_AFTER
+
+
+def test_what_waits_for_another_host_does_not_keep_the_rest_from_who_is_idle():
+    dispatcher = on_hosts(Dispatcher(tasks(*[1] * 4)), good="G", bad="B")
+    given = dispatcher.assignments()
+    assert steps(given) == [("good", 0), ("bad", 1), ("good", 2), ("bad", 3)]
+    dispatcher.begun("good", given[0][1])
+    dispatcher.begun("bad", given[1][1])
+    dispatcher.begun("bad", given[3][1])
+    dispatcher.lost("bad")
+    dispatcher.join("bad again", "B")
+    assert dispatcher.assignments() == []
+    assert dispatcher.wanted_back() == ("good", given[2][1])
+    dispatcher.taken_back("good", given[2][1], given=True)
+    assert dispatcher.assignments() == [("bad again", given[2][1])]
+
+
+def played(
+    costs: list[float],
+    hosts: dict[str, int],
+    *,
+    bad: str = "",
+    refusing: str = "",
+    poisoned: Collection[int] = (),
+    workers: int = 1,
+    shunning: bool = False,
+) -> tuple[set[int], set[int], dict[str, int]]:
+    """A sweep on hosts that need so many ticks for a step, every dead worker replaced at once.
+
+    Workers of `bad` hosts die after one tick, those of `refusing` ones refuse after one. With
+    `shunning` whoever joins from a shunned host is dismissed, as long as it is.
+    Returns the steps that are done, those that are not, and how many workers each host lost.
+    """
+    dispatcher = Dispatcher(tasks(*costs))
+    running: dict[str, tuple[str, Task, int]] = {}  # host, what it computes, ticks left
+    host_of: dict[str, str] = {}
+    done: set[int] = set()
+    failed: set[int] = set()
+    lost = dict.fromkeys(hosts, 0)
+    absent = [host for host in hosts for _ in range(workers)]
+
+    def arrive() -> None:
+        for host in tuple(absent):
+            if not (shunning and dispatcher.shuns(host)):
+                absent.remove(host)
+                name = f"w{len(host_of)}"
+                dispatcher.join(name, host)
+                host_of[name] = host
+
+    for _ in range(100_000):
+        arrive()
+        while dispatcher.assignments():
+            pass
+        if dispatcher.over:
+            return done, failed, lost
+        while (wanted := dispatcher.wanted_back()) is not None:
+            dispatcher.taken_back(*wanted, given=True)
+            dispatcher.assignments()
+        for worker in dispatcher.workers:
+            held = dispatcher.held(worker)
+            host = host_of[worker]
+            if not held:
+                continue
+            for task in held[:2]:  # one is read while another is computed
+                dispatcher.begun(worker, task)
+            task = held[0]
+            fatal = host in bad or (task.step in poisoned and host not in refusing)
+            ticks = 1 if fatal or host in refusing else hosts[host]
+            *_, before, left = running.get(worker, (host, task, ticks))
+            left = (left if before == task else ticks) - 1
+            running[worker] = (host, task, left)
+            if left:
+                continue
+            del running[worker]
+            if fatal:
+                failed |= {task.step for task in dispatcher.lost(worker)}
+                lost[host] += 1
+                absent.append(host)
+                arrive()
+            elif host in refusing:
+                if not dispatcher.refused(worker, task):
+                    failed.add(task.step)
+            else:
+                dispatcher.finished(worker, task)
+                done.add(task.step)
+    raise AssertionError("it does not come to an end")
+
+
+@pytest.mark.parametrize("shunning", [False, True])
+def test_a_bad_machine_takes_no_innocent_step_with_it(shunning):
+    hosts = {"G": 20, "B": 1}
+    done, failed, lost = played([1.0] * 40, hosts, bad="B", shunning=shunning)
+    assert done == set(range(40))
+    assert not failed
+    assert lost["G"] == 0
+    if shunning:
+        assert lost["B"] == SHUN_AFTER
+
+
+@drawn(
+    costs=st.lists(st.sampled_from([1.0, 2.0, 5.0]), max_size=25),
+    good=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    bad=st.integers(0, 2),
+    refusing=st.integers(0, 1),
+    poisoned=st.sets(st.integers(0, 24), max_size=2),
+    workers=st.integers(1, 3),
+    shunning=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_machines_are_bad_the_good_ones_do_it_all(
+    costs, good, bad, refusing, poisoned, workers, shunning
+):
+    # The only good host, if several steps kill there, can look as bad as the bad ones.
+    if len(good) == 1 and poisoned:
+        bad, shunning = min(bad, 1), False
+    hosts = dict(zip("GHI", good, strict=False)) | dict.fromkeys("BC"[:bad], 1)
+    hosts |= dict.fromkeys("R"[:refusing], 1)
+    done, failed, lost = played(
+        costs,
+        hosts,
+        bad="BC",
+        refusing="R",
+        poisoned=poisoned,
+        workers=workers,
+        shunning=shunning,
+    )
+    poisoned &= set(range(len(costs)))
+    assert failed == poisoned
+    assert done == set(range(len(costs))) - poisoned
+    deaths = sum(lost[host] for host in hosts if host in "GHI")
+    assert deaths <= (RETRIES + 2) * len(poisoned)
+
+
 def test_steps_that_turned_up_later():
     dispatcher = joined(Dispatcher([]), "a")
     assert dispatcher.over
@@ -217,7 +490,10 @@ def test_what_cannot_be():
 
 
 class Deaths(RuleBasedStateMachine):
-    """Workers that come, work, answer and die in any order; poisoned steps kill for sure."""
+    """Workers that come, work, refuse, answer and die in any order.
+
+    Poisoned steps kill for sure, and on the host X everything does.
+    """
 
     @initialize(
         costs=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1.0, 1.5, 4.0])), max_size=12),
@@ -234,15 +510,40 @@ class Deaths(RuleBasedStateMachine):
         self.asked: set[tuple[str, Task]] = set()
         self.suspects: set[Task] = set()
         self.over: set[Task] = set()
+        self.done: set[Task] = set()
         self.given_up: set[Task] = set()
         self.names = 0
+        self.host: dict[str, str] = {}
+        self.failed_on: dict[Task, Counter[str]] = {task: Counter() for task in self.all}
+        self.died_on: dict[Task, set[str]] = {task: set() for task in self.all}
+        self.died_alone: dict[Task, list[str]] = {task: [] for task in self.all}
+        self.refused_by: dict[Task, str] = {}
+        self.deaths: dict[str, list[list[Task]]] = {host: [] for host in "ABX"}
+
+    @property
+    def hosts(self) -> set[str]:
+        return {self.host[name] for name in self.held}
+
+    def shunned(self, host: str) -> bool:
+        against = [
+            blamed
+            for blamed in self.deaths[host]
+            if all(task in self.done or len(self.died_on[task]) < 2 for task in blamed)
+        ]
+        return len(against) >= SHUN_AFTER and bool(self.hosts - {host})
+
+    def may_have(self, host: str, task: Task) -> bool:
+        """Whether no other host has failed less often at a suspect."""
+        times = self.failed_on[task]
+        return times[host] == min(times[each] for each in self.hosts)
 
     @precondition(lambda self: len(self.held) < 4)
-    @rule()
-    def join(self) -> None:
+    @rule(host=st.sampled_from("ABX"))
+    def join(self, host: str) -> None:
         self.names += 1
-        self.dispatcher.join(f"w{self.names}")
+        self.dispatcher.join(f"w{self.names}", host)
         self.held[f"w{self.names}"] = []
+        self.host[f"w{self.names}"] = host
 
     @rule()
     def hand_out(self) -> None:
@@ -253,12 +554,19 @@ class Deaths(RuleBasedStateMachine):
             if task in self.suspects:
                 assert name in idle_before
                 assert not self.held[name]
+                assert self.may_have(self.host[name], task)
             assert not self.suspects & set(self.held[name])
             self.held[name].append(task)
         assert self.dispatcher.assignments() == []
         waiting = set(self.all) - self.over - {t for held in self.held.values() for t in held}
-        if waiting:  # nobody is left without while something waits
-            assert all(self.held.values())
+        for name in (name for name, held in self.held.items() if not held):
+            # Nobody is left without while something waits that he may have.
+            assert waiting <= self.suspects
+            host = self.host[name]
+            for task in waiting:
+                avoided = self.shunned(host) or self.refused_by.get(task) == host
+                assert avoided or not self.may_have(host, task)
+                assert len(self.hosts) > 1
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data())
@@ -273,13 +581,37 @@ class Deaths(RuleBasedStateMachine):
     @rule(data=st.data())
     def finish_or_die(self, data: Any) -> None:
         name = data.draw(st.sampled_from([name for name, held in self.held.items() if held]))
+        self.work(name)
+
+    def work(self, name: str) -> None:
         task = self.held[name][0]
-        if task in self.poisoned:
+        if task in self.poisoned or self.host[name] == "X":
             self.die(name)
             return
         self.dispatcher.finished(name, task)
+        self._finish(name, task)
+
+    def _finish(self, name: str, task: Task) -> None:
         self.held[name].remove(task)
+        self.deaths[self.host[name]].clear()
+        self.done.add(task)
         self._end(task)
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data())
+    def refuse(self, data: Any) -> None:
+        name = data.draw(st.sampled_from([name for name, held in self.held.items() if held]))
+        task = data.draw(st.sampled_from(self.held[name]))
+        again = len(self.hosts) > 1 and task not in self.refused_by
+        assert self.dispatcher.refused(name, task) == again
+        if not again:
+            self._finish(name, task)
+            return
+        self.held[name].remove(task)
+        self.begun.discard(task)
+        self.refused_by[task] = self.host[name]
+        self.failed_on[task][self.host[name]] += 1
+        self.suspects.add(task)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -287,10 +619,23 @@ class Deaths(RuleBasedStateMachine):
         self.die(data.draw(st.sampled_from(sorted(self.held))))
 
     def die(self, name: str) -> None:
+        host, hosts = self.host[name], self.hosts
         held = self.held.pop(name)
         given_up = self.dispatcher.lost(name)
         blamed = [task for task in held if task in self.begun] or held[:1]
-        assert set(given_up) <= (set(blamed) if len(held) == 1 else set())
+        self.deaths[host].append(blamed)
+        for task in blamed:
+            self.failed_on[task][host] += 1
+            self.died_on[task].add(host)
+            if len(held) == 1:
+                self.died_alone[task].append(host)
+        assert given_up == [
+            task
+            for task in blamed
+            if len(self.died_alone[task]) > RETRIES
+            and (len(set(self.died_alone[task])) > 1 or len(hosts) == 1)
+        ]
+        assert len(held) == 1 or not given_up
         self.suspects |= set(blamed)
         for task in held:
             self.begun.discard(task)
@@ -313,7 +658,10 @@ class Deaths(RuleBasedStateMachine):
         assert task in self.held[name]
         assert task not in self.begun
         assert len(self.held[name]) > 1
-        assert not all(self.held.values())
+        idle = [self.host[each] for each, held in self.held.items() if not held]
+        assert idle
+        waiting = set(self.all) - self.over - {t for held in self.held.values() for t in held}
+        assert waiting <= self.suspects
         assert wanted not in self.asked
         self.asked.add(wanted)
 
@@ -339,31 +687,37 @@ class Deaths(RuleBasedStateMachine):
             assert list(self.dispatcher.held(name)) == held
             assert len(held) <= 1 + self.look_ahead
         assert self.dispatcher.over == (len(self.over) == len(self.all))
+        for host in "ABX":
+            assert self.dispatcher.shuns(host) == self.shunned(host)
 
     def teardown(self) -> None:
-        """From wherever it is, it comes to an end, and only what kills is given up."""
+        """From wherever it is, it comes to an end, and only what kills is given up.
+
+        Whoever dies is replaced at once, on the same host.
+        """
         if not hasattr(self, "all"):
             return
-        self.kills = 0
+        kills = 0
         before = set(self.given_up)
+        # What was killed alone on a good host had its chance there.
+        unlucky = {task for task in self.all if set(self.died_alone[task]) - {"X"}}
+        if not self.hosts - {"X"}:
+            self.join("A")
         while not self.dispatcher.over:
-            if not self.held:
-                self.join()
             self.hand_out()
-            name = next(name for name, held in self.held.items() if held)
+            # The bad ones first: it is they who do harm.
+            busy = [name for name, held in self.held.items() if held]
+            name = min(busy, key=lambda name: self.host[name] != "X")
             task = self.held[name][0]
             self.dispatcher.begun(name, task)
             self.begun.add(task)
-            if task in self.poisoned:
-                self.die(name)
-                self.kills += 1
-            else:
-                self.dispatcher.finished(name, task)
-                self.held[name].remove(task)
-                self._end(task)
-            assert self.kills <= (RETRIES + 2) * len(self.poisoned)
+            self.work(name)
+            if name not in self.held:
+                kills += self.host[name] != "X"
+                self.join(self.host[name])
+            assert kills <= (RETRIES + 2) * len(self.poisoned)
         assert self.over == set(self.all)
-        assert self.given_up - before <= self.poisoned
+        assert self.given_up - before <= self.poisoned | unlucky
 
 
 TestDeaths = Deaths.TestCase

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pythia_fast.runs.dispatching.tasks import Task
 
@@ -24,7 +25,7 @@ class _Past:
     failed: Counter[str] = field(default_factory=Counter)
     died: set[str] = field(default_factory=set)
     died_alone: Counter[str] = field(default_factory=Counter)
-    refused: bool = False
+    refused: str | None = None
 
 
 class Blame:
@@ -48,9 +49,9 @@ class Blame:
     def refused(self, host: str, task: Task) -> bool:
         """A host could not do a step: whether this is the first time, and it is noted."""
         past = self._past.setdefault(task, _Past())
-        if past.refused:
+        if past.refused is not None:
             return False
-        past.refused = True
+        past.refused = host
         past.failed[host] += 1
         return True
 
@@ -65,18 +66,28 @@ class Blame:
         return alone.total() > RETRIES and (len(+alone) > 1 or len(hosts) < 2)
 
     def next_hosts(self, task: Task, hosts: Iterable[str]) -> set[str]:
-        """Those of `hosts` that failed least often at a step: not at all, if there are such."""
-        failed = self._past[task].failed
-        times = {host: failed[host] for host in hosts}
-        fewest = min(times.values(), default=0)
-        return {host for host, number in times.items() if number == fewest}
+        """Those of `hosts` that failed least often at a step: not at all, if there are such.
+
+        Of equal ones not the one that refused it, nor one that is shunned, as long as there are
+        others.
+        """
+        past = self._past[task]
+        order = {
+            host: (past.failed[host], host == past.refused, self.deaths(host) >= SHUN_AFTER)
+            for host in hosts
+        }
+        first = min(order.values(), default=None)
+        return {host for host, place in order.items() if place == first}
 
     def deaths(self, host: str) -> int:
-        """The workers of a host that died since one finished a step.
+        """The workers of a host that died since one finished a step; counted to `SHUN_AFTER`.
 
         Not those that died with a step of which workers of other hosts died as well: it was that.
         """
-        return sum(
-            not any(len(self._past[task].died) > 1 for task in tasks if task in self._past)
-            for tasks in self._deaths.get(host, ())
+        against = (
+            tasks for tasks in self._deaths.get(host, ()) if not any(map(self._kills, tasks))
         )
+        return sum(1 for _ in islice(against, SHUN_AFTER))
+
+    def _kills(self, task: Task) -> bool:
+        return task in self._past and len(self._past[task].died) > 1

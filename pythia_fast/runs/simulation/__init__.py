@@ -8,10 +8,17 @@ is computed, it is computed, and its results are written while the next one is.
 from collections.abc import Sequence
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.runs.simulation.cluster import SPENT, Cluster, Simulated, SimulatedStep, Spent
+from pythia_fast.runs.simulation.cluster import (
+    BUSY,
+    SPENT,
+    Cluster,
+    Simulated,
+    SimulatedStep,
+    Spent,
+)
 from pythia_fast.runs.simulation.play import Play
 
-__all__ = ["SPENT", "Cluster", "Simulated", "SimulatedStep", "Spent", "simulate"]
+__all__ = ["BUSY", "SPENT", "Cluster", "Simulated", "SimulatedStep", "Spent", "simulate"]
 
 
 def simulate(steps: Sequence[SimulatedStep], cluster: Cluster) -> Simulated:
@@ -21,9 +28,9 @@ def simulate(steps: Sequence[SimulatedStep], cluster: Cluster) -> Simulated:
     """
     budget = cluster.disk_budget_bytes
     for step in steps:
-        if budget is not None and step.download_bytes and step.load_bytes > budget:
+        if budget is not None and step.download_bytes and step.disk_bytes > budget:
             raise ArgumentError(
                 f"a disk budget of {budget:,} bytes is too small: step {step.task.step} alone "
-                f"takes {step.load_bytes:,.0f}"
+                f"takes {step.disk_bytes:,.0f}"
             )
     return Play(steps, cluster).run()

@@ -15,7 +15,14 @@ Spent = Literal["compute", "download", "verify", "read", "disk", "start", "idle"
 "start" is all that is needed once a worker, once a model or once a step; "disk" is room on it.
 """
 
+BUSY = 0.9
+"""A stage that is busy for less of the time than this is not the reason for it."""
+
 SPENT: tuple[Spent, ...] = ("compute", "download", "verify", "read", "disk", "start", "idle")
+
+
+RATES = ("network", "node_network", "step_network", "verify", "node_verify", "read")
+"""Those of a `Cluster`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +30,22 @@ class SimulatedStep:
     """One step: what of it comes over the network, what of it is read, how long it is computed.
 
     `compute_s` is that of one worker, by itself. What is not downloaded lies on the node's disk and
-    is hashed after it was read.
+    is hashed after it was read, one file after the other. What is downloaded is hashed as it comes,
+    its `files` side by side, and takes `file_bytes` on the disk: more than came where masks are
+    made. None: as much as is read.
     """
 
     task: Task
     download_bytes: float
     load_bytes: float
     compute_s: float
+    file_bytes: float | None = None
+    files: int = 1
+
+    @property
+    def disk_bytes(self) -> float:
+        """What its files take on the disk, all of which is hashed."""
+        return self.load_bytes if self.file_bytes is None else self.file_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +59,9 @@ class Cluster:
         step_network: what one step's download can, where each connection has a limit of its own.
         at_once: a worker's downloads that come side by side: one after the other where the network
             is the limit, and more where each of them is slow for itself.
-        verify, node_verify: sha256 of one step's bytes, on one core, and of all those of a node.
-        read: from a node's disk, or its page cache, into the arenas of its workers.
+        verify, node_verify: sha256 of one file's bytes, on one core, and of all those of a node.
+        read: from a node's disk, or its page cache, into the arenas of its workers. That what comes
+            is written to the disk is not simulated.
         disk_budget_bytes: room for downloads on each node.
         begin_s: until the driver knows what there is to do.
         start_s: from then until a worker is ready.
@@ -91,7 +108,7 @@ class Cluster:
             value = getattr(self, each.name)
             if each.name.endswith("_s") and not 0 <= value < math.inf:
                 raise ArgumentError(f"{each.name} is a time from 0 s up, not {value}")
-            if each.type == float | None and value is not None and not value > 0:
+            if each.name in RATES and value is not None and not value > 0:
                 raise ArgumentError(f"{each.name} is a rate above 0, or None, not {value}")
 
 
@@ -104,10 +121,13 @@ class Simulated:
         spent: on what the workers' time went, as parts of it all: they sum to 1.
         busy: of each stage ("download", "verify", "read", "compute") the part of what could be done
             in that time that was; 0 where nothing limits it.
-        bottleneck: the busiest stage; where none is at least half busy, what most time went on.
+        bottleneck: the busiest stage, if it is so for `BUSY` of the time; else what most of the
+            time went on in which workers did not compute.
         idle: of each worker, the part of its time in which it had nothing to do.
-        download_bytes, load_bytes: all that came, and all that was read.
+        download_bytes, load_bytes: what came and what was read, of all that was finished. What is
+            given back while it comes is in vain, and not in it.
         disk_bytes: the most that downloads in use took on one node at a time.
+        kept_bytes: what all that came to one node takes, if nothing of it is removed.
         switches: how often a worker went from one model to another.
     """
 
@@ -119,4 +139,5 @@ class Simulated:
     download_bytes: float
     load_bytes: float
     disk_bytes: float
+    kept_bytes: float
     switches: int

@@ -4,6 +4,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 _NEARLY_BYTES = 1.0  # of one that is as good as over
 
@@ -76,42 +77,120 @@ class Flows:
         self._since_s = now_s
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Kind:
+    """Downloads that have the same limits: how many files each hashes at once, and how many bytes.
+
+    `hashed` is so many for each byte that comes.
+    """
+
+    files: int
+    hashed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is under way at one place: downloads, and files that are hashed after they were read."""
+
+    coming: tuple[tuple[Kind, int], ...] = ()
+    hashing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What each transfer of a place gets, in its own bytes a second.
+
+    `hash_bound` are the kinds of downloads that only their hashing holds back.
+    """
+
+    coming: Mapping[Kind, float]
+    hashing: float
+    hash_bound: frozenset[Kind]
+
+
 class Wire:
     """One wire for all places: what each of them can take at most, and a fair part of the rest.
 
     Of `total` bytes a second each transfer gets as much as every other, but none more than its
-    place's `own` has for it, nor than `each`; what these leave goes to the others (max-min
-    fairness; Bertsekas and Gallager, Data Networks, section 6.5.2).
+    place's `own` has for it, nor than `each`, nor than can be hashed of it: `core` bytes a second
+    of a file, `cores` of all of a place. What these leave goes to the others (max-min fairness;
+    Bertsekas and Gallager, Data Networks, section 6.5.2).
     """
 
-    def __init__(self, total: float, own: float, each: float) -> None:
+    def __init__(
+        self,
+        total: float = math.inf,
+        own: float = math.inf,
+        each: float = math.inf,
+        core: float = math.inf,
+        cores: float = math.inf,
+    ) -> None:
         self._total, self._own, self._each = total, own, each
-        self._places: Counter[int] = Counter()  # how many have so many transfers
-        self.level = math.inf
+        self._core, self._cores = core, cores
+        self._places: Counter[Place] = Counter()  # how many there are of each
+        self._level = math.inf
+        self._limits: dict[Place, tuple[dict[Kind, float], dict[Kind, float]]] = {}
+        self._shares: dict[Place, Shares] = {}
 
-    def limit(self, transfers: int) -> float:
-        """What one of a place's transfers gets at most, whatever the wire has."""
-        return min(self._own / transfers, self._each)
-
-    def changed(self, before: int, after: int) -> bool:
-        """A place has so many transfers now; whether the others' part has changed by that."""
+    def changed(self, before: Place, after: Place) -> bool:
+        """Another thing is under way at a place; whether the others' part has changed by that."""
         self._places[before] -= 1
+        if not self._places[before]:
+            del self._places[before]
         self._places[after] += 1
         level = self._fair()
-        differs = level != self.level
-        self.level = level
+        differs = level != self._level
+        if differs:
+            self._shares.clear()
+        self._level = level
         return differs
 
-    def rate(self, transfers: int) -> float:
-        """What each transfer of a place with so many gets."""
-        return min(self.limit(transfers), self.level) if transfers else 0.0
+    def shares(self, place: Place) -> Shares:
+        """What each transfer of such a place gets."""
+        if place not in self._shares:
+            self._shares[place] = self._share(place)
+        return self._shares[place]
+
+    def _share(self, place: Place) -> Shares:
+        limits, of_hashing = self._limits_of(place)
+        coming = {kind: min(limit, self._level) for kind, limit in limits.items()}
+        hashing = 0.0
+        if place.hashing:  # they have what the downloads leave
+            taken = sum(coming[kind] * kind.hashed * count for kind, count in place.coming)
+            left = self._cores if self._cores == math.inf else max(0.0, self._cores - taken)
+            hashing = min(self._core, left / place.hashing)
+        return Shares(
+            coming, hashing, frozenset(kind for kind in coming if coming[kind] == of_hashing[kind])
+        )
+
+    def _limits_of(self, place: Place) -> tuple[dict[Kind, float], dict[Kind, float]]:
+        """What a transfer of each kind gets at most, whatever the wire has; and by its hashing."""
+        if place not in self._limits:
+            wanted = Counter({self._core: place.hashing} if place.hashing else {})
+            for kind, count in place.coming:
+                wanted[self._core * kind.files] += count
+            level = fair_level(self._cores, wanted)
+            by_hash = {
+                kind: min(self._core * kind.files, level) / kind.hashed for kind, _ in place.coming
+            }
+            alone = {kind: min(self._each, limit) for kind, limit in by_hash.items()}
+            coming: Counter[float] = Counter()
+            for kind, count in place.coming:
+                coming[alone[kind]] += count
+            level = fair_level(self._own, coming)
+            self._limits[place] = {kind: min(alone[kind], level) for kind in alone}, by_hash
+        return self._limits[place]
 
     def _fair(self) -> float:
         """The rate of those transfers that only the wire itself holds back."""
+        if self._total == math.inf:
+            return math.inf
         transfers: Counter[float] = Counter()
-        for n, places in self._places.items():
-            if n and places > 0:
-                transfers[self.limit(n)] += n * places
+        for place, places in self._places.items():
+            if places > 0 and place.coming:
+                limits, _ = self._limits_of(place)
+                for kind, count in place.coming:
+                    transfers[limits[kind]] += count * places
         return fair_level(self._total, transfers)
 
 

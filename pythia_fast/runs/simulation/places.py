@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from pythia_fast.runs.dispatch import Task
 from pythia_fast.runs.simulation.cluster import SPENT, SimulatedStep, Spent
-from pythia_fast.runs.simulation.flows import Flows
+from pythia_fast.runs.simulation.flows import Flows, Kind, Place
+
+_LEAST_HASHED = 1e-9  # of a byte that comes, so that times can be had of it
 
 
 class Clock:
@@ -39,8 +41,10 @@ class Step:
         self.of, self.number = of, number
         self.given_back = False
         self.asked = False  # for its download
-        self.queued_s = self.coming_s = 0.0  # since when it waits for room, and comes
+        self.queued_since_s = self.queued_s = 0.0  # for room
         self.here = not of.download_bytes
+        hashed = 1.0 if self.here else of.disk_bytes / of.download_bytes
+        self.kind = Kind(of.files, max(hashed, _LEAST_HASHED))
         self.room = 0.0  # that it takes on the disk
         self.load_s = self.hash_s = 0.0
         self.waited_for: Spent = "start" if self.here else "download"
@@ -51,11 +55,18 @@ class Node:
 
     def __init__(self, number: int, room: float) -> None:
         self.number = number
-        self.coming, self.reading = Flows(), Flows()
-        self.told = 0  # transfers that the wire knows of
+        self.coming: dict[Kind, Flows] = {}
+        self.reading, self.hashing = Flows(), Flows()
+        self.told = Place()  # what the wire knows of
         self.room = room
-        self.used = self.most_used = 0.0
+        self.used = self.most_used = self.kept = 0.0
         self.queue: deque[tuple[Worker, Step]] = deque()  # for room on the disk
+
+    @property
+    def place(self) -> Place:
+        """What is under way."""
+        coming = ((kind, len(flows)) for kind, flows in self.coming.items() if len(flows))
+        return Place(tuple(sorted(coming)), len(self.hashing))
 
 
 class Worker:
@@ -101,11 +112,19 @@ class Worker:
             self._idle_since_s = None
 
     def computes(self, now_s: float, step: Step) -> None:
-        """Count on what the time went since it last computed."""
+        """Count on what the time went since it last computed.
+
+        A step that had no room for so long would have been here earlier by as much.
+        """
         rest = self._end_gap(now_s)
-        for name, most_s in (("verify", step.hash_s), ("read", step.load_s)):
+        parts: tuple[tuple[Spent, float], ...] = (
+            ("verify", step.hash_s),
+            ("read", step.load_s),
+            ("disk", step.queued_s),
+        )
+        for name, most_s in parts:
             part_s = min(rest, most_s)
-            self.spent[name] += part_s  # type: ignore[index]
+            self.spent[name] += part_s
             rest -= part_s
         self.spent[step.waited_for] += rest
 

@@ -1,16 +1,21 @@
 """How a simulated sweep goes on: what the driver does, and what each worker does."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from pythia_fast.runs.dispatch import Dispatcher
-from pythia_fast.runs.simulation.cluster import SPENT, Cluster, Simulated, SimulatedStep
+from pythia_fast.runs.simulation.cluster import (
+    BUSY,
+    SPENT,
+    Cluster,
+    Simulated,
+    SimulatedStep,
+    Spent,
+)
 from pythia_fast.runs.simulation.places import Clock, Node, Step, Worker
 from pythia_fast.runs.simulation.transport import Transport, rate_of
 from pythia_fast.runs.stages import Stage
-
-_BUSY = 0.5  # a stage that is less so holds nobody back
 
 
 class Play:
@@ -45,7 +50,8 @@ class Play:
             while self._touched:
                 self._go_on(self._touched.pop(next(iter(self._touched))))
             self._transport.share()
-        assert self._dispatcher.over, "the simulation stands still"
+        if not self._dispatcher.over:
+            raise AssertionError("the simulation stands still")
         return self._result()
 
     def _touch(self, worker: Worker) -> None:
@@ -159,47 +165,55 @@ class Play:
         total_s, whole = self._end_s, self._end_s * len(self._workers)
         for worker in self._workers:
             worker.ends(total_s)
-        spent = {
-            name: sum(worker.spent[name] for worker in self._workers) / whole if whole else 0.0
-            for name in SPENT
-        }
+        spent: dict[Spent, float] = dict.fromkeys(SPENT, 0.0) | {"idle": 1.0}
+        if whole:
+            spent = {
+                name: sum(worker.spent[name] for worker in self._workers) / whole for name in SPENT
+            }
         busy = self._busy() | {"compute": spent["compute"]}
-        busiest = max(busy, key=lambda stage: busy[stage])
         return Simulated(
             total_s=total_s,
             spent=spent,
             busy=busy,
-            bottleneck=(
-                busiest if busy[busiest] >= _BUSY else max(SPENT, key=lambda name: spent[name])
-            ),
+            bottleneck=_bottleneck(busy, spent),
             idle=tuple(
-                worker.spent["idle"] / total_s if total_s else 0.0 for worker in self._workers
+                worker.spent["idle"] / total_s if total_s else 1.0 for worker in self._workers
             ),
             download_bytes=self._transport.downloaded,
             load_bytes=self._transport.loaded,
             disk_bytes=max(node.most_used for node in self._nodes),
+            kept_bytes=max(max(node.kept, node.most_used) for node in self._nodes),
             switches=self._switches,
         )
 
     def _busy(self) -> dict[Stage, float]:
-        """What part of what could have been moved was."""
-        cluster, nodes, workers = self._cluster, len(self._nodes), len(self._workers)
-        downloaded, loaded = self._transport.downloaded, self._transport.loaded
-        network = min(
-            rate_of(cluster.network),
-            rate_of(cluster.node_network) * nodes,
-            rate_of(cluster.step_network) * cluster.at_once * workers,
-        )
-        hashes = min(
-            rate_of(cluster.node_verify) * nodes,
-            rate_of(cluster.verify) * cluster.at_once * workers,
-        )
-        could: dict[Stage, tuple[float, float]] = {
-            "download": (downloaded, network),
-            "verify": (downloaded or loaded, hashes),
-            "read": (loaded, rate_of(cluster.read) * nodes),
-        }
+        """What part of what could have been done in that time was, by who would have been slowest.
+
+        The workers of a node share its rates; what comes is hashed by a worker beside what is read.
+        """
+        if not self._end_s:
+            return dict.fromkeys(("download", "verify", "read"), 0.0)
+        cluster, moved, workers = self._cluster, self._transport, len(self._workers)
+        nodes_s, workers_s = self._end_s * len(self._nodes), self._end_s * workers
+        coming_s = workers_s * cluster.at_once
         return {
-            stage: nbytes / (rate * self._end_s) if self._end_s else 0.0
-            for stage, (nbytes, rate) in could.items()
+            "download": max(
+                moved.downloaded / (rate_of(cluster.network) * self._end_s),
+                moved.downloaded / (rate_of(cluster.node_network) * nodes_s),
+                moved.downloaded / (rate_of(cluster.step_network) * coming_s),
+            ),
+            "verify": max(
+                moved.hashed / (rate_of(cluster.node_verify) * nodes_s),
+                moved.came_hash_s / coming_s,
+                moved.read_hash_s / workers_s,
+            ),
+            "read": moved.loaded / (rate_of(cluster.read) * nodes_s),
         }
+
+
+def _bottleneck(busy: Mapping[Stage, float], spent: Mapping[Spent, float]) -> Spent:
+    """The busiest stage, or where none is busy enough what most time goes on beside computing."""
+    busiest = max(busy, key=lambda stage: busy[stage])
+    if busy[busiest] >= BUSY:
+        return busiest
+    return max((name for name in SPENT if name != "compute"), key=lambda name: spent[name])

@@ -4,13 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 
 from pythia_fast.runs.simulation.cluster import Cluster, SimulatedStep
-from pythia_fast.runs.simulation.flows import Flows, Wire
+from pythia_fast.runs.simulation.flows import Flows, Place, Wire
 from pythia_fast.runs.simulation.places import Clock, Node, Step, Worker
 
 
 def rate_of(given: float | None) -> float:
     """A rate, infinite where nothing limits it."""
     return math.inf if given is None else given
+
+
+_NOTHING = Place()
 
 
 class Transport:
@@ -28,13 +31,16 @@ class Transport:
         self._clock, self._touched = clock, touched
         self._depth = _depths(steps, cluster.disk_budget_bytes)
         self._wire = Wire(
-            rate_of(cluster.network),
-            min(rate_of(cluster.node_network), rate_of(cluster.node_verify)),
-            min(rate_of(cluster.step_network), rate_of(cluster.verify)),
+            *(rate_of(cluster.network), rate_of(cluster.node_network)),
+            *(rate_of(cluster.step_network), rate_of(cluster.verify)),
+            rate_of(cluster.node_verify),
         )
         self._dirty: dict[int, Node] = {}
         self._moving: dict[int, tuple[Worker, Step]] = {}
-        self.downloaded = self.loaded = 0.0
+        self.downloaded = self.loaded = self.hashed = 0.0
+        self.came_hash_s = self.read_hash_s = (
+            0.0  # of one step after the other, on cores of its own
+        )
 
     def fetch(self, worker: Worker) -> None:
         """Ask for downloads, one after the other, as far as the look-ahead reaches."""
@@ -72,28 +78,44 @@ class Transport:
             if (worker, step) in node.queue:
                 node.queue.remove((worker, step))
             else:
-                node.coming.remove(self._clock.now_s, step.number)
+                node.coming[step.kind].remove(self._clock.now_s, step.number)
                 del self._moving[step.number]
                 self._dirty[node.number] = node
         self.leave_disk(worker, step)
 
     def share(self) -> None:
-        """Give each download its part of the wire and each reader of its disk, as they are now."""
+        """Give each transfer its part of the wire, its disk and its cores, as they are now."""
         differs = False
         for node in self._dirty.values():
-            if len(node.coming) != node.told:
-                differs |= self._wire.changed(node.told, len(node.coming))
-                node.told = len(node.coming)
+            place = node.place
+            if place != node.told:
+                differs |= self._wire.changed(node.told, place)
+                node.told = place
         for node in self._nodes if differs else self._dirty.values():
-            rate = self._wire.rate(len(node.coming))
-            if rate != node.coming.rate or node.number in self._dirty:
-                node.coming.set_rate(self._clock.now_s, rate)
-                self._foretell(node, node.coming, self._arrived)
+            if node.told == _NOTHING:
+                continue
+            shares, dirty = self._wire.shares(node.told), node.number in self._dirty
+            for kind, _ in node.told.coming:
+                self._set(node, node.coming[kind], shares.coming[kind], self._arrived, dirty)
+            if node.told.hashing:
+                self._set(node, node.hashing, shares.hashing, self._hashed, dirty)
         for node in self._dirty.values():
             rate = rate_of(self._cluster.read) / max(1, len(node.reading))
-            node.reading.set_rate(self._clock.now_s, rate)
-            self._foretell(node, node.reading, self._read)
+            self._set(node, node.reading, rate, self._read, True)
         self._dirty.clear()
+
+    def _set(
+        self,
+        node: Node,
+        flows: Flows,
+        rate: float,
+        end: Callable[[Worker, Step], None],
+        dirty: bool,
+    ) -> None:
+        """Give each of these transfers this rate, if it is another or there are other ones."""
+        if dirty or rate != flows.rate:
+            flows.set_rate(self._clock.now_s, rate)
+            self._foretell(node, flows, end)
 
     def _next(self, worker: Worker) -> Step | None:
         """The first step that is not asked for, if so few are that there is a place for it."""
@@ -119,50 +141,55 @@ class Transport:
         while len(worker.fetching) < self._cluster.at_once and worker.asked:
             step = worker.asked.popleft()
             worker.fetching.append(step)
-            step.queued_s = self._clock.now_s
+            step.queued_since_s = self._clock.now_s
             worker.node.queue.append((worker, step))
             self._admit(worker.node)
 
     def _admit(self, node: Node) -> None:
         """Begin the downloads that have room, in the order in which they were asked for."""
-        while node.queue and node.queue[0][1].of.load_bytes <= node.room - node.used:
+        while node.queue and node.queue[0][1].of.disk_bytes <= node.room - node.used:
             worker, step = node.queue.popleft()
-            step.coming_s, step.room = self._clock.now_s, step.of.load_bytes
+            step.queued_s = self._clock.now_s - step.queued_since_s
+            step.room = step.of.disk_bytes
             node.used += step.room
             node.most_used = max(node.most_used, node.used)
             self._moving[step.number] = worker, step
-            node.coming.add(self._clock.now_s, step.number, step.of.download_bytes)
+            coming = node.coming.setdefault(step.kind, Flows())
+            coming.add(self._clock.now_s, step.number, step.of.download_bytes)
             self._dirty[node.number] = node
 
     def _arrived(self, worker: Worker, step: Step) -> None:
+        node = worker.node
         worker.fetching.remove(step)
         step.here = True
         self.downloaded += step.of.download_bytes
-        if step.coming_s - step.queued_s > self._clock.now_s - step.coming_s:
-            step.waited_for = "disk"
-        elif self._hash_limits(worker.node):
+        self.hashed += step.of.disk_bytes
+        self.came_hash_s += step.of.disk_bytes / (rate_of(self._cluster.verify) * step.of.files)
+        node.kept += step.of.disk_bytes
+        if step.kind in self._wire.shares(node.told).hash_bound:
             step.waited_for = "verify"
         self._touched(worker)
-
-    def _hash_limits(self, node: Node) -> bool:
-        """Whether hashing holds back the node's downloads more than the network does."""
-        cluster, transfers = self._cluster, max(1, node.told)
-        own = rate_of(cluster.node_network) / transfers
-        network = min(self._wire.level, own, rate_of(cluster.step_network))
-        return min(rate_of(cluster.node_verify) / transfers, rate_of(cluster.verify)) < network
 
     def _read(self, worker: Worker, step: Step) -> None:
         step.load_s = self._clock.now_s - step.load_s
         self.loaded += step.of.load_bytes
-        if not step.of.download_bytes:
-            step.hash_s = step.of.load_bytes / rate_of(self._cluster.verify)
+        if step.of.download_bytes:
+            self._ready(worker, step)
+            return
+        step.hash_s = self._clock.now_s
+        self._moving[step.number] = worker, step
+        worker.node.hashing.add(self._clock.now_s, step.number, step.of.disk_bytes)
 
-        def ready() -> None:
-            worker.loading = None
-            worker.loaded.append(step)
-            self._touched(worker)
+    def _hashed(self, worker: Worker, step: Step) -> None:
+        step.hash_s = self._clock.now_s - step.hash_s
+        self.hashed += step.of.disk_bytes
+        self.read_hash_s += step.of.disk_bytes / rate_of(self._cluster.verify)
+        self._ready(worker, step)
 
-        self._clock.after(step.hash_s, ready)
+    def _ready(self, worker: Worker, step: Step) -> None:
+        worker.loading = None
+        worker.loaded.append(step)
+        self._touched(worker)
 
     def _foretell(self, node: Node, flows: Flows, end: Callable[[Worker, Step], None]) -> None:
         """Look at the transfers again when the first of them is over, if nothing changes before."""
@@ -186,5 +213,5 @@ def _depths(steps: Sequence[SimulatedStep], budget_bytes: int | None) -> dict[in
     largest: dict[int, float] = {}
     for step in steps:
         model = step.task.model
-        largest[model] = max(largest.get(model, 0.0), step.load_bytes)
+        largest[model] = max(largest.get(model, 0.0), step.disk_bytes)
     return {model: depth(budget_bytes, int(nbytes)) for model, nbytes in largest.items()}

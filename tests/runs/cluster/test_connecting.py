@@ -223,7 +223,9 @@ def test_what_a_worker_cannot_do_is_told_by_its_own_error(ray: Ray) -> None:
             cluster.first()
         assert raised.value.__notes__ == ["on worker 1 of the cluster"]
         ray.actors[1].answer("hello", RayTaskError(KeyError("x")))
-        with pytest.raises(WorkerError, match="worker 2 of the cluster cannot begin: KeyError: 'x'"):
+        with pytest.raises(
+            WorkerError, match="worker 2 of the cluster cannot begin: KeyError: 'x'"
+        ):
             cluster.first()
 
 
