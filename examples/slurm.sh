@@ -6,7 +6,8 @@
 # The first argument is the run folder, which all nodes must see; the others are those of
 # `pythia-fast sweep`. It submits the array, and a job after it that tells what came of it; until
 # then `pythia-fast status runs/1b` does. Tasks that failed, were killed or ran out of time: the same
-# line again goes on from what is there, with as many tasks as --array says then.
+# line again goes on from what is there, with as many tasks as --array says then. --array stays a
+# plain range, such as 1-16 or 1-16%4: the steps are cut into as many parts as it has tasks.
 
 #SBATCH --job-name=pythia-fast
 #SBATCH --array=1-16
@@ -42,7 +43,7 @@ fi
 # clears away in the end what nobody uses any longer.
 scratch=${TMPDIR:-/tmp}/pythia-fast-${USER:-$(id -un)}
 mkdir -p "$scratch"
-trap 'pythia-fast cache prune --cache-dir "$scratch" >&2' EXIT
+trap 'pythia-fast cache prune --cache-dir "$scratch" >&2 || true' EXIT # the sweep's code counts
 
 # Where the nodes have different GPUs or only CPUs, name the --dtype, which is part of a run.
 pythia-fast sweep "$@" --out "$run" --worker slurm --cache-dir "$scratch" --on-error skip

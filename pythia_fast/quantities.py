@@ -1,4 +1,4 @@
-"""Numbers of bytes and of seconds, as users write and read them."""
+"""Numbers of bytes, of seconds and of things, as users write and read them."""
 
 import math
 import re
@@ -78,6 +78,12 @@ def _positive(value: object, what: str, example: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ArgumentError(f"{value!r} is no {what}: give a number above 0, or such as {example}")
     return float(value)
+
+
+def counted(count: float, what: str) -> str:
+    """So many of something: "1 step", "1,234 steps", "0.5 CPUs"."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {what}{'' if count == 1 else 's'}"
 
 
 def sized(nbytes: float) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.quantities import (
+    counted,
     duration,
     parse_bytes,
     parse_bytes_per_s,
@@ -133,3 +134,19 @@ def test_rates_in_operations(text: float | str, flop_per_s: float) -> None:
 def test_what_is_no_rate(parse: Callable[[Any], float], value: object) -> None:
     with pytest.raises(ArgumentError, match=r"GB|TFLOP"):
         parse(value)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 steps"),
+        (1, "1 step"),
+        (2, "2 steps"),
+        (1234, "1,234 steps"),
+        (1.0, "1 step"),
+        (0.5, "0.5 steps"),
+        (3.0, "3 steps"),
+    ],
+)
+def test_things_are_counted(count: float, words: str) -> None:
+    assert counted(count, "step") == words

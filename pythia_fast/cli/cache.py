@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
-from pythia_fast.quantities import parse_bytes, sized
+from pythia_fast.quantities import counted, parse_bytes, sized
 
 if TYPE_CHECKING:
     from pythia_fast.store.entries import Entry
@@ -55,7 +55,9 @@ def show(model: str | None, cache_dir: Path | None, as_json: bool) -> None:
     for line in _table(found):
         click.echo(line)
     in_use = sum(entry.nbytes for entry in found if entry.in_use_by)
-    click.echo(f"{len(found)} files, {sized(total)}, of which {sized(in_use)} in use, in {root}")
+    click.echo(
+        f"{counted(len(found), 'file')}, {sized(total)}, of which {sized(in_use)} in use, in {root}"
+    )
 
 
 @cache.command(
@@ -110,7 +112,7 @@ def prune(
         print_json({"path": str(root), "bytes": total, "dry_run": dry_run, "files": files})
         return
     would = "would be " if dry_run else ""
-    click.echo(f"{len(removed)} files {would}removed, {sized(total)}, from {root}")
+    click.echo(f"{counted(len(removed), 'file')} {would}removed, {sized(total)}, from {root}")
 
 
 def _repo(model: str | None) -> str | None:

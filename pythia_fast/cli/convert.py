@@ -8,6 +8,7 @@ import click
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
 from pythia_fast.cli.progress import shown
+from pythia_fast.quantities import counted
 
 
 @click.command(
@@ -82,4 +83,5 @@ def convert(
     click.echo(done.out)
     already = len(done.steps) - len(done.written)
     remark = f", {already} were there already" if already else ""
-    click.echo(f"{len(done.written)} steps written, {done.written_bytes:,} bytes{remark}", err=True)
+    written = counted(len(done.written), "step")
+    click.echo(f"{written} written, {done.written_bytes:,} bytes{remark}", err=True)

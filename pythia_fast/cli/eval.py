@@ -167,7 +167,8 @@ def evaluate(
     else:
         for line in _table(result.table.to_pylist()):
             click.echo(line)
-        tell_failures(result.failures)
+        if quiet:
+            tell_failures(result.failures)
         click.echo(f"kept in {result.path}", err=True)
     if result.failures:
         raise click.exceptions.Exit(INCOMPLETE)

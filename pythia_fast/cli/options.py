@@ -7,10 +7,36 @@ import click
 
 
 def _worker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """A share "3/16", or "slurm"; whether there is such a share is not looked at here."""
-    if value is None or value == "slurm" or re.fullmatch(r"\d{1,9}/\d{1,9}", value, re.ASCII):
+    """A share such as "3/16", or "slurm"; Slurm's variables are not looked at here."""
+    if value is None or value == "slurm":
         return value
-    raise click.BadParameter(f"{value!r} is neither a share such as 3/16 nor slurm.")
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value, re.ASCII)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is neither a share such as 3/16 nor slurm.")
+    index, count = map(int, match.groups())
+    if not 1 <= index <= count:
+        raise click.BadParameter(f"there is no share {value}: the first is 1, the last {count}.")
+    return value
+
+
+def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice | str:
+    """A number, a slice "a:b", "seen" or "unseen", as `sweep` takes it."""
+    if value in ("seen", "unseen"):
+        return value
+    if re.fullmatch(r"\d+", value, re.ASCII):
+        return int(value)
+    if re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", value, re.ASCII):
+        return slice(*(int(part) if part else None for part in value.split(":")))
+    raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
+
+
+def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """A positive number or "auto", as `sweep` takes it."""
+    if value is None or value == "auto":
+        return value
+    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is neither auto nor a positive number.")
+    return int(value)
 
 
 steps_option = click.option(
@@ -55,19 +81,6 @@ dtype_option = click.option(
     show_default=True,
     help="What to compute in; auto: float16 on a GPU, split-bf16 on a CPU with AMX, else float32.",
 )
-
-
-def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice | str:
-    """A number, a slice "a:b", "seen" or "unseen", as `sweep` takes it."""
-    if value in ("seen", "unseen"):
-        return value
-    if re.fullmatch(r"\d+", value, re.ASCII):
-        return int(value)
-    if re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", value, re.ASCII):
-        return slice(*(int(part) if part else None for part in value.split(":")))
-    raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
-
-
 sequences_option = click.option(
     "--sequences",
     callback=_sequences,
@@ -75,8 +88,6 @@ sequences_option = click.option(
     show_default=True,
     help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
 )
-
-
 engine_option = click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
@@ -84,17 +95,6 @@ engine_option = click.option(
     show_default=True,
     help="Who computes: this process, or the workers of a Ray cluster (extra: ray).",
 )
-
-
-def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
-    """A positive number or "auto", as `sweep` takes it."""
-    if value is None or value == "auto":
-        return value
-    if not re.fullmatch(r"[1-9]\d*", value, re.ASCII):
-        raise click.BadParameter(f"{value!r} is neither auto nor a positive number.")
-    return int(value)
-
-
 workers_option = click.option(
     "--workers",
     callback=number_or_auto,

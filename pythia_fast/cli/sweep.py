@@ -184,15 +184,18 @@ def sweep(
             else Workers(count=workers or "auto", num_cpus=worker_cpus, num_gpus=worker_gpus),
             progress=not quiet,
         )
-    several = isinstance(result, runs.SweepResults)
-    results = list(result.values()) if isinstance(result, runs.SweepResults) else [result]
+    if isinstance(result, runs.SweepResults):
+        several, results = True, list(result.values())
+    else:
+        several, results = False, [result]
     if as_json:
         print_json(_documents(result.path, results) if several else _document(results[0]))
     else:
         for line in _table(result.table.to_pylist(), several=several):
             click.echo(line)
         for each in results:
-            _tell(each, f"{each.model}: " if several else "", remarks=quiet)
+            if quiet:
+                _tell(each, f"{each.model}: " if several else "")
         for kept in [result.path] if result.path else [each.path for each in results]:
             click.echo(f"kept in {kept}", err=True)
     if any(each.failures for each in results):
@@ -217,10 +220,10 @@ def _document(result: "SweepResult") -> dict[str, Any]:
     }
 
 
-def _tell(result: "SweepResult", whose: str, *, remarks: bool) -> None:
-    """What failed and, if the progress did not say it, what is known of steps; `whose` is first."""
+def _tell(result: "SweepResult", whose: str) -> None:
+    """What else the progress says: what failed and what is known of steps; `whose` is first."""
     tell_failures(result.failures, whose)
-    for remark, steps in _by_remark(result.remarks if remarks else {}).items():
+    for remark, steps in _by_remark(result.remarks).items():
         click.echo(f"{whose}known of step {steps}: {remark}", err=True)
 
 

@@ -19,6 +19,7 @@ from pythia_fast.evaluation.records import (
     samples_name,
 )
 from pythia_fast.model import Model, Precision
+from pythia_fast.quantities import counted
 from pythia_fast.runs.folder import RunFolder, versions
 from pythia_fast.runs.job import DamagedTwinError, check_unchanged
 from pythia_fast.runs.origin import device_name, origin_of_twin
@@ -124,8 +125,8 @@ class Checkpoints:
                 self._evaluate(device, precision, on_error)
         except KeyboardInterrupt:
             raise SweepInterruptedError(
-                f"interrupted: {todo.finished} of {len(self._job.steps)} steps are finished and "
-                f"kept in {self._folder.path}; the same call goes on from there"
+                f"interrupted: {todo.finished} of {counted(len(self._job.steps), 'step')} are "
+                f"finished and kept in {self._folder.path}; the same call goes on from there"
             ) from None
 
     def _evaluate(self, device: torch.device, precision: Precision, on_error: OnError) -> None:

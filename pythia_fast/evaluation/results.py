@@ -22,6 +22,7 @@ from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import Line, StepAxis, curves
+from pythia_fast.quantities import counted
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.parts import Failure, evaluated_steps, read_failures, read_run
 from pythia_fast.runs.shown import missing_words
@@ -215,7 +216,7 @@ class EvaluationResult(Tabular):
 
     def __repr__(self) -> str:
         steps = list(self.results)
-        span = f"{len(steps)} steps, {steps[0]} to {steps[-1]}" if steps else "no steps"
+        span = f"{counted(len(steps), 'step')}, {steps[0]} to {steps[-1]}" if steps else "no steps"
         failed = f", {len(self.failures)} failed" if self.failures else ""
         tasks = ", ".join(self.specification["tasks"])
         return f"<EvaluationResult {tasks}: {span}{failed}, in {self.path}>"

@@ -72,13 +72,20 @@ def questions(
     _check_names(series)
     chosen = sequences_argument(sequences)
     check_batch_tokens(batch_tokens)
+    budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     resolved = resolve(metrics)
     parsed = [parse_steps(steps, each.steps) for each in series]
     datasets = _datasets(series, tokens, cache_dir)
     return tuple(
         Question(
-            *(each, of_it, resolved, dataset, chosen, deterministic, batch_tokens),
-            budget_bytes=None if disk_budget is None else parse_bytes(disk_budget),
+            series=each,
+            steps=of_it,
+            metrics=resolved,
+            dataset=dataset,
+            sequences=chosen,
+            deterministic=deterministic,
+            batch_tokens=batch_tokens,
+            budget_bytes=budget_bytes,
         )
         for each, of_it, dataset in zip(series, parsed, datasets, strict=True)
     )
@@ -109,13 +116,10 @@ def settled(
         paths = [expanded(out)]
     if not resume:
         paths = [fresh_folder(path, given=out is not None) for path in paths]
-    found = tuple(
-        Asked(each.series, plan, _folder(each, plan, path), each.batch_tokens, each.budget_bytes)
+    return tuple(
+        Asked(each.series, plan, _begun(each, plan, path), each.batch_tokens, each.budget_bytes)
         for each, plan, path in zip(asked, plans, paths, strict=True)
     )
-    for one in found:
-        one.folder.ask(one.plan.steps)
-    return found
 
 
 def common_folder(out: str | Path) -> Path:
@@ -149,9 +153,12 @@ def fresh_folder(path: Path, *, given: bool) -> Path:
     return path
 
 
-def _folder(question: Question, plan: Plan, path: Path) -> RunFolder:
+def _begun(question: Question, plan: Plan, path: Path) -> RunFolder:
+    """A model's run folder, which says from the first moment what it was asked for."""
     sources = {"model": question.series.source, "tokens": plan.dataset.address}
-    return RunFolder(path, plan.specification, sources)
+    folder = RunFolder(path, plan.specification, sources)
+    folder.ask(plan.steps)
+    return folder
 
 
 def _check_names(series: Sequence[CheckpointSeries]) -> None:

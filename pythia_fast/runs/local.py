@@ -4,17 +4,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from types import TracebackType
 
 import torch
 
 from pythia_fast.errors import SweepInterruptedError
 from pythia_fast.model import Precision
+from pythia_fast.quantities import counted
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
 from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.share import Share
+from pythia_fast.runs.share import Dealt, Share
 from pythia_fast.runs.todo import OnError, Todo, notes
 from pythia_fast.runs.twins import Twins
 
@@ -25,7 +27,8 @@ BYTES_PER_ROW = 128
 class LocalEngine:
     """Computes the units of a sweep that are not in the run folder yet, in this process.
 
-    With a `share` those of its steps alone.
+    With a `share` those of its steps alone. From when it is entered until all is done the run
+    folder says who works on it.
     """
 
     def __init__(self, asked: Asked, progress: Progress, share: Share | None = None) -> None:
@@ -38,20 +41,40 @@ class LocalEngine:
             *(folder, "local"), share=None if share is None else str(share), say=progress.say
         )
 
+    def __enter__(self) -> "LocalEngine":
+        self._presence.count(done=0, of=len(self._todo.steps))
+        self._presence.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._presence.leave()
+
     @property
     def steps(self) -> tuple[int, ...]:
         """All steps that are this process's, which is known after `survey`."""
         return self._todo.steps
 
-    def survey(self, on_error: OnError) -> None:
-        """Find out what is left, and whether it can be had; once, before `run`."""
+    def survey(self, on_error: OnError, dealt: Dealt) -> Dealt:
+        """Find out what is left, and whether it can be had; once, before `run`.
+
+        What of the call is dealt out among its shares before, and with these steps.
+        """
         with self._interruptible():
-            self._todo.survey(on_error)
+            dealt = self._todo.survey(on_error, dealt=dealt)
+            self._presence.count(done=self._todo.finished, of=len(self._todo.steps))
             if self._todo.left:
                 check_room(self._asked, self._todo)
             else:
+                self._presence.leave()
+            if self._todo.steps and not self._todo.left:
                 path = self._asked.folder.path
                 self._progress.say(f"nothing left to compute: all is in {path}")
+        return dealt
 
     def run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
@@ -61,7 +84,6 @@ class LocalEngine:
         self._todo.changed()
         with (
             self._interruptible(),
-            self._presence,
             ThreadPoolExecutor(1, "pythia_fast-write") as writer,
         ):
             self._todo.look_again(on_error)  # after other models, which may have taken days
@@ -69,6 +91,7 @@ class LocalEngine:
             take_twins()
             if self._todo.queue:
                 self._compute(device, precision, writer, on_error)
+        self._presence.leave()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -79,7 +102,7 @@ class LocalEngine:
         except KeyboardInterrupt as interrupt:
             meanwhile = "".join(f". Meanwhile {note}" for note in notes(interrupt))
             raise SweepInterruptedError(
-                f"interrupted: {todo.finished} of {len(todo.steps)} steps are finished "
+                f"interrupted: {todo.finished} of {counted(len(todo.steps), 'step')} are finished "
                 f"and kept in {folder.path}; the same call goes on from there{meanwhile}"
             ) from None
 

@@ -4,10 +4,11 @@ import json
 import operator
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from pythia_fast.suite import Architecture
 
 FORMAT = 1
 METADATA = b"pythia_fast"
+T = TypeVar("T")
 _OF_A_PART = {
     *("model", "shards", "commit", "identity", "weights_sha256", "weights_nonfinite"),
     *("duplicate_of", "dtype", "device", "tokens_fingerprint", "version"),
@@ -54,22 +56,29 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 
 def runs_in(path: Path) -> tuple[Path, ...]:
-    """The run folders in a folder, the smallest model's first; of those further down it knows none.
+    """The run folders in a folder and in the folders in it, the smallest model's first.
 
-    ReadError if it cannot be listed, FormatError if a `run.json` is none.
+    Those further down are not looked for. ReadError if it cannot be listed, FormatError if a
+    `run.json` is none.
     """
     try:
         found = [file.parent for file in path.glob("*/run.json")]
+        found += [
+            file.parent for file in path.glob("*/*/run.json") if file.parent.parent not in found
+        ]
     except OSError as error:
         raise ReadError(error.errno, f"cannot list {path}: {error.strerror}") from error
-    return tuple(sorted(found, key=lambda each: (_weights_of(each), each.name)))
+    return tuple(sorted(found, key=lambda each: (_weights_of(each), each.relative_to(path))))
 
 
 def no_run_words(path: Path) -> str:
     """Why a folder is none of a run, and what it may be instead."""
+    if not path.exists():
+        return f"there is no folder {path}"
     inside = runs_in(path)
     if inside:
-        return f"{path} holds runs of several models, such as {inside[0].name}: use SweepResults"
+        first = inside[0].relative_to(path)
+        return f"{path} holds several runs, such as {first}: give one, or use SweepResults for all"
     return f"{path} holds no run.json: it is not a run folder"
 
 
@@ -156,18 +165,28 @@ def numbered(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), each) for each in entries if (match := name.fullmatch(each.name)))
 
 
+def read_record(path: Path, parse: Callable[[Any], T], what: str) -> T | None:
+    """What `parse` makes of a file of JSON, None if it is gone. FormatError: it is no `what`."""
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise FormatError(path, f"no {what} ({error!r}); remove it") from error
+
+
+def steps_in(numbers: Any) -> list[int]:
+    """Steps as a record holds them. TypeError if they are something else."""
+    return list(map(operator.index, numbers))
+
+
 def read_failures(path: Path) -> tuple[Failure, ...]:
     """The failures that a run folder keeps, by step. FormatError if one is none."""
     failures = []
     for file in (path / "failures").glob("step=*.json"):
-        try:
-            record = json.loads(file.read_bytes())
-            step = int(file.stem.removeprefix("step="))
-            failures.append(Failure(step, str(record["error"]), str(record["message"])))
-        except FileNotFoundError:
-            continue  # another process has mended the step meanwhile
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise FormatError(file, f"no record of a failure ({error!r}); remove it") from error
+        parse = partial(_failure, file)
+        if failure := read_record(file, parse, "record of a failure"):
+            failures.append(failure)  # else another process has mended the step meanwhile
     return tuple(sorted(failures, key=lambda failure: failure.step))
 
 
@@ -175,11 +194,14 @@ def read_asked(path: Path) -> set[int]:
     """The steps that the sweeps of a run folder were asked for. FormatError if a record is none."""
     steps: set[int] = set()
     for file in (path / "asked").glob("*.json"):
-        try:
-            steps.update(map(operator.index, json.loads(file.read_bytes())["steps"]))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise FormatError(file, f"no record of steps ({error!r}); remove it") from error
+        asked = read_record(file, lambda record: steps_in(record["steps"]), "record of steps")
+        steps.update(asked or ())
     return steps
+
+
+def _failure(file: Path, record: Any) -> Failure:
+    step = int(file.stem.removeprefix("step="))
+    return Failure(step, str(record["error"]), str(record["message"]))
 
 
 def evaluated_steps(path: Path) -> list[int]:

@@ -15,6 +15,7 @@ from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointErro
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.plots import Line, StepAxis, curves
+from pythia_fast.quantities import counted
 from pythia_fast.runs.columns import Columns
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.intervals import interval_table, line_of
@@ -256,7 +257,7 @@ class SweepResult(Tabular):
 
     def __repr__(self) -> str:
         steps = sorted({step for step, *_ in self._complete()})
-        span = f"{len(steps)} steps, {steps[0]} to {steps[-1]}" if steps else "no steps"
+        span = f"{counted(len(steps), 'step')}, {steps[0]} to {steps[-1]}" if steps else "no steps"
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
 

@@ -13,6 +13,7 @@ from pythia_fast.errors import ArgumentError, MissingCheckpointError
 from pythia_fast.extras import require
 from pythia_fast.metrics import Metric
 from pythia_fast.plots import Line, StepAxis, curves
+from pythia_fast.quantities import counted
 from pythia_fast.runs.gaps import Gap
 from pythia_fast.runs.parts import Failure, runs_in
 from pythia_fast.runs.results import SweepResult
@@ -29,9 +30,10 @@ class SweepResults(Mapping[str, SweepResult], Tabular):
     """The results of several models, by the model's name: `results["70m"]` is a `SweepResult`.
 
     Made of results, or of the folder that holds their run folders, as `sweep` makes it for several
-    models with `out`; then the smallest model comes first. `metrics` are the objects of metrics
-    that are not built in, for a folder's results. ArgumentError if there are none, or two are of
-    models of the same name; MissingCheckpointError if the folder holds no runs.
+    models with `out`, or of one that holds such folders; then the smallest model comes first.
+    `metrics` are the objects of metrics that are not built in, for a folder's results.
+    ArgumentError if there are none, or two are of models of the same name; MissingCheckpointError
+    if the folder holds no runs.
 
     Attributes:
         path: the folder that holds the run folders, None where they have none of their own.
@@ -146,7 +148,7 @@ class SweepResults(Mapping[str, SweepResult], Tabular):
         kept = "" if self.path is None else f", in {self.path}"
         failed = sum(map(len, self.failures.values()))
         return (
-            f"<SweepResults {', '.join(self)}: {len(self.table)} rows"
+            f"<SweepResults {', '.join(self)}: {counted(len(self.table), 'row')}"
             f"{f', {failed} failed' if failed else ''}{kept}>"
         )
 
@@ -168,5 +170,6 @@ def _read(path: Path, metrics: Sequence[Metric]) -> list[SweepResult]:
     """The results of the runs in a folder, the smallest model first."""
     folders = runs_in(path)
     if not folders:
-        raise MissingCheckpointError(f"{path} holds no run folders")
+        missing = "" if path.exists() else ": it does not exist"
+        raise MissingCheckpointError(f"{path} holds no run folders{missing}")
     return [SweepResult(each, metrics=metrics) for each in folders]

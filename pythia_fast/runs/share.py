@@ -1,7 +1,6 @@
 """A part of a sweep's steps, for one of several processes that nobody coordinates."""
 
 import json
-import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TypeVar
 from pythia_fast.errors import ArgumentError, FormatError
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.job import Job
+from pythia_fast.runs.parts import read_record, steps_in
 from pythia_fast.runs.plan import fingerprint
 from pythia_fast.runs.survey import Survey
 
@@ -36,6 +36,21 @@ class Share:
         return f"{self.index}/{self.count}"
 
 
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What of a call is dealt out already: so many models, of whose steps so many groups.
+
+    A group are steps with the same weights.
+    """
+
+    models: int = 0
+    groups: int = 0
+
+    def and_a_model(self, groups: int) -> "Dealt":
+        """The same with a model more, of so many groups."""
+        return Dealt(self.models + 1, self.groups + groups)
+
+
 def share_of(worker: str | None) -> Share | None:
     """The share that `worker` names: "3/16", or "slurm" for that of this task of a Slurm array.
 
@@ -55,42 +70,63 @@ def share_of(worker: str | None) -> Share | None:
 def share_of_slurm(environment: Mapping[str, str]) -> Share:
     """The share of a task of a Slurm array, by the variables that Slurm gives it.
 
-    SLURM_ARRAY_TASK_ID, _COUNT, _MIN and, where it is not 1, _STEP
-    (https://slurm.schedmd.com/job_array.html). ArgumentError that names the variable.
+    SLURM_ARRAY_TASK_ID, _COUNT, _MIN, _MAX and, where it is not 1, _STEP
+    (https://slurm.schedmd.com/job_array.html). ArgumentError that names the variable, in every task
+    of an array that is no range, such as --array=1,2,5: some would find no share of theirs, when
+    the others have computed for hours.
     """
     task, count = _number(environment, "ID"), _number(environment, "COUNT")
-    first, stride = _number(environment, "MIN"), _number(environment, "STEP", 1)
-    place, rest = divmod(task - first, stride) if stride > 0 else (0, 1)
+    first, last = _number(environment, "MIN"), _number(environment, "MAX")
+    stride = _number(environment, "STEP", 1)
+    if stride < 1 or last != first + (count - 1) * stride:
+        raise ArgumentError(
+            f"{_SLURM}MIN={first}, _MAX={last}, _STEP={stride} and _COUNT={count} are not those of "
+            f"a range: {_PLAIN}"
+        )
+    place, rest = divmod(task - first, stride)
     if rest or not 0 <= place < count:
         raise ArgumentError(
-            f"{_SLURM}ID={task} is not one of {count} tasks that count from {first} in strides of "
-            f"{stride}, as {_SLURM}COUNT, _MIN and _STEP say: {_PLAIN}"
+            f"{_SLURM}ID={task} is not one of {count} tasks from {first} to {last} in strides of "
+            f"{stride}, as {_SLURM}COUNT, _MIN, _MAX and _STEP say: {_PLAIN}"
         )
     return Share(place + 1, count)
 
 
-def deal(groups: Sequence[tuple[T, float]], count: int) -> list[list[T]]:
+def deal(
+    groups: Sequence[tuple[T, float]], count: int, *, first: int = 0, rest: int = 0
+) -> list[list[T]]:
     """Cut things with costs into `count` parts.
 
     The most costly first, to and fro, so that of two parts neither has more than one thing more,
     nor costs more than the most costly thing more. The same for the same call, everywhere.
+
+    The part `first`, modulo their number, gets the first thing, and of those that are left when all
+    parts have the same number of things `rest` gets the first: who deals several times lets both go
+    round.
     """
     parts: list[list[T]] = [[] for _ in range(count)]
     for place, (thing, _) in enumerate(sorted(groups, key=lambda each: -each[1])):
         turn, seat = divmod(place, count)
-        parts[count - 1 - seat if turn % 2 else seat].append(thing)
+        if turn == len(groups) // count:
+            seat += rest
+        else:
+            seat = first + (count - 1 - seat if turn % 2 else seat)
+        parts[seat % count].append(thing)
     return parts
 
 
-def steps_of_share(share: Share, job: Job, survey: Survey, folder: RunFolder) -> tuple[int, ...]:
-    """The steps of a job that are a share's, in order.
+def steps_of_share(
+    share: Share, job: Job, survey: Survey, folder: RunFolder, before: Dealt
+) -> tuple[int, ...]:
+    """The steps of a job that are a share's, in order; `before` them others were dealt out.
 
     Steps with the same weights stay together. The first process of all decides how the steps are
     cut, whatever is done already, and keeps it in the folder: a later one might find the Hub
-    changed, and cut otherwise. FormatError if what is kept is no such cut.
+    changed, or be asked for other models, and cut otherwise. FormatError if what is kept is no such
+    cut.
     """
-    groups = survey.same_weights(job.steps)
-    parts = deal([(group, _cost(group, job)) for group in groups], share.count)
+    groups = [(group, _cost(group, job)) for group in survey.same_weights(job.steps)]
+    parts = deal(groups, share.count, first=before.models, rest=before.groups)
     cut = [sorted(step for group in part for step in group) for part in parts]
     digest = fingerprint({"steps": sorted(job.steps), "shares": share.count})[:16]
     path = folder.keep(f"shares/{digest}.json", (json.dumps({"shares": cut}) + "\n").encode())
@@ -107,11 +143,9 @@ def read_shares(path: Path) -> list[list[list[int]]]:
 
 
 def _read(path: Path) -> list[list[int]]:
-    """A cut that is kept. FormatError if it is none."""
-    try:
-        return [list(map(operator.index, part)) for part in json.loads(path.read_bytes())["shares"]]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise FormatError(path, f"no cut into shares ({error!r}); remove it") from error
+    """A cut that is kept; without shares if it is gone. FormatError if it is none."""
+    cut = read_record(path, lambda record: list(map(steps_in, record["shares"])), "cut into shares")
+    return cut or []
 
 
 def _cost(group: Sequence[int], job: Job) -> int:

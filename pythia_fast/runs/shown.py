@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from pythia_fast.markup import escaped, html_arrow, html_sparkline
+from pythia_fast.quantities import counted
 from pythia_fast.runs.gaps import Gap
 
 _SEVERAL = 10
@@ -75,7 +76,7 @@ def missing_words(gaps: Sequence[Gap]) -> str:
     steps = sorted({gap.step for gap in gaps})
     few = ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
     return (
-        f"{len(steps)} step{'s' * (len(steps) > 1)} without all results: {few}. "
+        f"{counted(len(steps), 'step')} without all results: {few}. "
         f"Step {gaps[0].step}: {gaps[0].reason}"
     )
 

@@ -9,10 +9,16 @@ from typing import Any
 from pythia_fast.cache import expanded
 from pythia_fast.errors import MissingCheckpointError
 from pythia_fast.markup import html_table
-from pythia_fast.quantities import duration
+from pythia_fast.quantities import counted, duration
 from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
-from pythia_fast.runs.parts import Failure, evaluated_steps, read_failures, read_run
-from pythia_fast.runs.presence import Present, read_presences
+from pythia_fast.runs.parts import (
+    Failure,
+    evaluated_steps,
+    no_run_words,
+    read_failures,
+    read_run,
+)
+from pythia_fast.runs.present import Present, read_presences
 from pythia_fast.runs.results import SweepResult
 from pythia_fast.runs.share import read_shares
 
@@ -47,6 +53,7 @@ class RunStatus:
         gaps: what is not done, each with the reason.
         failures: the steps that failed and have not been finished since.
         present: the processes that say that they work there; some may have been killed.
+        damaged: what is wrong with files in which processes should say so.
         idle_shares: shares such as "3/16" of steps that are left and on which nobody works, while
             others do on other shares of them; each with its number of steps.
         results_per_s: how many results (a step of a metric) come in a second, since the first of
@@ -61,14 +68,15 @@ class RunStatus:
     gaps: tuple[Gap, ...]
     failures: tuple[Failure, ...]
     present: tuple[Present, ...]
+    damaged: tuple[str, ...]
     idle_shares: dict[str, int]
     results_per_s: float | None
     left_s: float | None
 
     @property
     def complete(self) -> bool:
-        """Whether all that was asked for is done."""
-        return not self.gaps
+        """Whether all that was asked for is done; not if nobody has asked for a step yet."""
+        return not self.gaps and any(counts.of for counts in self.counts.values())
 
     @property
     def running(self) -> tuple[Present, ...]:
@@ -90,10 +98,11 @@ class RunStatus:
         if self.complete:
             return lines
         lines += [f"  {line}" for each in self.present for line in each.lines()]
+        lines += [f"  {line}" for line in self.damaged]
         if not self.running:
             lines.append("  nobody works on it")
         lines += [
-            f"  share {share}: nobody works on {_many(steps, 'step')} that are left"
+            f"  share {share}: nobody works on {counted(steps, 'step')} that are left"
             for share, steps in self.idle_shares.items()
         ]
         if self.left_s is not None and self.results_per_s is not None:
@@ -113,6 +122,7 @@ class RunStatus:
             "gaps": [asdict(gap) for gap in self.gaps],
             "failures": [asdict(failure) for failure in self.failures],
             "present": [asdict(each) | {"silent": each.silent} for each in self.present],
+            "damaged": list(self.damaged),
             "idle_shares": dict(self.idle_shares),
             "results_per_s": self.results_per_s,
             "left_s": self.left_s,
@@ -136,8 +146,9 @@ class RunStatus:
         ]
         names = ["metric", "done", "unfinished", "failed", "not begun"]
         page = html_table(names, counts, title=repr(self))
-        if self.present and not self.complete:
+        if (self.present or self.damaged) and not self.complete:
             lines = [[line] for each in self.present for line in each.lines()]
+            lines += [[line] for line in self.damaged]
             page += html_table(["at work"], lines)
         if self.failures:
             rows = [[each.step, f"{each.error}: {each.message}"] for each in self.failures]
@@ -151,12 +162,12 @@ def status(path: str | Path) -> RunStatus:
         print(pythia_fast.status("runs/70m"))
 
     Nothing is written. MissingCheckpointError if `path` is no run folder; FormatError if something
-    in it is damaged.
+    in it is damaged, but for who works there.
     """
     path = expanded(path)
     run = read_run(path)
     if run is None:
-        raise MissingCheckpointError(f"{path} holds no run.json: it is not a run folder")
+        raise MissingCheckpointError(no_run_words(path))
     if run["specification"].get("kind") == "evaluation":
         return _of_evaluation(path, run)
     result = SweepResult(path)
@@ -191,7 +202,7 @@ def _status(
         )
         complete = len(steps) - unfinished - failed - not_begun
         counts[name] = Counts(complete, unfinished, failed, not_begun)
-    present = read_presences(path)
+    present, damaged = read_presences(path)
     running = [each for each in present if not each.silent]
     left = [gap for gap in gaps if gap.state != "failed"]
     missing = {(gap.step, gap.metric) for gap in gaps}
@@ -205,6 +216,7 @@ def _status(
         gaps=gaps,
         failures=failures,
         present=present,
+        damaged=tuple(map(str, damaged)),
         idle_shares=_idle_shares(path, running, {gap.step for gap in left}),
         results_per_s=rate,
         left_s=len(left) / rate if rate and left else None,
@@ -250,7 +262,7 @@ def _idle_shares(path: Path, running: Sequence[Present], left: set[int]) -> dict
 
 
 def _counted(counts: Counts) -> str:
-    words = [f"{counts.done} of {_many(counts.of, 'step')} done"]
+    words = [f"{counts.done} of {counted(counts.of, 'step')} done"]
     for many, what in (
         (counts.unfinished, "unfinished"),
         (counts.failed, "failed"),
@@ -259,7 +271,3 @@ def _counted(counts: Counts) -> str:
         if many:
             words.append(f"{many} {what}")
     return ", ".join(words)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

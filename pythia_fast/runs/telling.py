@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Sequence
 
-from pythia_fast.quantities import sized
+from pythia_fast.quantities import counted, sized
 from pythia_fast.runs.parts import Failure
+from pythia_fast.runs.share import Share
 from pythia_fast.runs.survey import Survey
 
 _TOLD_AT_MOST = 4  # reasons in one error
@@ -15,7 +16,15 @@ def missing_words(failures: Sequence[Failure], steps: int) -> str:
     more = failures[_TOLD_AT_MOST:]
     if more:
         words.append(f"and likewise {', '.join(str(each.step) for each in more)}")
-    return f"{len(failures)} of {steps} steps cannot be had: {'; '.join(words)}"
+    return f"{len(failures)} of {counted(steps, 'step')} cannot be had: {'; '.join(words)}"
+
+
+def share_words(share: Share, own: int, steps: int) -> str:
+    """How many of so many `steps` are a share's `own`."""
+    if not own:
+        shares = counted(share.count, "share")
+        return f"share {share}: no step is its own ({counted(steps, 'step')}, {shares})"
+    return f"share {share}: {own} of {counted(steps, 'step')}"
 
 
 def work_words(
@@ -30,10 +39,11 @@ def work_words(
     if budget_bytes is not None:
         disk_bytes = min(disk_bytes, budget_bytes)
     about = "about " if survey.makes_masks(queue) else ""
-    words = [f"{len(queue)} steps to load"]
+    words = [f"{counted(len(queue), 'step')} to load"]
     if download_bytes:
         words.append(f"{about}{sized(download_bytes)} to download")
         words.append(f"{sized(disk_bytes)} of disk needed")
     words.append(amount)
-    same = f"; {twins} more have the same weights as others" if twins else ""
+    have = "has" if twins == 1 else "have"
+    same = f"; {twins} more {have} the same weights as others" if twins else ""
     return f"{', '.join(words)}{same}"

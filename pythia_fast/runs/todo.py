@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
+from pythia_fast.runs.continuing import survey_of_run
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.parts import Failure
-from pythia_fast.runs.pins import pin, pin_path
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.same_files import with_digests
-from pythia_fast.runs.share import Share, steps_of_share
-from pythia_fast.runs.survey import Survey, survey, weights_sha256
-from pythia_fast.runs.telling import missing_words, work_words
+from pythia_fast.runs.share import Dealt, Share, steps_of_share
+from pythia_fast.runs.survey import Survey, weights_sha256
+from pythia_fast.runs.telling import missing_words, share_words, work_words
+from pythia_fast.runs.waiting import Waiting
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
 
@@ -46,9 +46,7 @@ class Todo:
         self._series, self._job, self._folder = series, job, folder
         self._progress, self._budget_bytes, self._share = progress, budget_bytes, share
         self._survey = Survey({}, ())
-        self._step_of_sha256: dict[str, int] = {}
-        self._waiting: dict[int, tuple[int, ...]] = {}
-        self._ready: deque[tuple[int, int]] = deque()
+        self._waiting = Waiting()
         self.queue: deque[int] = deque()
         self.steps = tuple(job.steps)
         self.finished = 0
@@ -58,11 +56,15 @@ class Todo:
     @property
     def left(self) -> tuple[int, ...]:
         """All steps whose results are still to be written."""
-        twins = (step for steps in self._waiting.values() for step in steps)
-        return (*self.queue, *twins, *(step for step, _ in self._ready))
+        return (*self.queue, *self._waiting.steps)
 
-    def survey(self, on_error: OnError, *, same_files: bool = False) -> None:
+    def survey(
+        self, on_error: OnError, *, same_files: bool = False, dealt: Dealt | None = None
+    ) -> Dealt:
         """Find out what there is and what is left, before anything is downloaded or computed.
+
+        What of the call is `dealt` out among the shares already decides which of these steps are
+        this one's; what is dealt out then is returned.
 
         With `same_files` a folder's steps are compared for it: who has several steps computed at a
         time cannot wait until one is loaded to see that it has the weights of another.
@@ -70,18 +72,17 @@ class Todo:
         SweepError that names every step that cannot be had, unless they are to be skipped;
         RunMismatchError if the folder's results are of other weights; HubError.
         """
-        self._check_source()
-        self._survey = survey(self._series, self._job.steps)
-        if same_files and self._job.sharing and self._series.spec.repo is None:
-            self._survey = with_digests(self._series, self._survey)
-        moved = pin(self._folder, self._survey.revisions, self._job.place)
-        if moved:
-            self._go_back(moved)
+        self._survey = survey_of_run(
+            self._series, self._job, self._folder, self._progress.say, same_files=same_files
+        )
+        dealt = dealt or Dealt()
+        groups = len(self._survey.same_weights(self.steps))
         if self._share is not None:
-            self._take_share(self._share)
+            self._take_share(self._share, dealt)
         for line in self._survey.known():
             self._progress.say(line)
         self._sort(on_error)
+        return dealt.and_a_model(groups)
 
     def look_again(self, on_error: OnError) -> None:
         """Leave out what other processes have finished since the survey. The errors of `survey`."""
@@ -89,29 +90,13 @@ class Todo:
             if self._is_done_or_failed(step, on_error):
                 self.queue.remove(step)
 
-    def _take_share(self, share: Share) -> None:
+    def _take_share(self, share: Share, dealt: Dealt) -> None:
         """Leave to others what is not in the share: from here on nothing is said of it."""
-        self.steps = steps_of_share(share, self._job, self._survey, self._folder)
+        self.steps = steps_of_share(share, self._job, self._survey, self._folder, dealt)
         self._survey = self._survey.narrowed(self._series, self.steps)
         others = set(self._job.steps) - set(self.steps)
         self._progress.leave_to_others(len(others), sum(map(self._job.tokens, others)))
-        self._progress.say(f"share {share}: {len(self.steps)} of {len(self._job.steps)} steps")
-
-    def _go_back(self, moved: Mapping[int, str]) -> None:
-        """Take the steps from the commits where this run began, and look at these again."""
-        self._series.pin(moved)
-        self._survey = self._survey.renewed(self._series, tuple(moved))
-        for step, commit in moved.items():
-            self._progress.say(
-                f"step {step}: its branch has moved, but the weights are the same: going on with "
-                f"commit {commit[:12]}, where this run began"
-            )
-            error = self._survey.revisions[step].error
-            if error is not None:
-                error.add_note(
-                    "its branch has the same weights at another commit now: to go on with that, "
-                    f"remove {pin_path(self._folder, step)}"
-                )
+        self._progress.say(share_words(share, len(self.steps), len(self._job.steps)))
 
     def revision(self, step: int) -> Revision:
         """What is known of a step."""
@@ -123,7 +108,7 @@ class Todo:
 
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
-        return self._step_of_sha256.get(sha256) if self._job.sharing else None
+        return self._waiting.finished_with(sha256) if self._job.sharing else None
 
     def fetching(self, ahead: Ahead) -> None:
         """The files of the queue are being fetched; nobody else changes it."""
@@ -141,9 +126,7 @@ class Todo:
 
         With the `sha256` of its weights they were computed, and may be taken by others.
         """
-        if sha256 is not None:
-            self._step_of_sha256.setdefault(sha256, step)
-        self._ready += ((twin, step) for twin in self._waiting.pop(step, ()))
+        self._waiting.finish(step, sha256)
         self.finished += 1
         self._progress.checkpoint_done()
         self._end(step)
@@ -154,8 +137,8 @@ class Todo:
         Where it says DamagedTwinError the step is loaded instead; SweepError where it fails
         otherwise, unless failures are skipped.
         """
-        while self._ready:
-            step, first = self._ready.popleft()
+        while self._waiting.ready:
+            step, first = self._waiting.ready.popleft()
             try:
                 give(step, first)
             except RunMismatchError:
@@ -169,10 +152,7 @@ class Todo:
 
     def _compute_instead(self, step: int, first: int, error: FormatError) -> None:
         """Load a step after all, since the results of `first` that it was to take are damaged."""
-        self.forget(first)
-        others = tuple(twin for twin, of in self._ready if of == first)
-        self._ready = deque(pair for pair in self._ready if pair[1] != first)
-        self._waiting[step] = others
+        self._waiting.instead(step, first)
         self.queue.append(step)
         self._progress.say(
             f"step {step} is computed although step {first} has the same weights, whose results "
@@ -181,8 +161,7 @@ class Todo:
 
     def forget(self, first: int) -> None:
         """The results of a step are damaged: nobody is to take them."""
-        known = self._step_of_sha256.items()
-        self._step_of_sha256 = {sha256: step for sha256, step in known if step != first}
+        self._waiting.forget(first)
 
     def fail(self, step: int, error: Exception, on_error: OnError) -> None:
         """Keep why a step failed. SweepError, unless failures are skipped.
@@ -199,10 +178,9 @@ class Todo:
         self._progress.say(
             f"step {step} failed and is left out: {failure.error}: {failure.message}"
         )
-        following, *others = self._waiting.pop(step, ()) or (None,)
+        following = self._waiting.following(step)
         if following is not None:
             self._progress.say(f"step {following} has the same weights and is tried instead")
-            self._waiting[following] = tuple(others)
             self.queue.append(following)
 
     def _end(self, step: int) -> None:
@@ -227,10 +205,10 @@ class Todo:
             sha256 = self._survey.revisions[group[0]].weights_sha256
             done = None if sha256 is None else self.finished_with(sha256)
             if done is not None:
-                self._ready += ((step, done) for step in group)
+                self._waiting.let_take(group, done)
             elif self._job.sharing:
                 self.queue.append(group[0])
-                self._waiting[group[0]] = group[1:]
+                self._waiting.put(group[1:], group[0])
             else:
                 self.queue += group
         if not self._job.sharing:
@@ -266,21 +244,6 @@ class Todo:
         copied = any(origin["duplicate_of"] is not None for origin in origins)
         self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
-
-    def _check_source(self) -> None:
-        """RunMismatchError if the folder's results are of another folder of the same name."""
-        if self._series.spec.repo is not None:
-            return
-        origin = self._job.first_origin()
-        if origin is None or origin.get("source") == self._series.source:
-            return
-        step = origin["step"]
-        moved = step in self._series.steps
-        if not moved or weights_sha256(self._series, step) != origin["weights_sha256"]:
-            raise RunMismatchError(
-                f"{self._folder.path} holds results of {origin.get('source')}, which is another "
-                f"series than {self._series.source}. Give another `out` (--out)"
-            )
 
     def _record(self, step: int, error: Exception) -> Failure:
         failure = Failure(step, type(error).__name__, failure_words(error))

@@ -86,7 +86,7 @@ def test_a_text_file_is_given_again_with_its_tokenizer(run, suite, tmp_path):
 
 def test_bad_input_is_told_and_ends_with_3(run, swept, texts, tmp_path):
     path = tmp_path / "r.html"
-    assert "not a run folder" in run("report", tmp_path / "none", "-o", path, exit_code=3).stderr
+    assert "there is no folder" in run("report", tmp_path / "none", "-o", path, exit_code=3).stderr
     other = run("report", swept, "--tokens", texts, "-o", path, exit_code=3).stderr
     assert "fingerprints differ" in other
     assert "Is a directory" in run("report", swept, "-o", tmp_path, exit_code=3).stderr

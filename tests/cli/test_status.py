@@ -37,13 +37,28 @@ def test_a_folder_of_runs_as_json(run, shared, evaluated):
     assert told["runs"][1]["counts"]["perplexity"]["not_begun"] == 3
 
 
+def test_runs_and_folders_of_runs_side_by_side(run, shared, suite, tokens):
+    runs = shared.parent
+    (runs / "pair").mkdir()
+    shared.rename(runs / "pair/tiny")
+    arguments = ("--steps", "0", "--tokens", tokens, "--out", runs / "alone", "--quiet")
+    run("sweep", suite, *arguments)
+    told = json.loads(run("status", runs, "--json", exit_code=4).stdout)
+    assert [each["path"] for each in told["runs"]] == [
+        str(runs / "alone"),
+        str(runs / "pair/tiny"),
+    ]
+
+
 def test_bad_input(run, tmp_path, suite, tokens, monkeypatch):
     assert "no run.json" in run("status", tmp_path, exit_code=3).stderr
+    assert "there is no folder" in run("status", tmp_path / "nowhere", exit_code=3).stderr
     run("status", exit_code=2)
     sweep = ("sweep", suite, "--tokens", tokens, "--quiet", "--worker")
     for worker in ("3", "1/x", "slurms", "-1/3"):
         assert "nor slurm" in run(*sweep, worker, exit_code=2).stderr
-    assert "no share 4/3" in run(*sweep, "4/3", exit_code=3).stderr
+    for worker in ("4/3", "0/3", "1/0"):
+        assert f"no share {worker}" in run(*sweep, worker, exit_code=2).stderr
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     assert "SLURM_ARRAY_TASK_ID is not set" in run(*sweep, "slurm", exit_code=3).stderr
     again = run(*sweep, "1/3", "--no-resume", exit_code=3).stderr

@@ -88,6 +88,16 @@ def test_steps_that_fail_are_left_out_and_it_ends_with_4(run, suite, tokens, tmp
     assert failure["step"] == 4
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_failed_is_told_once(run, suite, tokens, tmp_path, quiet):
+    arguments = ["sweep", broken(suite, tmp_path), "--tokens", tokens, "--on-error", "skip"]
+    out = ("--out", tmp_path / "run", "--steps", "0,4", *["-q"] * quiet)
+    told = run(*arguments, *out, exit_code=4).stderr
+    assert told.count("step 4") == 1
+    lines = [line for line in told.splitlines() if "step 4" in line]
+    assert "model.safetensors" in lines[0] or "pytorch_model.bin" in lines[0]
+
+
 def test_a_step_that_fails_otherwise_stops_and_ends_with_4(run, suite, tokens, tmp_path):
     result = run(
         *("sweep", broken(suite, tmp_path), "--tokens", tokens, "-q", "--out", tmp_path / "run"),

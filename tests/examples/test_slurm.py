@@ -149,6 +149,17 @@ def test_its_tasks_side_by_side_make_a_sweep(
     assert together.failures == alone.failures
 
 
+@pytest.mark.parametrize("code", [0, 4])
+def test_a_task_s_code_is_the_sweep_s_though_the_cache_cannot_be_cleared(
+    cluster: dict[str, str], tmp_path: Path, code: int
+) -> None:
+    stub = f'#!/bin/bash\necho "$1" >> "$LOG"\n[[ $1 == sweep ]] && exit {code}\nexit 3\n'
+    (tmp_path / "bin/pythia-fast").write_text(stub)
+    done = submit(cluster | {"SLURM_ARRAY_TASK_ID": "1"}, tmp_path / "run", "70m")
+    assert done.returncode == code
+    assert (tmp_path / "log").read_text().split() == ["sweep", "cache"]
+
+
 def test_without_a_model_it_says_how_it_is_used(cluster: dict[str, str], tmp_path: Path) -> None:
     done = submit(cluster, tmp_path / "run")
     assert done.returncode == 2

@@ -411,7 +411,7 @@ class TestPipeline:
         (line,) = [each for each in capsys.readouterr().err.splitlines() if "steps to load" in each]
         assert re.fullmatch(
             r"2 steps to load, [\d.]+ kB to download, 300 kB of disk needed, [\d.e+]+ "
-            "floating-point operations; 1 more have the same weights as others",
+            "floating-point operations; 1 more has the same weights as others",
             line,
         )
 

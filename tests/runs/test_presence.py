@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from pythia_fast.errors import FormatError
 from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.presence import Presence, Present, WorkerState, read_presences
+from pythia_fast.runs.presence import Presence
+from pythia_fast.runs.present import Present, WorkerState, read_presences
 
 Until = Callable[[Callable[[], bool]], None]
 QUICK_S = 0.01
@@ -30,8 +30,14 @@ def records(folder: RunFolder) -> list[Path]:
     return sorted((folder.path / "working").iterdir())
 
 
+def present(folder: RunFolder) -> tuple[Present, ...]:
+    found, damaged = read_presences(folder.path)
+    assert damaged == ()
+    return found
+
+
 def only(folder: RunFolder) -> Present:
-    (found,) = read_presences(folder.path)
+    (found,) = present(folder)
     return found
 
 
@@ -43,7 +49,7 @@ def test_it_tells_who_does_what_and_nothing_is_left(folder: RunFolder, until: Un
         presence.gone("c")
         presence.gone("never there")
         presence.count(done=2, of=5)
-        until(lambda: any(each.of for each in read_presences(folder.path)))
+        until(lambda: any(each.of for each in present(folder)))
         seen = only(folder)
         assert (seen.engine, seen.share, seen.done, seen.of) == ("ray", "3/16", 2, 5)
         assert (seen.host, seen.pid, seen.runs) == (platform.node(), os.getpid(), True)
@@ -53,7 +59,7 @@ def test_it_tells_who_does_what_and_nothing_is_left(folder: RunFolder, until: Un
         beat = json.loads(path.read_bytes())["beat"]
         until(lambda: json.loads(path.read_bytes())["beat"] > beat + 2)
     assert records(folder) == []
-    assert read_presences(folder.path) == ()
+    assert present(folder) == ()
 
 
 def test_time_is_counted_from_when_a_worker_began_its_step(folder: RunFolder, until: Until) -> None:
@@ -62,7 +68,7 @@ def test_time_is_counted_from_when_a_worker_began_its_step(folder: RunFolder, un
 
     with Presence(folder, "local", every_s=QUICK_S) as presence:
         presence.at("a", [1])
-        until(lambda: bool(read_presences(folder.path)) and bool(only(folder).workers))
+        until(lambda: bool(present(folder)) and bool(only(folder).workers))
         until(lambda: state().since_s > 0.2)
         presence.at("a", [1, 2])
         until(lambda: state().steps == (1, 2))
@@ -85,7 +91,7 @@ def test_what_cannot_be_told_is_said_once_and_the_work_goes_on(
     (words,) = said
     assert "symbolic link" in words
     assert [path.name for path in tmp_path.iterdir()].count("working") == 0
-    assert read_presences(folder.path) == ()
+    assert present(folder) == ()
 
 
 def test_errors_of_the_work_are_not_swallowed(folder: RunFolder) -> None:
@@ -109,7 +115,7 @@ def test_a_killed_process_is_seen_to_be_dead_and_the_next_one_clears_it_away(
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder.path)])
     try:
-        until(lambda: bool(read_presences(folder.path)))
+        until(lambda: bool(present(folder)))
         assert only(folder).runs is True
     finally:
         process.kill()
@@ -117,7 +123,7 @@ def test_a_killed_process_is_seen_to_be_dead_and_the_next_one_clears_it_away(
     assert only(folder).runs is False
     assert only(folder).silent
     with Presence(folder, "local"):
-        until(lambda: [each.pid for each in read_presences(folder.path)] == [os.getpid()])
+        until(lambda: [each.pid for each in present(folder)] == [os.getpid()])
     assert records(folder) == []
 
 
@@ -167,7 +173,60 @@ def test_of_another_machine_only_the_silence_is_known(folder: RunFolder) -> None
 def test_shares_are_in_the_order_of_their_numbers(folder: RunFolder) -> None:
     for share in ("10/16", "2/16", "1/16"):
         written(folder, name=share.replace("/", "-"), share=share)
-    assert [each.share for each in read_presences(folder.path)] == ["1/16", "2/16", "10/16"]
+    assert [each.share for each in present(folder)] == ["1/16", "2/16", "10/16"]
+
+
+def test_workers_are_in_the_order_of_their_numbers(folder: RunFolder) -> None:
+    names = ["worker 10 on b", "worker 2 on b", "cpu", "worker 1 on c", "2", "worker 1 on b"]
+    written(folder, workers=[{"name": name, "steps": [1], "since_s": 1} for name in names])
+    assert [each.name for each in only(folder).workers] == [
+        "2",
+        "cpu",
+        "worker 1 on b",
+        "worker 1 on c",
+        "worker 2 on b",
+        "worker 10 on b",
+    ]
+
+
+def steps_told(folder: RunFolder) -> list[tuple[int, ...]]:
+    return [worker.steps for each in present(folder) for worker in each.workers]
+
+
+def test_a_step_that_begins_is_told_at_once(
+    folder: RunFolder, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the next time that the process would say that it still works."""
+    monkeypatch.setattr("pythia_fast.runs.presence._LEAST_S", QUICK_S)
+    with Presence(folder, "local", every_s=3600) as presence:
+        until(lambda: bool(present(folder)))
+        for step in (1, 2):
+            presence.at("a", [step])
+            until(lambda told=[(step,)]: steps_told(folder) == told)
+        presence.gone("a")
+        until(lambda: steps_told(folder) == [])
+
+
+def test_what_changes_often_is_not_told_each_time(folder: RunFolder, until: Until) -> None:
+    with Presence(folder, "local", every_s=3600) as presence:
+        for step in range(1000):
+            presence.at("a", [step])
+        until(lambda: steps_told(folder) == [(999,)])
+        assert presence._beat < 100
+
+
+def test_when_it_was_last_heard_of_is_told_once_a_beat_is_missed(folder: RunFolder) -> None:
+    path = written(folder, workers=[{"name": "cpu", "steps": [4], "since_s": 1.0}])
+    assert "last heard of" not in only(folder).lines()[0]
+    then = time.time() - 13
+    os.utime(path, (then, then))
+    (line,) = only(folder).lines()
+    assert "0 of 3 steps finished, last heard of 13 s ago; cpu: step 4 for 14 s" in line
+
+
+def test_without_workers_it_waits_its_turn(folder: RunFolder) -> None:
+    written(folder, of=1)
+    assert only(folder).lines() == ["node7, process 12: 0 of 1 step finished; waits its turn"]
 
 
 @pytest.mark.parametrize(
@@ -179,8 +238,10 @@ def test_a_record_that_is_none_is_told_and_does_not_stop_a_sweep(
 ) -> None:
     path = written(folder)
     path.write_text(text)
-    with pytest.raises(FormatError, match="remove it"):
-        read_presences(folder.path)
+    found, (damaged,) = read_presences(folder.path)
+    assert found == ()
+    assert "remove it" in str(damaged)
+    assert str(path) in str(damaged)
     said: list[str] = []
     with Presence(folder, "local", say=said.append):
         pass
@@ -194,9 +255,11 @@ def test_a_record_that_is_none_is_told_and_does_not_stop_a_sweep(
 )
 def test_a_record_with_senseless_values_is_told(folder: RunFolder, changes: dict[str, Any]) -> None:
     written(folder, **changes)
-    with pytest.raises(FormatError, match="remove it"):
-        read_presences(folder.path)
+    written(folder, name="another")
+    (other,), (damaged,) = read_presences(folder.path)
+    assert other.id == "another"
+    assert "remove it" in str(damaged)
 
 
 def test_nobody_is_there_without_records(tmp_path: Path) -> None:
-    assert read_presences(tmp_path) == ()
+    assert read_presences(tmp_path) == ((), ())

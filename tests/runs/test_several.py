@@ -167,7 +167,7 @@ def test_the_same_call_goes_on(
     lines = capsys.readouterr().err.splitlines()
     assert f"wide: nothing left to compute: all is in {tmp_path / 'runs/wide'}" in lines
     assert [line.split(",")[0] for line in lines if "to load" in line] == [
-        "deep: 1 steps to load",
+        "deep: 1 step to load",
         "tiny: 3 steps to load",
     ]
 
@@ -249,6 +249,26 @@ def test_one_model_does_not_go_where_several_are(several: Several, suites: dict[
     several(steps=[0])
     with pytest.raises(RunMismatchError, match="not a run folder"):
         several(model=suites["deep"])
+
+
+def test_a_budget_that_is_none_is_told_before_data_is_opened(
+    several: Several, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match="no size"):
+        several(disk_budget="much", tokens=tmp_path / "nowhere")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_says_what_it_was_asked_for_though_the_next_cannot_be_made(
+    several: Several, tmp_path: Path
+) -> None:
+    (tmp_path / "runs/deep").mkdir(parents=True)
+    (tmp_path / "runs/deep/mine").write_text("not a run")
+    with pytest.raises(RunMismatchError, match="not a run folder"):
+        several()
+    found = pythia_fast.status(tmp_path / "runs/wide")
+    assert not found.complete
+    assert found.counts["perplexity"].not_begun == len(STEPS)
 
 
 def test_resume_false_wants_new_folders(several: Several) -> None:
@@ -386,6 +406,19 @@ class TestTheObject:
         with pytest.raises(KeyError):
             read["70m"]
 
+    def test_from_a_folder_of_such_folders(self, several: Several, tmp_path: Path) -> None:
+        several(steps=[0], out=tmp_path / "all/runs")
+        (tmp_path / "all/runs/tiny").rename(tmp_path / "all/tiny")
+        shutil.copytree(tmp_path / "all/tiny", tmp_path / "all/tiny/kept")  # a run holds no runs
+        read = pythia_fast.SweepResults(tmp_path / "all")
+        assert [run.path for run in read.values()] == [
+            tmp_path / "all/runs/deep",
+            tmp_path / "all/tiny",
+            tmp_path / "all/runs/wide",
+        ]
+        with pytest.raises(MissingCheckpointError, match="such as runs/deep: give one"):
+            pythia_fast.SweepResult(tmp_path / "all")
+
     def test_a_folder_without_runs(self, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(MissingCheckpointError, match="holds no run folders"):
@@ -395,7 +428,9 @@ class TestTheObject:
         self, several: Several, tmp_path: Path
     ) -> None:
         several(steps=[0])
-        with pytest.raises(MissingCheckpointError, match="such as deep: use SweepResults"):
+        with pytest.raises(
+            MissingCheckpointError, match="such as deep: give one, or use SweepResults"
+        ):
             pythia_fast.SweepResult(tmp_path / "runs")
 
     def test_from_results(self, several: Several) -> None:

@@ -18,7 +18,7 @@ import pythia_fast
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, SweepError
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.job import SweepJob
-from pythia_fast.runs.share import Share, deal, share_of, share_of_slurm, steps_of_share
+from pythia_fast.runs.share import Dealt, Share, deal, share_of, share_of_slurm, steps_of_share
 from pythia_fast.runs.survey import Survey
 from pythia_fast.series import Revision
 from pythia_fast.suite import Architecture
@@ -49,6 +49,9 @@ def test_there_is_no_such_share(text: str) -> None:
 def test_what_names_no_share_is_refused(worker: Any) -> None:
     with pytest.raises(ArgumentError, match="such as '3/16', or 'slurm'"):
         share_of(worker)
+
+
+NEEDED = ("ID", "COUNT", "MIN", "MAX")
 
 
 def slurm(**changes: str | None) -> dict[str, str]:
@@ -82,13 +85,18 @@ def test_slurm_says_which_share(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        *(({name: None}, f"SLURM_ARRAY_TASK_{name} is not set") for name in ("ID", "COUNT", "MIN")),
+        *(({name: None}, f"SLURM_ARRAY_TASK_{name} is not set") for name in NEEDED),
         ({"COUNT": "many"}, "SLURM_ARRAY_TASK_COUNT is 'many'"),
         ({"ID": "-1"}, "SLURM_ARRAY_TASK_ID is '-1'"),
-        ({"ID": "7", "MIN": "1", "COUNT": "3"}, "SLURM_ARRAY_TASK_ID=7 is not one of 3 tasks"),
-        ({"ID": "0", "MIN": "1"}, "is not one of 16 tasks that count from 1"),
-        ({"ID": "2", "MIN": "1", "STEP": "4"}, "in strides of 4"),
-        ({"STEP": "0"}, "in strides of 0"),
+        # --array=1,2,7: also those that a range would have
+        *(
+            ({"ID": task, "MIN": "1", "MAX": "7", "COUNT": "3"}, "not those of a range")
+            for task in "127"
+        ),
+        ({"ID": "7", "MIN": "1", "MAX": "3", "COUNT": "3"}, "ID=7 is not one of 3 tasks from 1"),
+        ({"ID": "0", "MIN": "1", "MAX": "16"}, "is not one of 16 tasks from 1 to 16"),
+        ({"ID": "2", "MIN": "1", "MAX": "61", "STEP": "4"}, "in strides of 4"),
+        ({"STEP": "0"}, "_STEP=0 and"),
     ],
 )
 def test_slurm_s_variables_that_name_no_share_are_named(
@@ -100,13 +108,17 @@ def test_slurm_s_variables_that_name_no_share_are_named(
 
 
 @given(
-    costs=st.lists(st.integers(0, 1000), max_size=60), count=st.integers(1, 20), equal=st.booleans()
+    costs=st.lists(st.integers(0, 1000), max_size=60),
+    count=st.integers(1, 20),
+    equal=st.booleans(),
+    first=st.integers(0, 50),
+    rest=st.integers(0, 50),
 )
 def test_dealing_gives_everything_once_and_is_balanced(
-    costs: list[int], count: int, equal: bool
+    costs: list[int], count: int, equal: bool, first: int, rest: int
 ) -> None:
     costs = [7] * len(costs) if equal else costs
-    parts = deal(list(enumerate(costs)), count)
+    parts = deal(list(enumerate(costs)), count, first=first, rest=rest)
     assert len(parts) == count
     assert sorted(thing for part in parts for thing in part) == list(range(len(costs)))
     sizes = [len(part) for part in parts]
@@ -143,7 +155,9 @@ def test_a_share_of_nothing_is_done_at_once(
 ) -> None:
     result = small_sweep(steps=[0, 1], worker="3/3", progress=True)
     assert (len(result), result.gaps) == (0, ())
-    assert "share 3/3: 0 of 2 steps" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "share 3/3: no step is its own (2 steps, 3 shares)" in said
+    assert "nothing left" not in said
     assert {gap.step for gap in pythia_fast.SweepResult(result.path).gaps} == {0, 1}
 
 
@@ -189,7 +203,7 @@ def test_shares_are_balanced_where_later_steps_cost_more(tmp_path: Path) -> None
     same = {0: "a", 1: "a"}
     revisions = {step: Revision(step, weights_sha256=same.get(step)) for step in job.steps}
     parts = [
-        steps_of_share(Share(index, 16), job, Survey(revisions, ()), folder)
+        steps_of_share(Share(index, 16), job, Survey(revisions, ()), folder, Dealt())
         for index in range(1, 17)
     ]
     assert sorted(step for part in parts for step in part) == sorted(job.steps)
@@ -299,6 +313,68 @@ def test_of_several_models_a_share_is_one_of_each(
         assert not steps[0][name] & steps[1][name]
         assert pythia_fast.status(tmp_path / "runs" / name).complete
     assert "other: share 2/2: 2 of 5 steps" in capsys.readouterr().err
+
+
+def test_of_one_step_of_each_of_two_models_each_of_two_has_one(
+    tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path
+) -> None:
+    models = [shutil.copytree(tiny_series, tmp_path / name) for name in ("a", "b")]
+    for index, done in ((2, "b"), (1, "a")):
+        parts = pythia_fast.sweep(
+            *(models, "last"),
+            tokens=tiny_ids,
+            out=tmp_path / "runs",
+            worker=f"{index}/2",
+            progress=False,
+        )
+        assert [name for name, part in parts.items() if len(part)] == [done]
+
+
+@pytest.mark.parametrize(
+    ("models", "groups", "count"),
+    [(16, 154, 16), (16, 153, 16), (16, 1, 16), (3, 2, 6), (2, 3, 2), (5, 7, 3), (1, 3, 2)],
+)
+def test_of_several_models_shares_have_as_many_steps(
+    models: int, groups: int, count: int, tmp_path: Path
+) -> None:
+    """Of each model, too, nobody has more than one step more than another."""
+    job = CostlyLater(tuple(range(groups)))
+    found = Survey({step: Revision(step) for step in job.steps}, ())
+    sizes = []
+    for index in range(1, count + 1):
+        dealt, own = Dealt(), []
+        for model in range(models):
+            folder = RunFolder(tmp_path / str(model), {})
+            own.append(len(steps_of_share(Share(index, count), job, found, folder, dealt)))
+            dealt = dealt.and_a_model(groups)
+        sizes.append(own)
+    for of_model in zip(*sizes, strict=True):
+        assert sum(of_model) == groups
+        assert max(of_model) - min(of_model) <= 1
+    of_share = [sum(own) for own in sizes]
+    assert max(of_share) - min(of_share) <= 1
+
+
+def test_of_several_models_nobody_has_the_costly_steps_of_all(tmp_path: Path) -> None:
+    job = CostlyLater(tuple(range(1, 17)))
+    found = Survey({step: Revision(step) for step in job.steps}, ())
+    costs = []
+    for index in range(1, 17):
+        dealt, cost = Dealt(), 0
+        for model in range(16):
+            folder = RunFolder(tmp_path / str(model), {})
+            cost += sum(steps_of_share(Share(index, 16), job, found, folder, dealt))
+            dealt = dealt.and_a_model(16)
+        costs.append(cost)
+    assert set(costs) == {sum(job.steps)}
+
+
+def test_a_call_of_fewer_models_goes_by_the_cut_that_is_kept(tmp_path: Path) -> None:
+    job, folder = CostlyLater((1, 2, 3)), RunFolder(tmp_path / "run", {})
+    found = Survey({step: Revision(step) for step in job.steps}, ())
+    with_others = steps_of_share(Share(1, 2), job, found, folder, Dealt(1, 1))
+    alone = steps_of_share(Share(2, 2), job, found, folder, Dealt())
+    assert sorted(with_others + alone) == [1, 2, 3]
 
 
 def test_a_cluster_deals_out_the_steps_itself(small_sweep: Sweep) -> None:

@@ -16,7 +16,9 @@ import pythia_fast
 from pythia_fast.errors import FormatError, MissingCheckpointError
 from pythia_fast.identity import Identity
 from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.presence import Presence, read_presences
+from pythia_fast.runs.local import LocalEngine
+from pythia_fast.runs.presence import Presence
+from pythia_fast.runs.present import read_presences
 from pythia_fast.runs.status import Counts, status
 
 Sweep = Callable[..., pythia_fast.SweepResult]
@@ -148,7 +150,7 @@ class Looking:
 
     def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict[str, Any]:
         def steps() -> list[int]:
-            states = [state for each in read_presences(self.path) for state in each.workers]
+            states = [state for each in read_presences(self.path)[0] for state in each.workers]
             return [step for state in states for step in state.steps]
 
         self.until(lambda: steps() == [model.step])
@@ -163,7 +165,7 @@ def test_a_sweep_tells_what_it_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also how much of its share is finished."""
-    monkeypatch.setattr("pythia_fast.runs.presence._FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("pythia_fast.runs.presence._LEAST_S", 0.01)
     looking = Looking(tmp_path / "run", until)
     result = small_sweep(metrics=[looking], worker="2/2", device="cpu")
     own = result.table["step"].to_pylist()
@@ -238,16 +240,79 @@ def evaluation(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_run_of_which_no_step_is_known_is_not_complete(half: Path) -> None:
+    for name in ("asked", "parts", "failures"):
+        shutil.rmtree(half / name)
+    found = status(half)
+    assert found.gaps == ()
+    assert not found.complete
+    assert "nobody works on it" in str(found)
+
+
 def test_what_is_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(MissingCheckpointError, match="there is no folder"):
+        status(tmp_path / "nowhere")
     with pytest.raises(MissingCheckpointError, match="not a run folder"):
         status(tmp_path)
 
 
-def test_damage_is_told(half: Path) -> None:
-    (half / "working").mkdir(exist_ok=True)
+def test_a_damaged_record_of_who_works_is_a_line(half: Path) -> None:
+    beside(half, "a")
     (half / "working/x.json").write_text("{")
+    found = status(half)
+    assert len(found.running) == 1
+    (line,) = found.damaged
+    assert f"  {line}" in found.lines()
+    assert "x.json" in line
+    assert "remove it" in line
+    assert "x.json" in found._repr_html_()
+    assert found.to_dict()["damaged"] == [line]
+
+
+def test_other_damage_is_told(half: Path) -> None:
+    (half / "failures/step=4.json").write_text("{")
     with pytest.raises(FormatError, match="remove it"):
         status(half)
+
+
+def test_models_that_wait_their_turn_are_seen_to(
+    tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    """Also while those before are only looked at; a model that is done has nobody any longer."""
+    models = [shutil.copytree(tiny_series, tmp_path / name) for name in ("a", "b")]
+    seen: dict[str, str] = {}
+
+    def look(model: str, name: str) -> None:
+        path = tmp_path / "runs" / name
+        until(lambda: bool(read_presences(path)[0]))
+        seen[f"{name} while {model}"] = str(status(path))
+
+    survey, run = LocalEngine.survey, LocalEngine.run
+
+    def surveyed(engine: LocalEngine, *arguments: Any) -> Any:
+        if engine._asked.series.name == "a":
+            look("a is surveyed", "b")
+        return survey(engine, *arguments)
+
+    def ran(engine: LocalEngine, *arguments: Any) -> None:
+        if engine._asked.series.name == "a":
+            look("a runs", "b")
+        else:
+            assert read_presences(tmp_path / "runs/a") == ((), ())
+        run(engine, *arguments)
+
+    monkeypatch.setattr(LocalEngine, "survey", surveyed)
+    monkeypatch.setattr(LocalEngine, "run", ran)
+    pythia_fast.sweep(
+        *(models, [0, 1]),
+        tokens=np.zeros((2, 20), dtype=np.int64),
+        out=tmp_path / "runs",
+        progress=False,
+    )
+    assert len(seen) == 2
+    for words in seen.values():
+        assert f"process {os.getpid()}: 0 of 2 steps finished; waits its turn" in words
+    assert read_presences(tmp_path / "runs/b") == ((), ())
 
 
 def test_nothing_is_written(half: Path) -> None:
