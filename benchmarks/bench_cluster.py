@@ -186,7 +186,12 @@ def test_simulated_beside_real(
             steps,
             out=tmp_path / f"out{next(runs)}",
             engine="ray",
-            workers=pythia_fast.Workers(count=workers, num_cpus=1, address=address),
+            workers=pythia_fast.Workers(
+                count=workers,
+                num_cpus=1,
+                address=address,
+                runtime_env={"env_vars": {"HF_HUB_OFFLINE": "0"}},  # this Hub is here
+            ),
             progress=False,
             **common,
         )

@@ -172,8 +172,10 @@ class Progress:
         """What was done of a step is lost, as far as it is not on the disk."""
         tokens = self._tokens_of_step.pop(step, 0)
         self._counts.tokens_done -= tokens
-        self._counts.tokens_skipped -= self._skipped_of_step.pop(step, 0)
+        skipped = self._skipped_of_step.pop(step, 0)
+        self._counts.tokens_skipped -= skipped
         if self._bar is not None:
+            self._bar.initial -= skipped
             self._bar.update(-tokens)
 
     def checkpoint_done(self) -> None:

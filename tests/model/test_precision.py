@@ -10,7 +10,7 @@ import torch
 import pythia_fast
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import has_amx
-from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.model import Precision, known_precision, resolve_precision
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_series
 
@@ -32,6 +32,19 @@ def test_a_torch_dtype_and_its_name_are_the_same(name: str) -> None:
     assert resolve_precision(name, CUDA) == Precision(name, dtype, None)
 
 
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_what_is_named_is_known_before_a_device_is(name: str) -> None:
+    assert known_precision(name) == known_precision(getattr(torch, name)) == name
+    for device in (CPU, CUDA):
+        assert resolve_precision(name, device).name == name
+
+
+def test_auto_is_known_where_it_is_computed() -> None:
+    """And split-bf16 by its name, on this machine or not."""
+    assert known_precision("auto") is None
+    assert known_precision("split-bf16") == "split-bf16"
+
+
 def test_bfloat16_is_multiplied_as_such_where_the_processor_can() -> None:
     assert resolve_precision("bfloat16", CPU).arithmetic == ("bfloat16" if has_amx() else "float32")
     assert resolve_precision("float16", CPU).arithmetic == "float32"
@@ -41,6 +54,8 @@ def test_bfloat16_is_multiplied_as_such_where_the_processor_can() -> None:
 def test_others_are_refused(dtype: str | torch.dtype) -> None:
     with pytest.raises(ArgumentError, match="dtype is 'auto', 'float32'"):
         resolve_precision(dtype, CPU)
+    with pytest.raises(ArgumentError, match="dtype is 'auto', 'float32'"):
+        known_precision(dtype)
 
 
 def test_split_bf16_is_not_for_a_gpu() -> None:

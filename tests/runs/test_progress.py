@@ -218,3 +218,39 @@ def test_steps_of_the_same_number_are_told_apart(calls: list[tuple[str, str, int
                 getattr(parts[name], call)(tokens, step)
                 looked_at[name, step] += tokens
         assert f" {looked_at.total():,}/900 tokens" in progress.line()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["advance", "skip", "again"]), st.integers(0, 2), st.integers(0, 50)
+        )
+    )
+)
+def test_what_is_lost_and_done_again_counts_once(calls: list[tuple[str, int, int]]) -> None:
+    """As on a cluster: what a lost worker had skipped says nothing of the speed afterwards."""
+    screen = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        now = [1000.0]
+        patch.setattr(time, "monotonic", lambda: now[0])
+        plain = Progress(checkpoints=9, tokens=900, shown=False)
+        patch.setattr(sys, "stderr", screen)
+        with Progress(checkpoints=9, tokens=900, shown=True) as barred:
+            for each in (plain.of("a"), barred.of("a")):
+                looked_at: Counter[int] = Counter()
+                computed: Counter[int] = Counter()
+                for call, step, tokens in calls:
+                    if call == "again":
+                        each.again(step)
+                        looked_at[step] = computed[step] = 0
+                    else:
+                        getattr(each, call)(tokens, step)
+                        looked_at[step] += tokens
+                        computed[step] += tokens if call == "advance" else 0
+            bar = barred._bar
+            assert bar is not None
+            assert (bar.n, bar.n - bar.initial) == (looked_at.total(), computed.total())
+            now[0] += 10
+            words = f"{looked_at.total():,}/900 tokens, {computed.total() / 10:,.0f} tokens/s"
+            assert words in plain.line()
+            assert words in barred.line()

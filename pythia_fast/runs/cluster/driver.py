@@ -77,11 +77,11 @@ class RayEngine:
             stack.enter_context(self._writer)
             try:
                 for model in self._models:
+                    stack.enter_context(model.presence)
+                for model in self._models:
                     model.survey(on_error)
                 for model in self._models:
                     model.give_twins(self._writer, on_error)
-                    if model.todo.left:
-                        stack.enter_context(model.presence)
                 self._work(on_error)
             except KeyboardInterrupt as interrupt:
                 raise self._interrupted(interrupt) from None
@@ -111,7 +111,9 @@ class RayEngine:
                         for message in messages:
                             self._hear(worker, message, on_error)
                     case GaveBack(worker, place, step, given):
-                        self._dispatcher.taken_back(worker, self._tasks[place, step], given=given)
+                        if worker in self._dispatcher.workers:  # and can still do something
+                            task = self._tasks[place, step]
+                            self._dispatcher.taken_back(worker, task, given=given)
                     case Silent(worker, silent_s):
                         host = self._hosts.get(worker, "its machine")
                         self._progress.say(
@@ -276,11 +278,11 @@ class RayEngine:
     def _finish(
         self, worker: str, model: OneModel, step: int, sha256: str, on_error: OnError
     ) -> None:
-        unkept = self._unkept.pop((model.place, step), None)
-        if unkept is not None:
-            self._fail(worker, model, step, unkept, on_error)
-            return
         self._dispatcher.finished(worker, self._tasks[model.place, step])
+        unkept = self._unkept.pop((model.place, step), None)
+        if unkept is not None:  # no fault of the worker's machine: no other one would do better
+            model.fail(step, unkept, on_error)
+            return
         model.asked.folder.forget_failure(step)
         model.todo.finish(step, sha256)
         model.give_twins(self._writer, on_error)

@@ -1,0 +1,210 @@
+"""Workers that die before they begin, fall silent or cannot work, and what cannot be had at all."""
+
+from types import SimpleNamespace
+
+import pytest
+from played_ray import HELLO, Ray, RayError, RayTaskError, played
+
+from pythia_fast.errors import ArgumentError, RunMismatchError
+from pythia_fast.runs.cluster import connecting
+from pythia_fast.runs.cluster.connecting import FIRST_TRIES, GIVE_UP_S, SILENT_S, Cluster
+from pythia_fast.runs.cluster.events import Joined, Lost, Silent, Told
+from pythia_fast.runs.cluster.messages import Began, Finished, Order
+from pythia_fast.runs.workers import Workers
+
+
+def joined(cluster: Cluster, ray: Ray, count: int = 1) -> None:
+    """Let the first workers be ready."""
+    for actor in ray.actors[:count]:
+        actor.answer("hello", HELLO)
+    cluster.first()
+    cluster.events(0)
+
+
+def test_who_dies_early_is_replaced_until_several_in_a_row_have(ray: Ray) -> None:
+    """The sweep goes on: there is a worker that was ready."""
+    with Cluster(Workers(count=2 * FIRST_TRIES + 2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        asked = len(ray.actors)
+        early, later = ray.actors[1 : FIRST_TRIES + 1], ray.actors[FIRST_TRIES + 1 :]
+        for tried, actor in enumerate(early, 1):
+            actor.answer("hello", RayError("no room"))
+            (lost,) = cluster.events(0)
+            assert isinstance(lost, Lost)
+            assert not lost.joined
+            cluster.replace()
+            assert len(ray.actors) == asked + min(tried, FIRST_TRIES - 1)
+        cluster.replace()
+        assert len(ray.actors) == asked + FIRST_TRIES - 1
+        assert cluster.alive
+
+        later[0].answer("hello", HELLO)
+        assert [type(event) for event in cluster.events(0)] == [Joined]
+        cluster.replace()
+        assert len(ray.actors) == asked + FIRST_TRIES
+        later[1].answer("hello", RayError("no room"))
+        cluster.events(0)
+        cluster.replace()
+        assert len(ray.actors) == asked + FIRST_TRIES + 1
+
+
+def test_no_more_workers_are_asked_for_than_there_are_steps(ray: Ray) -> None:
+    for most, asked in ((3, 3), (100, 8)):
+        ray.actors.clear()
+        with Cluster(Workers(count=8), None) as cluster:
+            cluster.begin("auto", (), most=most)
+            assert len(ray.actors) == asked
+
+
+def test_what_a_worker_has_told_counts_although_it_died_then(ray: Ray) -> None:
+    with Cluster(Workers(count=1), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        (actor,) = ray.actors
+        cluster.order("worker 1", Order(0, 5, (), {}), ["work"], "70m step 5")
+        actor.answer("poll", [Began(0, 5)])
+        cluster.events(0)  # it is polled again, after it was ordered to compute
+        actor.answer("compute", RayError("it was killed"))
+        actor.answer("poll", [Finished(0, 5, "abc")])
+        assert cluster.events(0) == [
+            Told("worker 1", [Finished(0, 5, "abc")]),
+            Lost("worker 1", "it was killed", True),
+        ]
+        assert cluster.events(0) == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The engine's clock, which stands still unless `now_s` is changed."""
+    clock = SimpleNamespace(now_s=1000.0, sleep=lambda _: None)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr(connecting, "time", clock)
+    return clock
+
+
+def test_a_silent_worker_is_spoken_of_once_and_given_up_in_the_end(
+    ray: Ray, clock: SimpleNamespace
+) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        actor, starting = ray.actors
+        clock.now_s += SILENT_S
+        assert cluster.events(0) == []
+        clock.now_s += 1
+        assert cluster.events(0) == [Silent("worker 1", SILENT_S + 1)]
+        clock.now_s += 1
+        assert cluster.events(0) == []
+
+        actor.answer("poll", [])
+        assert cluster.events(0) == []
+        clock.now_s += SILENT_S
+        assert cluster.events(0) == []
+        clock.now_s += 1
+        assert cluster.events(0) == [Silent("worker 1", SILENT_S + 1)]
+        clock.now_s += GIVE_UP_S - SILENT_S - 1
+        assert cluster.events(0) == []
+        assert not actor.killed
+        clock.now_s += 1
+        (lost,) = cluster.events(0)
+        assert lost == Lost("worker 1", f"it has not answered for {GIVE_UP_S + 1:.0f} s", True)
+        assert actor.killed
+        actor.answer("poll", [Began(0, 5)])
+        assert cluster.events(0) == []
+        assert not starting.killed  # Ray may take its time to place one
+
+
+def test_a_driver_that_was_busy_finds_no_worker_silent(ray: Ray, clock: SimpleNamespace) -> None:
+    with Cluster(Workers(count=1), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        ray.actors[0].answer("poll", [])
+        clock.now_s += 2 * GIVE_UP_S
+        assert cluster.events(0) == []
+        assert cluster.alive
+
+
+def test_what_a_worker_cannot_do_others_may(ray: Ray) -> None:
+    with Cluster(Workers(count=3), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        _, second, third = ray.actors
+        second.answer("hello", RayTaskError(ArgumentError("no AMX")))
+        third.answer("hello", RayTaskError(KeyError("x")))
+        events = cluster.events(0)
+        assert [(each.worker, each.joined) for each in events if isinstance(each, Lost)] == [
+            ("worker 2", False),
+            ("worker 3", False),
+        ]
+        assert "no AMX" in events[0].reason  # type: ignore[union-attr]
+        assert "cannot begin: KeyError: 'x'" in events[1].reason  # type: ignore[union-attr]
+        assert second.killed
+        assert third.killed
+        assert not cluster.coming
+
+
+def test_what_is_wrong_with_a_call_of_a_worker_that_was_ready_is_told(ray: Ray) -> None:
+    """It cannot open the work, and then no other can."""
+    with Cluster(Workers(count=1), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        cluster.order("worker 1", Order(0, 5, (), {}), ["work"], "70m step 5")
+        ray.actors[0].answer("compute", RayTaskError(RunMismatchError("another folder")))
+        with pytest.raises(RunMismatchError, match="another folder") as raised:
+            cluster.events(0)
+        assert raised.value.__notes__ == ["on worker 1 of there"]
+
+
+def test_a_worker_is_dismissed_and_once_more(ray: Ray) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray, 2)
+        first, second = ray.actors
+        cluster.ask_back("worker 1", 0, 5)
+        first.answer("give_back", True)
+        first.answer("poll", [Began(0, 5)])
+        cluster.dismiss("worker 1")
+        cluster.dismiss("worker 1")
+        assert first.killed
+        assert cluster.events(0) == []
+        second.answer("poll", [Began(0, 6)])
+        assert cluster.events(0) == [Told("worker 2", [Began(0, 6)])]
+        cluster.dismiss("worker 2")
+        assert not cluster.alive
+        assert cluster.events(0) == []  # there is nothing that Ray could wait for
+
+
+def test_an_address_is_not_for_who_is_connected(ray: Ray) -> None:
+    with pytest.raises(ArgumentError, match=r"connected to .* already.*'10\.0\.0\.1"):
+        Cluster(Workers(address="10.0.0.1:6379"), None).__enter__()
+    assert ray.connected
+
+
+@pytest.mark.parametrize(
+    ("workers", "match"),
+    [
+        (Workers(count=1, resources={"fast_disk": 1}), "1 x 1 fast_disk .* more than the 0 of"),
+        (Workers(count=2, memory=6 * 10**9), r"2 x 6e\+09 memory .* more than the 1e\+10 of"),
+        (Workers(count=1, num_gpus=1), "1 x 1 GPU .* more than the 0 of"),
+    ],
+)
+def test_what_this_machine_alone_does_not_offer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, workers: Workers, match: str
+) -> None:
+    alone = played(monkeypatch, {"CPU": 4.0, "memory": 1e10, "slow_disk": 1.0}, connected=False)
+    with pytest.raises(ArgumentError, match=match):
+        Cluster(workers, None).__enter__()
+    assert not alone.connected
+    assert not alone.actors
+    offered = Workers(count=1, memory=10**9, resources={"slow_disk": 1})
+    with Cluster(offered, None) as cluster:
+        assert cluster.placing.count == 1
+
+
+def test_a_cluster_may_grow(ray: Ray) -> None:
+    """Where there are other machines, one that offers all that may join yet."""
+    with Cluster(Workers(count=1, memory=10**12, resources={"fast_disk": 1}), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        assert len(ray.actors) == 1
+        assert "1e+12 bytes of memory, 1 fast_disk" in cluster.waits
