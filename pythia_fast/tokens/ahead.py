@@ -25,7 +25,7 @@ def ahead(
         return
     workers: list[int] = []
     pool = ThreadPoolExecutor(
-        1, "pythia-fast-ahead", initializer=lambda: workers.append(threading.get_ident())
+        1, "pythia-fast-batches", initializer=lambda: workers.append(threading.get_ident())
     )
     waiting: deque[Future[Result]] = deque()
     try:

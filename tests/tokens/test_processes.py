@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pythia_fast.errors import ReadError, TokenFileError
+from pythia_fast.errors import MissingTokensError, TokenFileError
 from pythia_fast.tokens import TokenDataset
 
 IDS = np.random.default_rng(0).integers(0, 50_254, (64, 33)).astype(np.uint16)
@@ -54,7 +54,7 @@ def test_files_that_have_changed_in_size_are_refused(prefix):
         pickle.loads(pickled)
     assert caught.value.path == prefix.with_suffix(".bin")
     prefix.with_suffix(".bin").unlink()
-    with pytest.raises(ReadError, match="No such file"):
+    with pytest.raises(MissingTokensError, match="every machine that is to read it needs it"):
         pickle.loads(pickled)
 
 

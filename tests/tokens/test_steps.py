@@ -218,4 +218,4 @@ class TestBatches:
 
 
 def threads():
-    return [each for each in threading.enumerate() if each.name.startswith("pythia-fast-ahead")]
+    return [each for each in threading.enumerate() if each.name.startswith("pythia-fast-batches")]
