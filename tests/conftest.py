@@ -16,6 +16,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_series
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is defined: triton looks at it then
+
 TINY = Architecture(
     layers=2, width=64, heads=4, vocab_rows=160, intermediate=256, rotary_dims=4, max_positions=128
 )
@@ -30,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--long", action="store_true", help="tests that have a long form run it: `make faults`"
     )
+
+
+@pytest.fixture(scope="session")
+def kernel_device() -> torch.device:
+    """Where Triton kernels run: a GPU if there is one, else the CPU, in triton's interpreter."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.fixture(scope="session")
