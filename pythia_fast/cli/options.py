@@ -30,6 +30,11 @@ def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice
     raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
 
 
+def _names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    """Names with commas between them."""
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
     """A positive number or "auto", as `sweep` takes it."""
     if value is None or value == "auto":
@@ -47,6 +52,7 @@ steps_option = click.option(
 )
 metrics_option = click.option(
     "--metrics",
+    callback=_names,
     default="perplexity",
     show_default=True,
     help="With commas: perplexity, memorization (flags), memorization-score.",

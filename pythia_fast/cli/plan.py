@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 def plan(
     models: tuple[str, ...],
     steps: str,
-    metrics: str,
+    metrics: list[str],
     tokens: str | None,
     sequences: int | slice | Literal["seen", "unseen"],
     device: str | None,
@@ -81,7 +81,7 @@ def plan(
             *(models, steps, on_cluster or OnCluster()),
             tokens=tokens,
             sequences=sequences,
-            metrics=_names(metrics),
+            metrics=metrics,
             device=device,
             dtype=dtype,
             cache_dir=cache_dir,
@@ -97,14 +97,10 @@ def plan(
     )
 
 
-def _names(metrics: str) -> list[str]:
-    return [name.strip() for name in metrics.split(",") if name.strip()]
-
-
 def _plan_one(
     model: str,
     steps: str,
-    metrics: str,
+    metrics: list[str],
     tokens: str | None,
     sequences: int | slice | Literal["seen", "unseen"],
     device: str | None,
@@ -128,7 +124,7 @@ def _plan_one(
         steps,
         tokens=tokens,
         sequences=sequences,
-        metrics=_names(metrics),
+        metrics=metrics,
         device=device,
         dtype=dtype,
         cache_dir=cache_dir,

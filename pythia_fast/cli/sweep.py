@@ -109,7 +109,7 @@ _STEPS_TOLD = 8  # of a remark, in its line
 def sweep(
     models: tuple[str, ...],
     steps: str,
-    metrics: str,
+    metrics: list[str],
     per_token: bool,
     tokens: Path | None,
     tokenizer: Path | None,
@@ -143,10 +143,9 @@ def sweep(
     """
     if tokenizer is not None and tokens is None:
         raise click.UsageError("--tokenizer is for a text file, which --tokens names")
-    names = [name.strip() for name in metrics.split(",") if name.strip()]
     if engine == "local" and (workers, worker_cpus, worker_gpus) != (None, None, None):
         raise click.UsageError("--workers, --worker-cpus and --worker-gpus are for --engine ray")
-    if per_token and "perplexity" not in names:
+    if per_token and "perplexity" not in metrics:
         raise click.UsageError("--per-token is for perplexity, which --metrics does not name")
     from pythia_fast.series import names_of, open_series
     from pythia_fast.suite import parse_steps
@@ -167,7 +166,7 @@ def sweep(
             steps,
             tokens=data,
             sequences=sequences,
-            metrics=_metrics(names, per_token=per_token),
+            metrics=_metrics(metrics, per_token=per_token),
             out=out,
             resume=not no_resume,
             device=device,

@@ -9,7 +9,7 @@ import pytest
 from pythia_fast.runs.cluster import connecting
 from pythia_fast.runs.cluster.messages import Hello
 
-HELLO = Hello("a node", "there", 7, "cpu", 1, "1.0", ("float32",))
+HELLO = Hello("a node", "there", "1.0", ("float32",))
 
 
 class RayError(Exception):

@@ -34,7 +34,7 @@ from pythia_fast.series import open_series
 
 STEPS = (0, 1, 2, 4, 8, 16, 32)
 IDS = np.random.default_rng(0).integers(0, 260, (3, 17), dtype=np.uint16)
-HELLO = Hello("node", "here", 1, "cpu", 1, versions()["pythia-fast"], ("float32",))
+HELLO = Hello("node", "here", versions()["pythia-fast"], ("float32",))
 
 
 class Played:

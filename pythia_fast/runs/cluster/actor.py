@@ -57,7 +57,6 @@ class Worker:
 
     def __init__(self, threads: int, gpus: float) -> None:
         torch.set_num_threads(threads)
-        self._threads = threads
         self._device = resolve_device("cuda" if gpus else "cpu")
         # Of the machine's memory, or the GPU's, others take their parts at the same time.
         self._share = min(1.0, gpus if gpus else threads / (os.cpu_count() or 1))
@@ -78,9 +77,6 @@ class Worker:
         return Hello(
             node=ray.get_runtime_context().get_node_id(),
             host=platform.node(),
-            pid=os.getpid(),
-            device=str(self._device),
-            threads=self._threads,
             version=version("pythia-fast"),
             precisions=tuple(
                 resolve_precision(dtype, self._device, each).name for each in architectures
@@ -100,7 +96,7 @@ class Worker:
                 self._append(self._resident, order)
             else:
                 self._orders.append(order)
-            if not self._thread.is_alive() and self._thread.ident is None:
+            if self._thread.ident is None:
                 self._thread.start()
             self._changed.notify_all()
         over.wait()

@@ -51,9 +51,6 @@ class Hello:
 
     node: str
     host: str
-    pid: int
-    device: str
-    threads: int
     version: str
     precisions: tuple[str, ...]
 

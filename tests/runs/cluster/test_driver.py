@@ -137,8 +137,8 @@ def test_a_worker_with_another_precision_or_version_is_told(
             return events
 
     for hello, words in (
-        (Hello("node", "old", 1, "cpu", 1, "0.0", ("float32",)), "on old has pythia-fast 0.0"),
-        (Hello("node", "amx", 1, "cpu", 1, HELLO.version, ("split-bf16",)), "on amx is left out"),
+        (Hello("node", "old", "0.0", ("float32",)), "on old has pythia-fast 0.0"),
+        (Hello("node", "amx", HELLO.version, ("split-bf16",)), "on amx is left out"),
     ):
         cluster = Mixed(known.path, random.Random(0))
         cluster.hello = hello
@@ -152,7 +152,7 @@ def test_no_worker_of_the_right_precision_is_left(
     small: Path, known: SweepResult, new: Callable[[], Path]
 ) -> None:
     cluster = Played(known.path, random.Random(0), count=2)
-    cluster.hello = Hello("node", "amx", 1, "cpu", 1, HELLO.version, ("split-bf16",))
+    cluster.hello = Hello("node", "amx", HELLO.version, ("split-bf16",))
     with pytest.raises(WorkerError, match="no worker is left that computes in float32"):
         run(small, new(), cluster)
     assert len(cluster.dismissed) == 2
