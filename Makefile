@@ -9,7 +9,8 @@ FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accur
   cluster.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test faults bench bench-full bench-tables lint format sanitize sanitize-short \
+.PHONY: demo test faults bench bench-full bench-tables gpu sanitize-gpu kernels lint format \
+  sanitize sanitize-short \
   fuzz fuzz-native fuzz-python compilers clean
 
 demo: $(READY)
@@ -33,9 +34,28 @@ bench: $(PEERS)
 bench-full: $(PEERS)
 	$(BENCH) $(FULL) --effort full --save-results $(MACHINE)
 
+# Where there is a GPU: what only one shows, then everything that is asked of it, in 8 minutes. GPU_PYTHON
+# is a Python with a torch for CUDA, this package's other needs, transformers and pytest.
+GPU_PYTHON ?= $(BIN)/python
+NEEDED := $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY))
+gpu: $(NEEDED)
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -q tests/gpu tests/kernels/gpu
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/gpu.py
+
+# Every Triton kernel in small, odd shapes under NVIDIA's memory checker, each tensor an allocation of its own.
+SANITIZER ?= compute-sanitizer
+TOOL ?= memcheck
+sanitize-gpu: $(NEEDED)
+	PYTHONPATH=$(CURDIR) PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZER) --tool $(TOOL) \
+	  --error-exitcode 9 $(GPU_PYTHON) tests/gpu/small_cases.py
+
 # The tables in benchmarks/README.md, from the results.
 bench-tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
+
+# What every Triton kernel needs on every chip, compiled here: no GPU needed, some minutes.
+kernels: $(READY)
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/kernels/gpu/resources.py
 
 lint: $(READY)
 	$(BIN)/ruff check

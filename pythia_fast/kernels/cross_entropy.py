@@ -1,7 +1,8 @@
 """The last product and the cross-entropy in one pass over slices of the vocabulary.
 
-On a CPU the native kernel does it, whose logits never leave the registers' neighbourhood. What
-follows is for other devices and for float64, on torch's operations. Neither is differentiable.
+On a CPU the native kernel does it, whose logits never leave the registers' neighbourhood, and on a
+GPU in half precision the Triton kernel, whose logits never leave the registers. What follows is for
+other devices and dtypes, on torch's operations. None is differentiable.
 
 Logits of 8 × 2048 tokens of 70m are 3.3 GB in float32; here at most `BLOCK_BYTES` of them exist.
 Each slice is folded into a running maximum and sum (arXiv:1805.02867), in float32. The slices do
@@ -16,6 +17,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import STORED, CpuKernels, default_arithmetic
+from pythia_fast.kernels.gpu import takes
 from pythia_fast.kernels.scores import TokenScores
 
 # Measured on a Sapphire Rapids core, 16k rows of 70m: within 7% of the best of seven shapes from
@@ -28,24 +30,32 @@ BLOCK_BYTES = ROWS * SLICE * (4 + 2)  # a float32 block, and the half-precision 
 def linear_nll(h_ND: torch.Tensor, w_VD: torch.Tensor, y_N: torch.Tensor) -> torch.Tensor:
     """Nats per row, [N] float32: logsumexp(W h) - (W h)[y]. Never holds [N, V].
 
-    ArgumentError if a target is outside the vocabulary.
+    ArgumentError if a target is outside the vocabulary; on a GPU in half precision its row is NaN.
     """
     if _is_native(h_ND, w_VD):
         _check_targets(y_N, len(w_VD))
         kernels = CpuKernels(default_arithmetic(w_VD.dtype))
         return kernels.nll(kernels.pick(h_ND), w_VD, y_N)
+    if takes(h_ND.device, h_ND.dtype):
+        from pythia_fast.kernels.gpu import cross_entropy as tiled  # here: triton is slow to import
+
+        return tiled.linear_nll(h_ND, w_VD, y_N)
     return _joined(h_ND, w_VD, y_N, with_best=False).nll()
 
 
 def linear_scores(h_ND: torch.Tensor, w_VD: torch.Tensor, y_N: torch.Tensor) -> TokenScores:
     """nll, logsumexp, target logit, arg max and margin of each row, [N] each. Never holds [N, V].
 
-    ArgumentError if a target is outside the vocabulary.
+    ArgumentError if a target is outside the vocabulary; on a GPU in half precision its row is NaN.
     """
     if _is_native(h_ND, w_VD):
         _check_targets(y_N, len(w_VD))
         kernels = CpuKernels(default_arithmetic(w_VD.dtype))
         return kernels.scores(kernels.pick(h_ND), w_VD, y_N)
+    if takes(h_ND.device, h_ND.dtype):
+        from pythia_fast.kernels.gpu import cross_entropy as tiled  # here: triton is slow to import
+
+        return tiled.linear_scores(h_ND, w_VD, y_N)
     state = _joined(h_ND, w_VD, y_N, with_best=True)
     return TokenScores(
         nll=state.nll(),

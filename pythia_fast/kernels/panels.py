@@ -44,6 +44,11 @@ class KeyValues:
     """Of a head."""
     positions: int
 
+    def at(self, row_B: torch.Tensor) -> "KeyValues":
+        """Those of some of the sequences, [B] int64, copied."""
+        keys_BX, values_BX = self.keys_BX[row_B], self.values_BX[row_B]
+        return KeyValues(keys_BX, values_BX, self.heads, self.width, self.positions)
+
     def of(self, rows: slice) -> "KeyValues":
         """Those of some of the sequences, in the same memory."""
         keys_BX, values_BX = self.keys_BX[rows], self.values_BX[rows]

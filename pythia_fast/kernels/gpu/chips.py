@@ -9,11 +9,9 @@ import torch
 import triton
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels.gpu import OLDEST
 
 Config = TypeVar("Config")
-
-OLDEST = (8, 0)
-"""Ampere: the first with bfloat16 products and asynchronous copies to shared memory."""
 
 
 @dataclass(frozen=True, slots=True)

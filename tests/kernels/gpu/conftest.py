@@ -4,7 +4,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(params=[torch.float16, torch.float32, torch.bfloat16], ids=str)
+@pytest.fixture(scope="session", params=[torch.float16, torch.float32, torch.bfloat16], ids=str)
 def dtype(request: pytest.FixtureRequest, kernel_device: torch.device) -> torch.dtype:
     """What the kernels are tested in: float32 shows that the equations are right.
 
