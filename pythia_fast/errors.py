@@ -130,6 +130,10 @@ class WeightsError(PythiaFastError, ValueError):
     """A checkpoint's tensors do not fit the architecture: missing, unknown, or of another shape."""
 
 
+class PinnedMemoryError(PythiaFastError, MemoryError):
+    """The system locks no more of the host's memory for copies to a GPU."""
+
+
 class TokenRangeError(PythiaFastError, ValueError):
     """A token id outside the embedding: `sequence` (row), `offset` in it, and the id."""
 

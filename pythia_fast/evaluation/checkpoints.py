@@ -133,8 +133,13 @@ class Checkpoints:
         """Go through the queue, which grows where a step fails that others have the weights of."""
         queue = self._todo.queue
         arenas = make_arenas(self._series.spec.architecture, len(queue), precision, device)
-        resident = Model(arenas[0], self._series.spec, arithmetic=precision.arithmetic)
-        coming = prefetch(self._series, queue, arenas, hashed=True, waiting=self._progress.waiting)
+        resident = Model(arenas.resident, self._series.spec, arithmetic=precision.arithmetic)
+        coming = prefetch(
+            *(self._series, queue, arenas.loading),
+            hashed=True,
+            poured_into=arenas.poured_into,
+            waiting=self._progress.waiting,
+        )
         try:
             with closing(coming):
                 for loaded in coming:

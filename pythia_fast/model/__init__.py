@@ -4,8 +4,10 @@ from pythia_fast.model.generate import Decide, greedy_steps, sequences_at_once
 from pythia_fast.model.model import Model
 from pythia_fast.model.packed import packed_bytes
 from pythia_fast.model.precision import Precision, known_precision, resolve_precision
+from pythia_fast.model.reading import LoadReport
+from pythia_fast.model.streams import ends_context, streams_of
 from pythia_fast.model.text import Completion, TokenizerSource, complete
-from pythia_fast.model.weights import LoadReport, Weights
+from pythia_fast.model.weights import Weights
 
 __all__ = [
     "Completion",
@@ -16,9 +18,11 @@ __all__ = [
     "TokenizerSource",
     "Weights",
     "complete",
+    "ends_context",
     "greedy_steps",
     "known_precision",
     "packed_bytes",
     "resolve_precision",
     "sequences_at_once",
+    "streams_of",
 ]

@@ -25,7 +25,8 @@ from pythia_fast.model.native import Native, takes
 from pythia_fast.model.neox import Shape, block, layer_norm
 from pythia_fast.model.packed import unpacked
 from pythia_fast.model.parameters import BlockWeights, Layout, Norm, Place, parameters
-from pythia_fast.model.weights import Weights, read_places
+from pythia_fast.model.reading import read_places
+from pythia_fast.model.weights import Weights
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.suite.architecture import Architecture
 

@@ -13,7 +13,12 @@ import torch
 
 from pythia_fast.suite.architecture import Architecture
 
+DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
+"""The dtypes that a model can have, with their names in files."""
+
 ALIGNMENT_BYTES = 64
+LAYER_SLOTS = 12
+"""Pieces of the arena that a block has: see `_slot_shapes`."""
 
 
 class Norm(NamedTuple):
@@ -86,6 +91,25 @@ class Layout:
         """The arena's size in elements, padding included."""
         offset, shape = self.slots[-1]
         return offset + self._padded(shape)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """(begin, end) of what is used together: the embedding, each block, and all after them."""
+        firsts = range(1, 2 + LAYER_SLOTS * self.architecture.layers, LAYER_SLOTS)
+        begins = [0, *(self.slots[first][0] for first in firsts)]
+        return tuple(zip(begins, [*begins[1:], self.numel], strict=True))
+
+    @cached_property
+    def sums(self) -> tuple[tuple[str, str, int], ...]:
+        """For each block the names of both output biases, and where their sum lies."""
+        return tuple(
+            (
+                f"gpt_neox.layers.{layer}.attention.dense.bias",
+                f"gpt_neox.layers.{layer}.mlp.dense_4h_to_h.bias",
+                self.slots[LAYER_SLOTS * (layer + 1)][0],
+            )
+            for layer in range(self.architecture.layers)
+        )
 
     @cached_property
     def places(self) -> dict[str, Place]:

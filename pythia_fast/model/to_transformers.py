@@ -8,7 +8,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError, WeightsError
 from pythia_fast.extras import require
-from pythia_fast.model.weights import DTYPES
+from pythia_fast.model.parameters import DTYPES
 
 if TYPE_CHECKING:
     import transformers

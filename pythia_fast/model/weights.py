@@ -2,76 +2,33 @@
 
 Addresses never change, so whatever was captured of them (views, CUDA graphs) stays valid. What is
 derived from weights lies in the arena too and is refreshed with them.
+
+On a GPU an arena is filled from files through a ring of pinned memory, or from an arena of the host
+that is pinned as a whole, layer after layer, while the first layers compute already.
 """
 
-import contextlib
 import mmap
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 
-from pythia_fast.core import Read, read_tensors
 from pythia_fast.errors import ArgumentError, WeightsError
-from pythia_fast.model.parameters import BlockWeights, Layout, Norm, Parameters, Place, parameters
+from pythia_fast.model.pages import huge_pages
+from pythia_fast.model.parameters import (
+    DTYPES,
+    BlockWeights,
+    Layout,
+    Norm,
+    Parameters,
+    parameters,
+)
+from pythia_fast.model.reading import LoadReport, read_places
+from pythia_fast.model.ring import Ring, ring_of
+from pythia_fast.model.streams import Event, Streams, streams_of
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.suite.architecture import Architecture
-
-DTYPES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
-"""The dtypes that a model can have, with their names in files."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """What a load read. `nonfinite`: NaN and Inf by weight name, for the weights that hold any.
-
-    Values are counted as they lie in the arena, after conversion. `copy_s` of `elapsed_s` went
-    into the copy to the GPU.
-    """
-
-    nonfinite: Mapping[str, int]
-    read_bytes: int
-    elapsed_s: float
-    copy_s: float = 0.0
-
-
-def read_places(
-    pairs: Iterable[tuple[TensorRange, Place]], flat: torch.Tensor, threads: int | None = None
-) -> list[int]:
-    """Read tensors of files to their places in `flat` (on the CPU), converted to its dtype.
-
-    Returns how many values of each are NaN or Inf. `threads` None is torch's number of threads.
-    """
-    itemsize, dtype = flat.dtype.itemsize, DTYPES[flat.dtype]
-    reads = [
-        Read(
-            tensor.file,
-            tensor.offset,
-            tensor.dtype,
-            place.rows,
-            place.columns,
-            place.offset * itemsize,
-            dtype,
-            place.stride * itemsize,
-        )
-        for tensor, place in pairs
-    ]
-    memory = flat.view(torch.uint8).numpy().data
-    return read_tensors(reads, memory, threads or torch.get_num_threads())
-
-
-def _huge_zeros(numel: int, dtype: torch.dtype) -> torch.Tensor:
-    """Zeros [numel] in memory of their own, in huge pages where the system gives any.
-
-    An arena is read and written whole, all the time: with pages of 4 KB a swap takes 10 to 30%
-    longer, for looking up where they are (one thread, 70m in bfloat16, on a busy machine).
-    """
-    memory = mmap.mmap(-1, numel * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype)
 
 
 class Weights:
@@ -79,6 +36,10 @@ class Weights:
 
     ArgumentError for a dtype other than float32, bfloat16 and float16. The values are zero until
     something is loaded. `generation` counts the loads, which tells whether a derived fact is stale.
+
+    `ring` is what files come through into memory that is a device's; a GPU has one. `pinned_by`
+    makes an arena of the host out of which a device's arena can `pour`. `unawaited` are its `views`
+    for who waits layer by layer until what is poured is there.
     """
 
     def __init__(
@@ -87,23 +48,32 @@ class Weights:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        ring: Ring | None = None,
+        pinned_by: Streams | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise ArgumentError(f"dtype is float32, bfloat16 or float16, not {dtype}")
         self.architecture = architecture
         self.layout = Layout(architecture, dtype.itemsize)
-        if torch.device(device).type == "cpu":
-            self.flat = _huge_zeros(self.layout.numel, dtype)
+        if pinned_by is not None:
+            self.flat = pinned_by.pinned(self.layout.numel * dtype.itemsize).view(dtype)
+        elif torch.device(device).type == "cpu":
+            pages = huge_pages(mmap.mmap, self.layout.numel * dtype.itemsize)
+            self.flat = torch.frombuffer(pages, dtype=dtype)
         else:
             self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
-        self.views = parameters(self.layout, self.flat)
+        self.unawaited = parameters(self.layout, self.flat)
         # Views that stay without gradients if the arena is trained.
         self._summed = tuple(
             (block.attention_out_bias_D, block.mlp_out_bias_D, block.out_bias_D)
             for block in parameters(self.layout, self.flat.detach()).layers
         )
         self.generation = 0
-        self._staging: torch.Tensor | None = None
+        self._streams = _streams(self.device, ring)
+        self._ring = ring
+        self._pinned_by = pinned_by
+        self._arriving: tuple[Event, ...] = ()  # for each of the layout's parts
+        self._poured_out: Event | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -114,6 +84,12 @@ class Weights:
     def device(self) -> torch.device:
         """Where the arena lies."""
         return self.flat.device
+
+    @property
+    def views(self) -> Parameters:
+        """All weights by name. The computing stream waits until they have arrived."""
+        self.await_layer(self.architecture.layers)
+        return self.unawaited
 
     @property
     def embed_VD(self) -> torch.Tensor:
@@ -135,12 +111,39 @@ class Weights:
         """The output embedding."""
         return self.views.unembed_VD
 
-    def load(self, checkpoint: Checkpoint, *, threads: int | None = None) -> LoadReport:
+    @property
+    def arrived(self) -> bool:
+        """Whether all that was poured is there, so that nobody need wait for a layer."""
+        if self._arriving and self._arriving[-1].query():
+            self._arriving = ()
+        return not self._arriving
+
+    def await_layer(self, layer: int) -> None:
+        """Let the computing stream wait for a layer and those before it; this thread goes on.
+
+        -1 is the embedding, L the final LayerNorm and the unembedding, with which all is there.
+        """
+        if self._streams is not None and not self.arrived:
+            self._streams.compute_after(self._arriving[layer + 1])
+
+    def last_use(self) -> Event | None:
+        """After which these weights may be overwritten, as far as this thread's work goes.
+
+        What it has given to the GPU so far, or, of an arena of the host, what was poured out of it.
+        """
+        return self._poured_out if self._streams is None else self._streams.computed()
+
+    def load(
+        self, checkpoint: Checkpoint, *, threads: int | None = None, after: Event | None = None
+    ) -> LoadReport:
         """Overwrite everything with a checkpoint's weights, converted to this arena's dtype.
 
-        `threads` read (default: torch's number of threads). WeightsError, before anything is
-        written, if the checkpoint is of another architecture. A read that fails part of the way
-        leaves the arena full of NaN, so that no number comes from mixed weights.
+        `threads` read (default: torch's number of threads). Nothing is overwritten before `after`;
+        None is what the calling thread's `last_use` is. When it returns, all is there.
+
+        WeightsError, before anything is written, if the checkpoint is of another architecture. A
+        read that fails part of the way leaves the arena full of NaN, so that no number comes from
+        mixed weights. PinnedMemoryError where a GPU cannot be copied to.
         """
         start_s = time.perf_counter()
         if checkpoint.architecture != self.architecture:
@@ -150,28 +153,62 @@ class Weights:
             )
         self._check_names(checkpoint.tensors)
         ranges = [checkpoint.tensors[name] for name in self.layout.places]
-        host = self._host()
+        after = self.last_use() if after is None else after
+        if self._streams is not None and self._ring is None:
+            self._ring = ring_of(self._streams)
         try:
-            counts = read_places(
-                zip(ranges, self.layout.places.values(), strict=True), host, threads
-            )
+            counts, copy_s = self._read(ranges, threads or torch.get_num_threads(), after)
         except BaseException:
             self._spoil()
             raise
-        read_s = time.perf_counter()
-        copied = host.data_ptr() != self.flat.data_ptr()
-        if copied:
-            self.flat.detach().copy_(host)
-        self.refresh()
-        end_s = time.perf_counter()
+        self._arriving = ()
+        self.generation += 1
         return LoadReport(
             nonfinite={
                 name: count for name, count in zip(self.layout.places, counts, strict=True) if count
             },
             read_bytes=sum(tensor.nbytes for tensor in ranges),
-            elapsed_s=end_s - start_s,
-            copy_s=end_s - read_s if copied else 0.0,
+            elapsed_s=time.perf_counter() - start_s,
+            copy_s=copy_s,
         )
+
+    def _read(
+        self, ranges: list[TensorRange], threads: int, after: Event | None
+    ) -> tuple[list[int], float]:
+        """How many values of each tensor are not finite, and the seconds waited for copies."""
+        if self._ring is not None:
+            return self._ring.load(ranges, self.layout, self.flat.detach(), threads, after)
+        if after is not None:
+            after.synchronize()
+        pairs = zip(ranges, self.layout.places.values(), strict=True)
+        counts = read_places(pairs, self.flat.detach(), threads)
+        self._sum_biases()
+        return counts, 0.0
+
+    def pour(self, source: "Weights") -> None:
+        """Overwrite everything with what an arena of the host holds, pinned by the same streams.
+
+        Returns at once: the layers arrive one after the other, when what this thread has given to
+        the computing stream so far is done (`await_layer`, `arrived`). `source` is not to be
+        written to before its `last_use`, for which its `load` waits. ArgumentError for an arena of
+        another kind.
+        """
+        streams = self._streams
+        if streams is None or source._pinned_by is not streams:
+            raise ArgumentError("only pinned memory of the host can be poured, and only into a GPU")
+        if source.layout != self.layout or source.dtype != self.dtype:
+            raise ArgumentError(
+                f"an arena of {source.architecture} in {source.dtype} cannot be poured into one of "
+                f"{self.architecture} in {self.dtype}"
+            )
+        streams.copy_after(streams.computed())
+        arriving = []
+        for begin, end in self.layout.parts:
+            streams.copy(self.flat.detach()[begin:end], source.flat[begin:end])
+            arriving.append(streams.copied())
+        self._arriving = tuple(arriving)
+        self.generation += 1
+        source._poured_out = arriving[-1]
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Overwrite everything from tensors under Hugging Face names, converted to this dtype.
@@ -186,6 +223,7 @@ class Weights:
                     f"{name} has shape {tuple(state[name].shape)}, but the architecture has "
                     f"{place.shape}"
                 )
+        self.await_layer(self.architecture.layers)
         try:
             with torch.no_grad():
                 for name, place in self.layout.places.items():
@@ -197,17 +235,22 @@ class Weights:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """A copy of every weight under its Hugging Face name, in this arena's dtype."""
+        self.await_layer(self.architecture.layers)
         return {
             name: self._view(place.offset, place.shape, place.stride).clone()
             for name, place in self.layout.places.items()
         }
 
-    @torch.no_grad()
     def refresh(self) -> None:
         """Recompute what is derived from weights; needed after writing to `flat` by hand."""
+        self.await_layer(self.architecture.layers)
+        self._sum_biases()
+        self.generation += 1
+
+    @torch.no_grad()
+    def _sum_biases(self) -> None:
         for attention_D, mlp_D, sum_D in self._summed:
             torch.add(attention_D, mlp_D, out=sum_D)
-        self.generation += 1
 
     def trainable(self) -> tuple[torch.Tensor, Parameters]:
         """(leaf, parameters): `flat` with `requires_grad`, and views of it that carry gradients.
@@ -215,24 +258,20 @@ class Weights:
         Give the leaf to an optimizer, the parameters to `neox.logits`, and take new ones each step.
         Call `refresh` before the arena is used for inference again.
         """
+        self.await_layer(self.architecture.layers)
         self.flat.requires_grad_()
         return self.flat, parameters(self.layout, self.flat)
 
     @torch.no_grad()
     def _spoil(self) -> None:
         """Leave no number that mixed weights could give."""
-        self.flat.fill_(torch.nan)
         self.generation += 1
-
-    def _host(self) -> torch.Tensor:
-        """Memory that files are read into: the arena on a CPU, else a pinned copy kept for use."""
-        if self.device.type == "cpu":
-            return self.flat.detach()
-        if self._staging is None:
-            self._staging = torch.zeros(
-                self.layout.numel, dtype=self.dtype, pin_memory=self.device.type == "cuda"
-            )
-        return self._staging
+        self._arriving = ()
+        if self._streams is None:
+            self.flat.fill_(torch.nan)
+            return
+        self._streams.fill(self.flat.detach(), torch.nan)  # in the order of the copies
+        self._streams.copied().synchronize()
 
     def _view(self, offset: int, shape: tuple[int, ...], stride: int) -> torch.Tensor:
         strides = (1,) if len(shape) == 1 else (stride, 1)
@@ -248,3 +287,10 @@ class Weights:
                 if some
             ]
             raise WeightsError(f"the weights {' and '.join(parts)}")
+
+
+def _streams(device: torch.device, ring: Ring | None) -> Streams | None:
+    """What copies into the arena, if that is a device's."""
+    if ring is not None:
+        return ring.streams
+    return streams_of(device) if device.type == "cuda" else None

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from pythia_fast.errors import RunMismatchError
-from pythia_fast.model import Model, Precision, Weights
+from pythia_fast.model import Model, Precision
 from pythia_fast.runs.folder import Parts
 from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.measure import measure, together
@@ -97,11 +97,11 @@ class Pipeline:
         self._source, self._progress, self._writer = source, progress, writer
         self._batch_tokens, self._on_error = batch_tokens, on_error
         self._writing: _Writing | None = None
-        self._arenas: tuple[Weights, ...] = make_arenas(
+        self._arenas = make_arenas(
             plan.spec.architecture, steps, precision, device, share=memory_share
         )
         self._resident = Model(
-            self._arenas[0], plan.spec, arithmetic=precision.arithmetic, series=series
+            self._arenas.resident, plan.spec, arithmetic=precision.arithmetic, series=series
         )
 
     def run(self, between: Callable[[], None]) -> None:
@@ -112,8 +112,9 @@ class Pipeline:
         checkpoints = prefetch(
             self._series,
             self._source.queue,
-            self._arenas,
+            self._arenas.loading,
             hashed=True,
+            poured_into=self._arenas.poured_into,
             waiting=self._progress.waiting,
             entered=self._source.fetching,
         )

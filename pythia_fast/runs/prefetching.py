@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from pythia_fast.errors import ReadError
-from pythia_fast.model import (
-    LoadReport,
-    Weights,
-)
+from pythia_fast.model import LoadReport, Weights
+from pythia_fast.model.streams import Event
 from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import Checkpoint, CheckpointSeries
 from pythia_fast.series.sources import Ahead
@@ -56,6 +54,7 @@ def prefetch(
     arenas: Sequence[Weights],
     *,
     hashed: bool,
+    poured_into: Weights | None = None,
     waiting: Waiting | None = None,
     entered: Callable[[Ahead], None] | None = None,
 ) -> Generator[Loaded | NotLoaded, None, None]:
@@ -74,6 +73,10 @@ def prefetch(
     is waited for, so that its place on the disk is free for the next. The last one stays open.
     Closing the generator stops all downloads, and closes what was loaded in vain.
     `hashed` also computes the weights' sha256.
+
+    With `poured_into` the arenas are the host's, and what is loaded comes poured into that one of
+    the GPU. Its use, and that of arenas of a GPU, is over when what the calling thread has given to
+    the GPU until it asks for the next is done: loading waits for that, this thread does not.
     """
     free = deque(arenas)
     pending: deque[tuple[int, Weights, Future[Loaded | NotLoaded]]] = deque()
@@ -82,7 +85,7 @@ def prefetch(
         def begin(following: Sequence[int]) -> None:
             for step in following:
                 arena = free.popleft()
-                pending.append((step, arena, pool.submit(_load, series, step, arena, hashed)))
+                pending.append((step, arena, _begun(pool, series, step, arena, hashed)))
 
         try:
             first = _now_in(steps)
@@ -98,9 +101,13 @@ def prefetch(
                     step, arena, future = pending[0]
                     last = _awaited(future, waiting and partial(waiting, step, ahead))
                     pending.popleft()
+                    if poured_into is not None:
+                        last = _poured(last, poured_into)
+                        free.append(arena)
                     begin(_taken(steps, len(free)))  # what has come while this one was waited for
                     yield last
-                    free.append(arena)
+                    if poured_into is None:
+                        free.append(arena)
         finally:
             for *_, future in pending:
                 if not future.cancel():
@@ -132,6 +139,31 @@ def _catch_up(ahead: Ahead, before: Sequence[int], now: Sequence[int]) -> None:
     ahead.extend(step for step in now if step not in before)
 
 
+def _begun(
+    pool: ThreadPoolExecutor, series: CheckpointSeries, step: int, arena: Weights, hashed: bool
+) -> "Future[Loaded | NotLoaded]":
+    """The loading of a step, after all that this thread has given to the GPU."""
+    try:
+        after = arena.last_use()
+    except Exception as error:  # of a GPU that cannot be used any more
+        failed: Future[Loaded | NotLoaded] = Future()
+        failed.set_result(NotLoaded(step, error))
+        return failed
+    return pool.submit(_load, series, step, arena, hashed, after)
+
+
+def _poured(loaded: Loaded | NotLoaded, into: Weights) -> Loaded | NotLoaded:
+    """What was loaded into an arena of the host, in that of the GPU, where it is arriving."""
+    if isinstance(loaded, NotLoaded):
+        return loaded
+    try:
+        into.pour(loaded.weights)
+    except Exception as error:
+        loaded.checkpoint.close()
+        return NotLoaded(loaded.step, error)
+    return replace(loaded, weights=into)
+
+
 def _awaited(
     future: "Future[Loaded | NotLoaded]", tell: Callable[[], None] | None
 ) -> Loaded | NotLoaded:
@@ -155,7 +187,7 @@ def _close(future: "Future[Loaded | NotLoaded]") -> None:
 
 
 def _load(
-    series: CheckpointSeries, step: int, weights: Weights, hashed: bool
+    series: CheckpointSeries, step: int, weights: Weights, hashed: bool, after: Event | None
 ) -> Loaded | NotLoaded:
     checkpoint = None
     try:
@@ -163,7 +195,7 @@ def _load(
         identity = series.identity(step)
         checkpoint = series.open(step)
         opened = time.perf_counter()
-        report = weights.load(checkpoint)
+        report = weights.load(checkpoint, after=after)
         loaded = time.perf_counter()
         sha256 = checkpoint.weights_sha256 if hashed else ""
         hash_s = time.perf_counter() - loaded

@@ -1,9 +1,10 @@
 """One resident model, and the weights of checkpoint after checkpoint flowing into it.
 
 Two arenas where memory allows: the model computes on one while a thread reads the next checkpoint
-into the other. Where only one fits, loading and computing take turns. Memory is therefore bounded
-by two checkpoints in the resident data type, however long the series. What lies on the Hub is
-fetched ahead of the reading, as far as the disk budget allows.
+into the other. Where a GPU has room for one only, the other lies in the host's memory, and is
+poured over layer by layer behind the computing. Else loading and computing take turns. Memory is
+therefore bounded by three checkpoints in the resident data type, however long the series. What lies
+on the Hub is fetched ahead of the reading, as far as the disk budget allows.
 """
 
 import logging
@@ -11,12 +12,13 @@ import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, PinnedMemoryError
 from pythia_fast.model import (
     Model,
     Precision,
@@ -24,7 +26,11 @@ from pythia_fast.model import (
     Weights,
     packed_bytes,
     resolve_precision,
+    streams_of,
 )
+from pythia_fast.model.parameters import Layout
+from pythia_fast.model.streams import Streams
+from pythia_fast.quantities import sized
 from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, Steps, parse_steps
@@ -34,6 +40,11 @@ _log = logging.getLogger("pythia_fast")
 
 MEMORY_SHARE = 0.8
 """The part of the free memory that two arenas may take."""
+
+HOST_SHARE = 0.7
+SECOND_HOST_SHARE = 0.4
+"""The part of the host's free memory that may be pinned for one arena, and for two: what is pinned
+is lost to the cache of files, out of which checkpoints are read."""
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -153,10 +164,13 @@ def _stream(
     tokenizer: Tokenizer | None,
 ) -> Generator[tuple[int, Model], None, None]:
     arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
-    resident = Model(arenas[0], series.spec, arithmetic=precision.arithmetic, series=series)
+    resident = Model(arenas.resident, series.spec, arithmetic=precision.arithmetic, series=series)
     if tokenizer is not None:
         resident.tokenizer = tokenizer
-    with closing(prefetch(series, deque(steps), arenas, hashed=False)) as loaded_steps:
+    coming = prefetch(
+        *(series, deque(steps), arenas.loading), hashed=False, poured_into=arenas.poured_into
+    )
+    with closing(coming) as loaded_steps:
         for loaded in loaded_steps:
             if isinstance(loaded, NotLoaded):
                 loaded.error.add_note(f"while loading step {loaded.step} of {series.name}")
@@ -172,6 +186,23 @@ def swap(resident: Model, loaded: Loaded) -> None:
     resident.checkpoint = loaded.checkpoint
 
 
+@dataclass(frozen=True, slots=True)
+class Arenas:
+    """The memory that checkpoints flow through.
+
+    `loading` are loaded into in turn. Where a GPU has room for one arena only, they are the host's,
+    and what is loaded is `poured_into` the GPU's while it computes its first layers already.
+    """
+
+    loading: tuple[Weights, ...]
+    poured_into: Weights | None = None
+
+    @property
+    def resident(self) -> Weights:
+        """An arena that a model can compute with."""
+        return self.loading[0] if self.poured_into is None else self.poured_into
+
+
 def make_arenas(
     architecture: Architecture,
     steps: int,
@@ -179,30 +210,63 @@ def make_arenas(
     device: torch.device,
     *,
     share: float = 1.0,
-) -> tuple[Weights, ...]:
+) -> Arenas:
     """One arena for one step; two for more, if they fit into this share of the free memory.
 
-    Beside them there must be room for what the native kernels make of the weights.
+    Beside them there must be room for what the native kernels make of the weights, or a GPU's
+    activations. Where they do not fit onto a GPU, but into the host's memory, it is the second one
+    that is the host's. ArgumentError if not even one fits onto a GPU.
     """
     free = int(share * free_bytes(device))
+    nbytes = Layout(architecture, precision.dtype.itemsize).numel * precision.dtype.itemsize
+    if device.type == "cuda" and nbytes > free:
+        raise ArgumentError(
+            f"the weights take {sized(nbytes)} in {precision.name}, and {device} has "
+            f"{sized(free)} free: take a GPU with more memory, or device='cpu'"
+        )
     first = Weights(architecture, dtype=precision.dtype, device=device)
     if steps < 2:
-        return (first,)
-    needed = first.flat.nbytes * 2 + packed_bytes(architecture, precision.arithmetic)
-    if needed > MEMORY_SHARE * free:
-        _log.warning(
-            "two checkpoints of %.1f GB do not fit into %.1f GB of free memory: loading and "
-            "computing take turns",
-            *(first.flat.nbytes / 1e9, free / 1e9),
-        )
-        return (first,)
-    return first, Weights(architecture, dtype=precision.dtype, device=device)
+        return Arenas((first,))
+    needed = nbytes * 2 + packed_bytes(architecture, precision.arithmetic)
+    if needed <= MEMORY_SHARE * free:
+        return Arenas((first, Weights(architecture, dtype=precision.dtype, device=device)))
+    words = f"two checkpoints of {sized(nbytes)} do not fit into {sized(free)} of free memory"
+    if device.type == "cuda":
+        host = _host_arenas(architecture, precision.dtype, streams_of(device), share)
+        if host:
+            _log.info("%s: the next is read into the host's, and copied layer by layer", words)
+            return Arenas(host, poured_into=first)
+    _log.warning("%s: loading and computing take turns", words)
+    return Arenas((first,))
+
+
+def _host_arenas(
+    architecture: Architecture, dtype: torch.dtype, streams: Streams, share: float
+) -> tuple[Weights, ...]:
+    """Arenas in pinned memory: one, or two if that is little of it, or none if it cannot be had.
+
+    With one, a checkpoint is read when the one before has been poured, which takes a fraction of a
+    second; with two there is no such gap.
+    """
+    free = share * free_bytes(torch.device("cpu"))
+    nbytes = Layout(architecture, dtype.itemsize).numel * dtype.itemsize
+    arenas: list[Weights] = []
+    for most in (HOST_SHARE, SECOND_HOST_SHARE):
+        if nbytes * (len(arenas) + 1) > most * free:
+            break
+        try:
+            arenas.append(Weights(architecture, dtype=dtype, pinned_by=streams))
+        except PinnedMemoryError as error:
+            _log.warning("%s", error)
+            break
+    return tuple(arenas)
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory on `device` that is free or can be freed, in bytes."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
+from pythia_fast.model import ends_context
 from pythia_fast.runs.continuing import survey_of_run
 from pythia_fast.runs.folder import RunFolder
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
@@ -166,14 +167,19 @@ class Todo:
     def fail(self, step: int, error: Exception, on_error: OnError) -> None:
         """Keep why a step failed. SweepError, unless failures are skipped.
 
-        Then the next step with the same weights is loaded instead: its files may be there.
+        Then the next step with the same weights is loaded instead: its files may be there. After an
+        error that ends the use of a GPU nothing can be skipped to.
         """
         failure = self._record(step, error)
         self._end(step)
-        if on_error == "raise":
+        broken = ends_context(error)
+        if broken or on_error == "raise":
+            way_on = "; on_error='skip' (--on-error skip) goes on without such steps"
+            if broken:
+                way_on = ". This process cannot use the GPU any more: go on in a new one"
             raise SweepError(
                 f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
-                f"{self._folder.path}; on_error='skip' (--on-error skip) goes on without such steps"
+                f"{self._folder.path}{way_on}"
             ) from error
         self._progress.say(
             f"step {step} failed and is left out: {failure.error}: {failure.message}"

@@ -34,7 +34,7 @@ Until = Callable[[Callable[[], bool]], None]
 def arenas(tiny_series: Path) -> tuple[Weights, ...]:
     precision = Precision("float32", torch.float32, "float32")
     shape = LocalSeries(tiny_series).spec.architecture
-    return make_arenas(shape, 2, precision, torch.device("cpu"))
+    return make_arenas(shape, 2, precision, torch.device("cpu")).loading
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_packed_weights_need_room_too(tiny: Architecture, monkeypatch: pytest.Mo
     for arithmetic, arenas in (("float32", 2), (None, 2), ("split-bf16", 1)):
         precision = Precision("float32", torch.float32, arithmetic)  # type: ignore[arg-type]
         made = streaming.make_arenas(tiny, 3, precision, torch.device("cpu"))
-        assert len(made) == arenas
+        assert len(made.loading) == arenas
 
 
 def test_a_stream_may_be_left_early(tiny_series: Path) -> None:

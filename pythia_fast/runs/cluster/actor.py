@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pythia_fast.errors import RunMismatchError
-from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.model import Precision, ends_context, resolve_precision
 from pythia_fast.runs.asked import resolve_batch_tokens
 from pythia_fast.runs.cluster.messages import (
     Failed,
@@ -31,7 +31,6 @@ from pythia_fast.runs.cluster.worker_side import (
     Assigned,
     SentParts,
     Telling,
-    ends_context,
     parts_of,
 )
 from pythia_fast.runs.job import SweepJob

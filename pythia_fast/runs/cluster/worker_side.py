@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from pythia_fast.errors import FormatError
+from pythia_fast.model import ends_context
 from pythia_fast.runs.cluster.messages import (
     Advanced,
     Began,
@@ -191,10 +191,3 @@ def sees(probe: Path) -> bool:
         return probe.is_file()
     except OSError:
         return False
-
-
-def ends_context(error: BaseException) -> bool:
-    """Whether a CUDA error makes all further work of this process worthless."""
-    return isinstance(error, torch.AcceleratorError) and not isinstance(
-        error, torch.OutOfMemoryError
-    )

@@ -12,6 +12,7 @@ import torch
 
 import pythia_fast
 from pythia_fast.errors import FormatError, RunMismatchError
+from pythia_fast.model import ends_context
 from pythia_fast.runs.cluster.messages import (
     Advanced,
     Began,
@@ -29,7 +30,6 @@ from pythia_fast.runs.cluster.worker_side import (
     Assigned,
     SentParts,
     Telling,
-    ends_context,
     parts_of,
     sees,
 )
