@@ -134,6 +134,14 @@ class PinnedMemoryError(PythiaFastError, MemoryError):
     """The system locks no more of the host's memory for copies to a GPU."""
 
 
+class DeviceMemoryError(PythiaFastError, MemoryError):
+    """One sequence's activations do not fit into a GPU's memory beside the weights."""
+
+
+class MovedWeightsError(PythiaFastError, RuntimeError):
+    """An arena is not where it was when a pass over it was recorded."""
+
+
 class TokenRangeError(PythiaFastError, ValueError):
     """A token id outside the embedding: `sequence` (row), `offset` in it, and the id."""
 

@@ -23,7 +23,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.model import Model
-from pythia_fast.model.scoring import NATIVE_PASS_TOKENS, PASS_TOKENS
+from pythia_fast.model.scoring import pass_tokens
 from pythia_fast.runs.measure import ACTIVATION_BYTES
 
 PADDING_SHARE = 0.125
@@ -303,8 +303,8 @@ def _check(
 
 def _batch_tokens(model: Model) -> int:
     """What the model computes in one go anyway; on a GPU, what its activations may take."""
-    if model.device.type == "cpu":
-        return PASS_TOKENS if model.native is None else NATIVE_PASS_TOKENS
+    if model.device.type == "cpu" or model.kernels is not None:
+        return pass_tokens(model)
     a = model.architecture
     token_bytes = (a.width + a.intermediate) * model.dtype.itemsize
     return max(ACTIVATION_BYTES // token_bytes, a.max_positions)

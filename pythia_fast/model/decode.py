@@ -31,7 +31,10 @@ class Decoder(Protocol):
     """B sequences so far, and what the model says comes next."""
 
     def feed(self, ids_BT: torch.Tensor) -> None:
-        """Append T tokens to each sequence."""
+        """Append T tokens to each sequence. ArgumentError if a decoder has no room for them."""
+
+    def keep(self, row_B: torch.Tensor) -> None:
+        """Go on with these of the sequences only, [B] int64, in their order; after a `feed`."""
 
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest next token, [B] int64, and its lead in logits over the second, float32."""
@@ -71,6 +74,15 @@ class NativeDecoder:
             return
         for ids_B in ids_BT.unbind(1):
             self._step(ids_B, w)
+
+    @torch.inference_mode()
+    def keep(self, row_B: torch.Tensor) -> None:
+        """Go on with these of the sequences only; their keys and values move together."""
+        x_BD = self._native.kernels.unpack(self._room.x_PDL)[row_B]
+        self._sequences = len(row_B)
+        self._caches = [cache.at(row_B) for cache in self._caches]
+        self._room = self._native.room(-(-self._sequences // LANES))
+        self._room.x_PDL.copy_(panelled(x_BD))
 
     @torch.inference_mode()
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,6 +158,12 @@ class TorchDecoder:
     def feed(self, ids_BT: torch.Tensor) -> None:
         """Append T tokens to each sequence."""
         self._last_BD = neox.hidden(ids_BT, self._weights, self._shape, self._cache)[:, -1]
+
+    @torch.inference_mode()
+    def keep(self, row_B: torch.Tensor) -> None:
+        """Go on with these of the sequences only; their keys and values move together."""
+        self._cache.keys_values = self._cache.keys_values[:, :, row_B]
+        self._last_BD = self._last_BD[row_B]
 
     @torch.inference_mode()
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:

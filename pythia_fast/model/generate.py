@@ -26,10 +26,13 @@ CACHE_BYTES = 512 << 20
 def sequences_at_once(model: "Model", positions: int) -> int:
     """How many sequences to decode together: as many as keys and values may take memory.
 
-    The more the better: every step reads all weights.
+    The more the better: every step reads all weights. On a GPU a quarter of what is free.
     """
     a = model.architecture
     if model.native is None:
+        if model.gpu is not None:
+            sequence_bytes = 2 * a.layers * a.width * positions * model.dtype.itemsize
+            return max(1, model.gpu.free_bytes() // 4 // sequence_bytes)
         layer_bytes = 2 * a.width * positions * model.dtype.itemsize
     else:
         layer_bytes = model.native.kernels.key_value_bytes(a.heads, a.head_dim, positions)
@@ -90,7 +93,6 @@ def generate(
         generator.seed()
     else:
         generator.manual_seed(seed)
-    stopped_B = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
 
     def choose(context_BT: torch.Tensor, decoder: Decoder) -> _Choice:
         logits_BV = decoder.logits()
@@ -103,19 +105,10 @@ def generate(
             token_B = logits_BV.argmax(-1)
         else:
             token_B = sample(logits_BV, temperature, top_k, generator)
-        if stop_token is not None:
-            token_B = token_B.masked_fill(stopped_B, stop_token)
-            stopped_B.logical_or_(token_B == stop_token)
-        return token_B, stopped_B
+        return token_B, logits_BV
 
-    new = []
-    for token_B, stopped_now_B in _decode(
-        model, ids_BT, max_new_tokens, choose, reproducible=False
-    ):
-        new.append(token_B)
-        if bool(stopped_now_B.all()):
-            break
-    return torch.cat([ids_BT, *(token_B[:, None] for token_B in new)], dim=1)
+    steps = _decode(model, ids_BT, max_new_tokens, choose, stop_token, reproducible=False)
+    return torch.cat([ids_BT, *(token_B[:, None] for token_B, _ in steps)], dim=1)
 
 
 def sample(
@@ -155,9 +148,19 @@ _Choose = Callable[[torch.Tensor, Decoder], _Choice]
 
 
 def _decode(
-    model: "Model", ids_BT: torch.Tensor, n: int, choose: _Choose, *, reproducible: bool
+    model: "Model",
+    ids_BT: torch.Tensor,
+    n: int,
+    choose: _Choose,
+    stop_token: int | None = None,
+    *,
+    reproducible: bool,
 ) -> Iterator[_Choice]:
-    """Up to n steps: the token that `choose` makes of (context, decoder) is fed back."""
+    """Up to n steps: the token that `choose` makes of (context, decoder) is fed back.
+
+    A sequence that reaches `stop_token` leaves the batch, and has that token from then on; when all
+    have, it ends. What else `choose` gives is of those that were still there.
+    """
     T = ids_BT.shape[1]
     limit = model.architecture.max_positions
     try:
@@ -173,19 +176,32 @@ def _decode(
     if n == 0:
         return iter(())
     decoder = model.decoder(len(ids_BT), T + n - 1, reproducible=reproducible)
-    return _decode_checked(decoder, ids_BT, n, choose)
+    return _decode_checked(decoder, ids_BT, n, choose, stop_token)
 
 
 def _decode_checked(
-    decoder: Decoder, ids_BT: torch.Tensor, n: int, choose: _Choose
+    decoder: Decoder, ids_BT: torch.Tensor, n: int, choose: _Choose, stop_token: int | None
 ) -> Iterator[_Choice]:
     B, T = ids_BT.shape
     context_BT = ids_BT.new_empty(B, T + n)
     context_BT[:, :T] = ids_BT
+    row_B = torch.arange(B, device=ids_BT.device)  # of the sequences that go on
     fed = 0
     for end in range(T, T + n):
-        decoder.feed(context_BT[:, fed:end])
-        choice = choose(context_BT[:, :end], decoder)
-        context_BT[:, end] = choice[0]
+        here_BT = context_BT[:, :end] if len(row_B) == B else context_BT[row_B, :end]
+        decoder.feed(here_BT[:, fed:])
+        token_B, beside_B = choose(here_BT, decoder)
         fed = end
-        yield choice
+        if stop_token is None:
+            context_BT[:, end] = token_B
+        else:
+            context_BT[:, end] = stop_token
+            context_BT[row_B, end] = token_B
+        yield context_BT[:, end], beside_B
+        if stop_token is not None:
+            on_B = (token_B != stop_token).nonzero()[:, 0]
+            if not len(on_B):
+                return
+            if len(on_B) < len(row_B):
+                row_B = row_B[on_B]
+                decoder.keep(on_B)

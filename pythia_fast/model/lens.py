@@ -7,6 +7,7 @@ B batch, T time, D width, V vocabulary rows, L layers.
 """
 
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from pythia_fast.kernels.cross_entropy import linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import neox
 from pythia_fast.model.ids import target_count
-from pythia_fast.model.scoring import passes
+from pythia_fast.model.scoring import in_passes
 
 if TYPE_CHECKING:
     from pythia_fast.model.model import Model
@@ -31,10 +32,13 @@ def hidden_states(
     places = _places(layers, model.architecture.layers)
     last = model.architecture.layers
     found = _room(model, ids_BT, places, model.architecture.width)
-    for rows in passes(model, ids_BT):
+
+    def work(rows: slice) -> None:
         for layer, x_BTD in _residual_stream(model, ids_BT[rows], _deepest(places)):
             if layer in found:
                 found[layer][rows] = x_BTD if layer < last else _final_norm(model, x_BTD)
+
+    deque(in_passes(model, ids_BT, work), maxlen=0)
     return {asked: found[layer] for asked, layer in places.items()}
 
 
@@ -44,15 +48,18 @@ def logit_lens(
     """See `Model.logit_lens`."""
     places = _places(layers, model.architecture.layers)
     found = _room(model, ids_BT, places, model.architecture.vocab_rows)
-    for rows in passes(model, ids_BT):
-        if model.native is not None:
+
+    def work(rows: slice) -> None:
+        if model.kernels is not None:
             into = {layer: logits_BTV[rows] for layer, logits_BTV in found.items()}
-            model.native.lens_into(ids_BT[rows], model.weights, into)
-            continue
+            model.kernels.lens_into(ids_BT[rows], model.weights, into)
+            return
         for layer, x_BTD in _residual_stream(model, ids_BT[rows], _deepest(places)):
             if layer in found:
                 h_BTD = _final_norm(model, x_BTD)
                 found[layer][rows] = linear(h_BTD, model.weights.unembed_VD)
+
+    deque(in_passes(model, ids_BT, work), maxlen=0)
     return {asked: found[layer] for asked, layer in places.items()}
 
 
@@ -63,18 +70,25 @@ def lens_scores(
     places = _places(layers, model.architecture.layers)
     parts: dict[int, list[TokenScores]] = {layer: [] for layer in places.values()}
     shape = len(ids_BT), target_count(ids_BT, start)
-    for rows in passes(model, ids_BT) if shape[1] else ():
+
+    def work(rows: slice) -> dict[int, TokenScores]:
         ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-        if model.native is not None:
-            scores = model.native.lens_scores(ids, y_BT, model.weights, start, set(parts))
-            for layer, found in scores.items():
-                parts[layer].append(found.map(lambda x_BT: x_BT.reshape(-1)))
-            continue
+        if model.kernels is not None:
+            scores = model.kernels.lens_scores(ids, y_BT, model.weights, start, set(parts))
+            return {
+                layer: found.map(lambda x_BT: x_BT.reshape(-1)) for layer, found in scores.items()
+            }
+        found = {}
         for layer, x_BTD in _residual_stream(model, ids, _deepest(places)):
             if layer in parts:
                 h_ND = _final_norm(model, x_BTD[:, start:]).flatten(0, 1)
                 y_N = y_BT[:, start:].flatten()
-                parts[layer].append(linear_scores(h_ND, model.weights.unembed_VD, y_N))
+                found[layer] = linear_scores(h_ND, model.weights.unembed_VD, y_N)
+        return found
+
+    for _, found in in_passes(model, ids_BT, work) if shape[1] else ():
+        for layer, scores in found.items():
+            parts[layer].append(scores)
     joined = {layer: TokenScores.joined(some, shape, model.device) for layer, some in parts.items()}
     return {asked: joined[layer] for asked, layer in places.items()}
 
@@ -110,8 +124,8 @@ def _residual_stream(
     model: "Model", ids_BT: torch.Tensor, deepest: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """The residual stream before each block up to `deepest`, with its number, [B, T, D]."""
-    if model.native is not None:
-        for layer, x_BTD in model.native.residual_stream(ids_BT, model.weights, deepest):
+    if model.kernels is not None:
+        for layer, x_BTD in model.kernels.residual_stream(ids_BT, model.weights, deepest):
             yield layer, x_BTD.to(model.dtype)
         return
     x_BTD = embedding(ids_BT, model.weights.embed_VD)

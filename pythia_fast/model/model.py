@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
+from pythia_fast.kernels.gpu import takes_model
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import lens, native, neox, scoring
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
@@ -30,6 +31,8 @@ from pythia_fast.suite.model_spec import ModelSpec
 if TYPE_CHECKING:
     import transformers
 
+    from pythia_fast.model.gpu import Gpu
+
 
 class Model:
     """One checkpoint in memory. `weights` may be overwritten in place or replaced by another arena.
@@ -37,7 +40,9 @@ class Model:
     ids are integers [B, T], 1 ≤ T ≤ max_positions: a tensor, an array or a list of equal rows.
     On a CPU the native kernels compute, in one `arithmetic` of `pythia_fast.kernels.cpu`, by
     default "bfloat16" for weights of that dtype where the processor multiplies it, else "float32".
-    Elsewhere, and for heads that are too wide or odd for them, torch does.
+    On a GPU the Triton kernels do in float16 and bfloat16, for heads of 32, 64, 80, 128 and 256;
+    `deterministic` keeps them from cuBLAS, so that a sequence's bits are its own. For anything else
+    torch does.
 
     Where the last token is only a label (`nll`, `score`, `lens_scores`, `exact`), T may be
     max_positions + 1, as Pythia's training rows are. Every method raises ArgumentError for anything
@@ -54,6 +59,7 @@ class Model:
         checkpoint: Checkpoint | None = None,
         arithmetic: Arithmetic | None = None,
         series: CheckpointSeries | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.spec = spec
         self.step = step
@@ -63,13 +69,17 @@ class Model:
         self.shape = neox.Shape.of(weights.architecture, weights.device)
         self._ties = TieMargins()
         self._arithmetic = arithmetic
+        self.deterministic = deterministic
         self.native = self._make_native()
+        self.gpu = self._make_gpu()
         self._referee = self._make_referee()
 
     def __repr__(self) -> str:
         kind = str(self.dtype)
         if self.native is not None and kind != f"torch.{self.native.arithmetic}":
             kind += f" by {self.native.arithmetic}"
+        if self.device.type == "cuda":
+            kind += " by torch" if self.gpu is None else " by Triton"
         return f"Model({self.spec.name!r}, step={self.step}, {kind}, {self.device})"
 
     def _repr_html_(self) -> str:
@@ -90,6 +100,12 @@ class Model:
             self._referee = self._make_referee()
         if (weights.device, weights.dtype) != (before.device, before.dtype):
             self.native = self._make_native()
+            self.gpu = self._make_gpu()
+
+    @property
+    def kernels(self) -> "native.Native | Gpu | None":
+        """What computes: the kernels for this device, or None where torch does."""
+        return self.native if self.gpu is None else self.gpu
 
     @property
     def architecture(self) -> Architecture:
@@ -269,11 +285,15 @@ class Model:
         Natively a sequence's results are the same in any company. Unless they must be,
         `reproducible`, torch multiplies the few tokens of a few sequences where it is faster.
         """
-        weights = self._weights.views
         if self.native is not None:
             few = sequences <= FEW_SEQUENCES and self.dtype == torch.float32
             if reproducible or not few or self.native.arithmetic == "bfloat16":
                 return NativeDecoder(self.native, self._weights, sequences, positions)
+        if self.gpu is not None:
+            from pythia_fast.model.decode_gpu import GpuDecoder  # here: see `_make_gpu`
+
+            return GpuDecoder(self.gpu, self._weights, sequences, positions)
+        weights = self._weights.views
         return TorchDecoder(self.architecture, self.shape, weights, sequences, positions)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -303,6 +323,16 @@ class Model:
             return None
         chosen = self._arithmetic or default_arithmetic(self.dtype)
         return native.Native(self.architecture, self.shape, chosen)
+
+    def _make_gpu(self) -> "Gpu | None":
+        if not takes_model(self.device, self.dtype, self.architecture.head_dim):
+            return None
+        from pythia_fast.model.gpu import Gpu  # here: triton is slow to import
+
+        return Gpu(
+            *(self.architecture, self.shape, self.dtype, self.device),
+            deterministic=self.deterministic,
+        )
 
     def _make_referee(self) -> Referee:
         return Referee(self.architecture, self.shape, self.device)

@@ -5,6 +5,7 @@ V vocabulary rows. Everything here is differentiable in the parameters.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn.functional import embedding, gelu, linear
@@ -23,7 +24,7 @@ class Shape:
     heads: int
     epsilon: float
     parallel_residual: bool
-    gelu: str
+    gelu: Literal["none", "tanh"]
     rope: Rope
 
     @classmethod

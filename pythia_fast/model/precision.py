@@ -6,6 +6,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cpu import MAX_HEAD_DIM, Arithmetic, default_arithmetic, has_amx
+from pythia_fast.kernels.gpu import takes_model
 from pythia_fast.model.native import takes
 from pythia_fast.suite.architecture import Architecture
 
@@ -16,12 +17,18 @@ NAMES = ("auto", "float32", "bfloat16", "float16", "split-bf16")
 class Precision:
     """A resolved `dtype`: its `name`, the weights' `dtype`, and the native kernels' arithmetic.
 
-    `arithmetic` is None where torch computes: on a GPU, and for shapes the kernels do not take.
+    `arithmetic` is None on a GPU and where torch computes; `triton`: the Triton kernels do.
     """
 
     name: str
     dtype: torch.dtype
     arithmetic: Arithmetic | None
+    triton: bool = False
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether a sequence's bits can be its own whatever is computed with it; not by torch."""
+        return self.triton or self.arithmetic is not None
 
 
 def known_precision(dtype: str | torch.dtype) -> str | None:
@@ -51,7 +58,9 @@ def resolve_precision(
         if name == "split-bf16":
             raise ArgumentError("dtype 'split-bf16' is for a CPU; a GPU takes 'float16' or 'auto'")
         name = "float16" if name == "auto" else name
-        return Precision(name, getattr(torch, name), None)
+        kind = getattr(torch, name)
+        triton = architecture is not None and takes_model(device, kind, architecture.head_dim)
+        return Precision(name, kind, None, triton)
     taken = architecture is None or takes(architecture)
     if name == "auto":
         name = "split-bf16" if has_amx() and taken else "float32"

@@ -191,12 +191,16 @@ class Ring:
 _rings: "weakref.WeakValueDictionary[Streams, Ring]" = weakref.WeakValueDictionary()
 
 
+_making = threading.Lock()
+
+
 def ring_of(streams: Streams) -> Ring:
     """The one of a device, made when it is first asked for, and gone with the last arena."""
-    ring = _rings.get(streams)
-    if ring is None:
-        ring = _rings[streams] = Ring(streams)
-    return ring
+    with _making:  # several threads may load their first checkpoint at once
+        ring = _rings.get(streams)
+        if ring is None:
+            ring = _rings[streams] = Ring(streams)
+        return ring
 
 
 def _pinned(streams: Streams, slot_bytes: int, slots: int) -> tuple[int, torch.Tensor]:

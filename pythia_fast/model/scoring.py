@@ -3,8 +3,9 @@
 B batch, T time, N positions of several sequences, M those of one pass, D width, V vocabulary rows.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch.nn.functional import linear
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pythia_fast.model.model import Model
 
 
+Result = TypeVar("Result")
+
 PASS_TOKENS = 2048
 """Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
 
@@ -26,52 +29,72 @@ NATIVE_PASS_TOKENS = 4096
 """Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
 
 
-def passes(model: "Model", ids_BT: torch.Tensor) -> Iterator[slice]:
-    """Slices of the batch that go through the blocks together."""
-    tokens = PASS_TOKENS if model.native is None else NATIVE_PASS_TOKENS
-    rows = max(1, tokens // max(1, ids_BT.shape[1] - 1))  # the last is often only a label
-    for first in range(0, len(ids_BT), rows):
-        yield slice(first, first + rows)
+def pass_tokens(model: "Model") -> int:
+    """Tokens that go through the model at a time, as whole sequences, one at least."""
+    if model.gpu is not None:
+        return model.gpu.pass_tokens
+    return PASS_TOKENS if model.native is None else NATIVE_PASS_TOKENS
+
+
+def in_passes(
+    model: "Model", ids_BT: torch.Tensor, work: Callable[[slice], Result]
+) -> Iterator[tuple[slice, Result]]:
+    """The work on slices of the batch that go through the blocks together, one after the other."""
+    sequences = len(ids_BT)
+    tokens = max(1, ids_BT.shape[1] - 1)  # the last is often only a label
+    if model.gpu is not None:
+        yield from model.gpu.in_passes(sequences, tokens, work)
+        return
+    each = max(1, pass_tokens(model) // tokens)
+    for first in range(0, sequences, each):
+        rows = slice(first, min(sequences, first + each))
+        yield rows, work(rows)
 
 
 def logits(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
     """See `Model.__call__`."""
     shape = *ids_BT.shape, model.architecture.vocab_rows
     out_BTV = torch.empty(shape, dtype=model.dtype, device=model.device)
-    for rows in passes(model, ids_BT):
-        if model.native is not None:
-            model.native.logits_into(ids_BT[rows], model.weights, out_BTV[rows])
-            continue
-        out_BTV[rows] = linear(_hidden(model, ids_BT[rows]), model.weights.unembed_VD)
+
+    def work(rows: slice) -> None:
+        if model.kernels is not None:
+            model.kernels.logits_into(ids_BT[rows], model.weights, out_BTV[rows])
+        else:
+            out_BTV[rows] = linear(_hidden(model, ids_BT[rows]), model.weights.unembed_VD)
+
+    deque(in_passes(model, ids_BT, work), maxlen=0)
     return out_BTV
 
 
 def nll(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
     """See `Model.nll`."""
     out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=model.device)
-    for rows in passes(model, ids_BT) if out_BT.numel() else ():
+
+    def work(rows: slice) -> torch.Tensor:
         ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-        if model.native is not None:
-            out_BT[rows] = model.native.nll(ids, y_BT, model.weights)
-            continue
+        if model.kernels is not None:
+            return model.kernels.nll(ids, y_BT, model.weights)
         h_ND = _hidden(model, ids).flatten(0, 1)
-        nll_N = linear_nll(h_ND, model.weights.unembed_VD, y_BT.flatten())
-        out_BT[rows] = nll_N.view_as(out_BT[rows])
+        return linear_nll(h_ND, model.weights.unembed_VD, y_BT.flatten()).view(y_BT.shape)
+
+    for rows, nll_BT in in_passes(model, ids_BT, work) if out_BT.numel() else ():
+        out_BT[rows] = nll_BT
     return out_BT
 
 
 def score(model: "Model", ids_BT: torch.Tensor, start: int) -> TokenScores:
     """See `Model.score`."""
     count = target_count(ids_BT, start)
-    parts = []
-    for rows in passes(model, ids_BT) if count else ():
+
+    def work(rows: slice) -> TokenScores:
         ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]
-        if model.native is not None:
-            found = model.native.scores(ids, y_BT, model.weights, start)
-            parts.append(found.map(lambda x_BT: x_BT.reshape(-1)))
-            continue
+        if model.kernels is not None:
+            found = model.kernels.scores(ids, y_BT, model.weights, start)
+            return found.map(lambda x_BT: x_BT.reshape(-1))
         h_ND = _hidden(model, ids)[:, start:].flatten(0, 1)
-        parts.append(linear_scores(h_ND, model.weights.unembed_VD, y_BT[:, start:].flatten()))
+        return linear_scores(h_ND, model.weights.unembed_VD, y_BT[:, start:].flatten())
+
+    parts = [found for _, found in in_passes(model, ids_BT, work)] if count else []
     return TokenScores.joined(parts, (len(ids_BT), count), model.device)
 
 
@@ -92,22 +115,22 @@ def score_at(
         if not len(x_N) or bool(((x_N < 0) | (x_N >= end)).any()):
             raise ArgumentError(f"expected numbers from 0 to {end - 1}, got {x_N.tolist()}")
     row_N, place_N, target_N = chosen
-    parts, order = [], []
-    for rows in passes(model, ids_BT):
+
+    def work(rows: slice) -> tuple[torch.Tensor, TokenScores] | None:
         here_M = ((row_N >= rows.start) & (row_N < rows.stop)).nonzero()[:, 0]
         if not len(here_M):
-            continue
-        order.append(here_M)
+            return None
         row_M, place_M = row_N[here_M] - rows.start, place_N[here_M]
         ends = None if end_BT is None else end_BT[rows]
-        if model.native is not None:
+        if model.kernels is not None:
             at = ids_BT[rows], row_M, place_M, target_N[here_M]
-            parts.append(model.native.scores_at(*at, model.weights, ends))
-            continue
+            return here_M, model.kernels.scores_at(*at, model.weights, ends)
         h_MD = _hidden(model, ids_BT[rows], ends)[row_M, place_M]
-        parts.append(linear_scores(h_MD, model.weights.unembed_VD, target_N[here_M]))
-    back_N = torch.cat(order).argsort()
-    return TokenScores.cat(parts).map(lambda x_N: x_N[back_N])
+        return here_M, linear_scores(h_MD, model.weights.unembed_VD, target_N[here_M])
+
+    found = [each for _, each in in_passes(model, ids_BT, work) if each is not None]
+    back_N = torch.cat([here_M for here_M, _ in found]).argsort()
+    return TokenScores.cat([scores for _, scores in found]).map(lambda x_N: x_N[back_N])
 
 
 def _hidden(

@@ -22,6 +22,7 @@ def model_html(model: "Model") -> str:
             f"{sized(model.weights.flat.nbytes)}",
         ),
         ("computed in", None if model.native is None else model.native.arithmetic),
+        ("computed by", None if model.gpu is None else "Triton kernels"),
         ("parameters", f"{a.parameters:,}"),
         (
             "shape",

@@ -1,12 +1,13 @@
 """What copies weights to a GPU while it computes: a stream of its own, and events between the two.
 
 Work given to a stream is done in order, beside that of other streams. An event is a place in a
-stream: another stream, or a thread, can wait until it has been passed. Nothing here ever waits for
-the whole device.
+stream: another stream, or a thread, can wait until it has been passed. Nothing waits for the whole
+device, but for `ends_context`, when something has failed.
 """
 
 import contextlib
 import mmap
+import threading
 import weakref
 from typing import Any, Protocol
 
@@ -68,7 +69,8 @@ class CudaStreams:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._copying = _cuda.Stream(device)
+        # torch deals the streams of a priority in turn: this is none in which graphs are recorded.
+        self._copying = _cuda.Stream(device, priority=-1)
 
     def pinned(self, nbytes: int) -> torch.Tensor:
         """Memory that is locked in huge pages; torch's own way would round up to a power of two."""
@@ -87,13 +89,13 @@ class CudaStreams:
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """By the copy engine, which takes no multiprocessor from who computes."""
-        with _cuda.stream(self._copying):
+        with _cuda.device(self._device), _cuda.stream(self._copying):
             target.copy_(source, non_blocking=True)
         target.record_stream(self._copying)  # should the arena be freed meanwhile
 
     def fill(self, target: torch.Tensor, value: float) -> None:
         """In the order of the copies."""
-        with _cuda.stream(self._copying):
+        with _cuda.device(self._device), _cuda.stream(self._copying):
             target.fill_(value)
         target.record_stream(self._copying)
 
@@ -139,14 +141,18 @@ class _LockedPages(mmap.mmap):
 _streams: "weakref.WeakValueDictionary[torch.device, CudaStreams]" = weakref.WeakValueDictionary()
 
 
+_making = threading.Lock()
+
+
 def streams_of(device: torch.device) -> CudaStreams:
     """The one for a GPU, so that all its arenas' copies are in one order."""
     index = torch.cuda.current_device() if device.index is None else device.index
     exact = torch.device("cuda", index)
-    streams = _streams.get(exact)
-    if streams is None:
-        streams = _streams[exact] = CudaStreams(exact)
-    return streams
+    with _making:
+        streams = _streams.get(exact)
+        if streams is None:
+            streams = _streams[exact] = CudaStreams(exact)
+        return streams
 
 
 def ends_context(error: BaseException) -> bool:
@@ -163,6 +169,8 @@ def ends_context(error: BaseException) -> bool:
         return False
     try:
         _cuda.synchronize()
+        for device in list(_streams):  # those that weights have flowed to
+            _cuda.synchronize(device)
     except RuntimeError:
         return True
     return False

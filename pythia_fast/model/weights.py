@@ -55,19 +55,21 @@ class Weights:
             raise ArgumentError(f"dtype is float32, bfloat16 or float16, not {dtype}")
         self.architecture = architecture
         self.layout = Layout(architecture, dtype.itemsize)
-        if pinned_by is not None:
-            self.flat = pinned_by.pinned(self.layout.numel * dtype.itemsize).view(dtype)
-        elif torch.device(device).type == "cpu":
-            pages = huge_pages(mmap.mmap, self.layout.numel * dtype.itemsize)
-            self.flat = torch.frombuffer(pages, dtype=dtype)
-        else:
-            self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
-        self.unawaited = parameters(self.layout, self.flat)
-        # Views that stay without gradients if the arena is trained.
-        self._summed = tuple(
-            (block.attention_out_bias_D, block.mlp_out_bias_D, block.out_bias_D)
-            for block in parameters(self.layout, self.flat.detach()).layers
-        )
+        # Whoever makes it in inference mode does not load it there: another thread does.
+        with torch.inference_mode(False):
+            if pinned_by is not None:
+                self.flat = pinned_by.pinned(self.layout.numel * dtype.itemsize).view(dtype)
+            elif torch.device(device).type == "cpu":
+                pages = huge_pages(mmap.mmap, self.layout.numel * dtype.itemsize)
+                self.flat = torch.frombuffer(pages, dtype=dtype)
+            else:
+                self.flat = torch.zeros(self.layout.numel, dtype=dtype, device=device)
+            self.unawaited = parameters(self.layout, self.flat)
+            # Views that stay without gradients if the arena is trained.
+            self._summed = tuple(
+                (block.attention_out_bias_D, block.mlp_out_bias_D, block.out_bias_D)
+                for block in parameters(self.layout, self.flat.detach()).layers
+            )
         self.generation = 0
         self._streams = _streams(self.device, ring)
         self._ring = ring

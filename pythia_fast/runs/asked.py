@@ -48,7 +48,7 @@ def resolve_batch_tokens(
     batch_tokens: int | Literal["auto"], plan: Plan, precision: Precision
 ) -> int:
     """The number that `batch_tokens` means for this plan, computed in this precision."""
-    if plan.deterministic:
+    if plan.deterministic and not precision.reproducible:
         return 1  # less than any sequence: each makes a batch of its own
     if batch_tokens == "auto":
         return auto_batch_tokens(plan.spec.architecture, precision)

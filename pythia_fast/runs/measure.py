@@ -21,6 +21,9 @@ from pythia_fast.tokens import TokenDataset
 CPU_BATCH_TOKENS = 16 * 2049
 """Of 64 tokens, 512 sequences: decoding reads all weights for each token of a batch."""
 
+GPU_BATCH_TOKENS = 64 * 2049
+"""Some passes of the largest kind: after each batch the host waits for its numbers."""
+
 SHARING_SHARE = 0.8
 """Metrics share scores if each looks at so much of what the one with the longest look does."""
 
@@ -31,9 +34,11 @@ ACTIVATION_BYTES = 64 << 20
 def auto_batch_tokens(architecture: Architecture, precision: Precision) -> int:
     """Tokens of a batch, at least one sequence's: those whose widest activation takes 64 MB.
 
-    On a CPU the model itself cuts a batch to measure, so that it costs little memory.
+    The kernels' model itself cuts a batch to measure, so that it costs little memory.
     """
     one_sequence = architecture.max_positions + 1
+    if precision.triton:
+        return max(GPU_BATCH_TOKENS, one_sequence)
     if precision.arithmetic is not None:
         return max(CPU_BATCH_TOKENS, one_sequence)
     token_bytes = (architecture.width + architecture.intermediate) * precision.dtype.itemsize

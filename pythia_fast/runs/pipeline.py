@@ -70,10 +70,10 @@ class _Writing:
 class Pipeline:
     """Computes the steps that its source has in the queue, as far as the folder lacks them.
 
-    While one step is computed, the next is read by one thread, those after it are downloaded, and
-    the one before is written by another thread, `writer`; it counts as finished when it is on the
-    disk. `steps` is how many there are to be: one does with one arena. `memory_share` is
-    its part of the free memory, others beginning at the same time.
+    While one step is computed, the next is read (of a small model on a GPU the next four), those
+    after it are downloaded, and the one before is written by another thread, `writer`; it counts as
+    finished when it is on the disk. `steps` is how many there are to be: one does with one arena.
+    `memory_share` is its part of the free memory, others beginning at the same time.
     """
 
     def __init__(
@@ -101,7 +101,11 @@ class Pipeline:
             plan.spec.architecture, steps, precision, device, share=memory_share
         )
         self._resident = Model(
-            self._arenas.resident, plan.spec, arithmetic=precision.arithmetic, series=series
+            self._arenas.resident,
+            plan.spec,
+            arithmetic=precision.arithmetic,
+            series=series,
+            deterministic=plan.deterministic,
         )
 
     def run(self, between: Callable[[], None]) -> None:
@@ -174,7 +178,7 @@ class Pipeline:
         for _, shard in itertools.groupby(self._plan.units(loaded.step), lambda unit: unit.shard):
             missing = [unit for unit in shard if not self._job.has(unit, loaded.weights_sha256)]
             share = twin is None and not (
-                self._plan.deterministic and self._resident.native is None
+                self._plan.deterministic and self._resident.kernels is None
             )
             for units in self._groups(missing) if share else [(unit,) for unit in missing]:
                 for publication in publications:

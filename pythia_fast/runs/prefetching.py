@@ -1,6 +1,7 @@
-"""Checkpoint after checkpoint into the arenas, one ahead of who computes with them."""
+"""Checkpoint after checkpoint into the arenas, ahead of who computes with them."""
 
 import errno
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -58,7 +59,10 @@ def prefetch(
     waiting: Waiting | None = None,
     entered: Callable[[Ahead], None] | None = None,
 ) -> Generator[Loaded | NotLoaded, None, None]:
-    """Load the steps in turn, each into the next free arena, one ahead where there are two.
+    """Load the steps in turn, each into the next free arena: ahead by as many as there are but one.
+
+    Where that is more than one they are opened and read one after the other, in the order in which
+    they are fetched, and hashed side by side.
 
     A step is taken from the left of `steps` when its loading begins; what is appended meanwhile is
     loaded too. Another thread may append, and take back from the right what has not begun. It ends
@@ -80,12 +84,14 @@ def prefetch(
     """
     free = deque(arenas)
     pending: deque[tuple[int, Weights, Future[Loaded | NotLoaded]]] = deque()
-    with ThreadPoolExecutor(1, "pythia_fast-load") as pool:
+    threads = max(1, len(arenas) - 1)
+    with ThreadPoolExecutor(threads, "pythia_fast-load") as pool:
+        loading = _Loading(pool, series, hashed)
 
         def begin(following: Sequence[int]) -> None:
             for step in following:
                 arena = free.popleft()
-                pending.append((step, arena, _begun(pool, series, step, arena, hashed)))
+                pending.append((step, arena, loading.begin(step, arena)))
 
         try:
             first = _now_in(steps)
@@ -139,17 +145,28 @@ def _catch_up(ahead: Ahead, before: Sequence[int], now: Sequence[int]) -> None:
     ahead.extend(step for step in now if step not in before)
 
 
-def _begun(
-    pool: ThreadPoolExecutor, series: CheckpointSeries, step: int, arena: Weights, hashed: bool
-) -> "Future[Loaded | NotLoaded]":
-    """The loading of a step, after all that this thread has given to the GPU."""
-    try:
-        after = arena.last_use()
-    except Exception as error:  # of a GPU that cannot be used any more
-        failed: Future[Loaded | NotLoaded] = Future()
-        failed.set_result(NotLoaded(step, error))
-        return failed
-    return pool.submit(_load, series, step, arena, hashed, after)
+class _Loading:
+    """Loads steps in the threads of a pool, which begin in the order in which they were given."""
+
+    def __init__(self, pool: ThreadPoolExecutor, series: CheckpointSeries, hashed: bool) -> None:
+        self._pool, self._series, self._hashed = pool, series, hashed
+        self._read = threading.Event()  # that which was begun last
+        self._read.set()
+
+    def begin(self, step: int, arena: Weights) -> "Future[Loaded | NotLoaded]":
+        """The loading of a step, after all that this thread has given to the GPU."""
+        try:
+            after = arena.last_use()
+        except Exception as error:  # of a GPU that cannot be used any more
+            failed: Future[Loaded | NotLoaded] = Future()
+            failed.set_result(NotLoaded(step, error))
+            return failed
+        before, read = self._read, threading.Event()
+        self._read = read
+        files = self._series, step, arena, self._hashed
+        loading = self._pool.submit(_load, *files, after, before, read)
+        loading.add_done_callback(lambda _: read.set())  # also where it was cancelled
+        return loading
 
 
 def _poured(loaded: Loaded | NotLoaded, into: Weights) -> Loaded | NotLoaded:
@@ -187,15 +204,25 @@ def _close(future: "Future[Loaded | NotLoaded]") -> None:
 
 
 def _load(
-    series: CheckpointSeries, step: int, weights: Weights, hashed: bool, after: Event | None
+    series: CheckpointSeries,
+    step: int,
+    weights: Weights,
+    hashed: bool,
+    after: Event | None,
+    before: threading.Event,
+    read: threading.Event,
 ) -> Loaded | NotLoaded:
     checkpoint = None
     try:
-        started = time.perf_counter()
-        identity = series.identity(step)
-        checkpoint = series.open(step)
-        opened = time.perf_counter()
-        report = weights.load(checkpoint, after=after)
+        try:
+            before.wait()
+            started = time.perf_counter()
+            identity = series.identity(step)
+            checkpoint = series.open(step)
+            open_s = time.perf_counter() - started
+            report = weights.load(checkpoint, after=after)
+        finally:
+            read.set()
         loaded = time.perf_counter()
         sha256 = checkpoint.weights_sha256 if hashed else ""
         hash_s = time.perf_counter() - loaded
@@ -204,7 +231,7 @@ def _load(
                 errno.ESTALE,
                 f"step {step} of {series.name} has changed while it was read: try again",
             )
-        times = LoadTimes.of(checkpoint, report, open_s=opened - started, hash_s=hash_s)
+        times = LoadTimes.of(checkpoint, report, open_s=open_s, hash_s=hash_s)
         return Loaded(step, weights, checkpoint, report, sha256, identity, times)
     except Exception as error:
         if checkpoint is not None:

@@ -8,6 +8,7 @@ on the Hub is fetched ahead of the reading, as far as the disk budget allows.
 """
 
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -41,6 +42,12 @@ _log = logging.getLogger("pythia_fast")
 MEMORY_SHARE = 0.8
 """The part of the free memory that two arenas may take."""
 
+MOST_ARENAS = 5
+"""One that is computed, and four that are loaded, by as many threads."""
+
+SMALL_SHARE = 0.1
+"""The part of a GPU's free memory that more than two arenas may take."""
+
 HOST_SHARE = 0.7
 SECOND_HOST_SHARE = 0.4
 """The part of the host's free memory that may be pinned for one arena, and for two: what is pinned
@@ -68,6 +75,7 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
+    deterministic: bool = False,
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
     tokenizer: TokenizerSource | None = None,
@@ -81,6 +89,9 @@ def load(
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
             bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
             AMX and "float32" without.
+        deterministic: on a GPU, multiply by the kernels only, never by cuBLAS, so that a sequence's
+            values are the same to the last bit whatever is computed with it. It changes nothing on
+            a CPU, nor where torch computes, as `repr(model)` tells.
         cache_dir: where downloads go; beside huggingface_hub's own cache if None.
         disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
             as much as there is room for.
@@ -101,6 +112,7 @@ def load(
         wanted,
         device=device,
         dtype=dtype,
+        deterministic=deterministic,
         cache_dir=cache_dir,
         disk_budget=disk_budget,
         tokenizer=tokenizer,
@@ -115,6 +127,7 @@ def stream(
     *,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype = "auto",
+    deterministic: bool = False,
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
     tokenizer: TokenizerSource | None = None,
@@ -136,6 +149,9 @@ def stream(
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
             bfloat16, on a CPU with AMX) or "auto": float16 on a GPU, on a CPU "split-bf16" with
             AMX and "float32" without.
+        deterministic: on a GPU, multiply by the kernels only, never by cuBLAS, so that a sequence's
+            values are the same to the last bit whatever is computed with it. It changes nothing on
+            a CPU, nor where torch computes, as `repr(model)` tells.
         cache_dir: where downloads go; beside huggingface_hub's own cache if None.
         disk_budget: the most that downloads may take on the disk, as "500GB" or in bytes; None is
             as much as there is room for.
@@ -153,7 +169,9 @@ def stream(
     given = None if tokenizer is None else load_tokenizer(tokenizer)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
-    return _stream(series, parse_steps(steps, series.steps), precision, target, given)
+    return _stream(
+        series, parse_steps(steps, series.steps), precision, target, given, deterministic
+    )
 
 
 def _stream(
@@ -162,9 +180,16 @@ def _stream(
     precision: Precision,
     device: torch.device,
     tokenizer: Tokenizer | None,
+    deterministic: bool,
 ) -> Generator[tuple[int, Model], None, None]:
     arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
-    resident = Model(arenas.resident, series.spec, arithmetic=precision.arithmetic, series=series)
+    resident = Model(
+        arenas.resident,
+        series.spec,
+        arithmetic=precision.arithmetic,
+        series=series,
+        deterministic=deterministic,
+    )
     if tokenizer is not None:
         resident.tokenizer = tokenizer
     coming = prefetch(
@@ -213,6 +238,9 @@ def make_arenas(
 ) -> Arenas:
     """One arena for one step; two for more, if they fit into this share of the free memory.
 
+    On a GPU there are up to `MOST_ARENAS`, as long as they take little of it: reading and hashing,
+    a core each, would else be what a small model waits for.
+
     Beside them there must be room for what the native kernels make of the weights, or a GPU's
     activations. Where they do not fit onto a GPU, but into the host's memory, it is the second one
     that is the host's. ArgumentError if not even one fits onto a GPU.
@@ -229,7 +257,14 @@ def make_arenas(
         return Arenas((first,))
     needed = nbytes * 2 + packed_bytes(architecture, precision.arithmetic)
     if needed <= MEMORY_SHARE * free:
-        return Arenas((first, Weights(architecture, dtype=precision.dtype, device=device)))
+        count = 2
+        if device.type == "cuda":
+            cores = len(os.sched_getaffinity(0))
+            count = max(2, min(MOST_ARENAS, steps, cores // 2, int(SMALL_SHARE * free) // nbytes))
+        others = (
+            Weights(architecture, dtype=precision.dtype, device=device) for _ in range(count - 1)
+        )
+        return Arenas((first, *others))
     words = f"two checkpoints of {sized(nbytes)} do not fit into {sized(free)} of free memory"
     if device.type == "cuda":
         host = _host_arenas(architecture, precision.dtype, streams_of(device), share)
@@ -267,7 +302,23 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            free = int(line.split()[1]) * 1024
+    return int(min(free, _left_to_us(CGROUP)))
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def _left_to_us(cgroup: Path) -> int | float:
+    """What a container or a batch system still gives to this process; cached files don't count."""
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        lines = (cgroup / "memory.stat").read_text().splitlines()
+        cached = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    except (OSError, ValueError):  # no such group, or "max"
+        return math.inf
+    return max(0, limit - used + cached)

@@ -138,8 +138,9 @@ def sweep(
             AMX and "float32" without. The results and the progress say which it was. It is part of
             a run's specification: where machines of both kinds share `out`, name it.
         batch_tokens: how many tokens go through the model at once, padding included.
-        deterministic: compute every sequence by itself, so that its values are the same to the
-            last bit whatever is computed with it; slower for short sequences.
+        deterministic: a sequence's values are the same to the last bit whatever is computed with
+            it: on a GPU the Triton kernels never leave a product to cuBLAS, and where torch
+            computes, every sequence goes through by itself, which is slower for short ones.
         cache_dir: where downloads and the default run folder go.
         disk_budget: the most that downloaded checkpoints may take on the disk, as "500GB" or in
             bytes: the next ones wait until used ones are removed. None: as much as there is room.

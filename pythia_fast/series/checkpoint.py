@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ _BUFFER = re.compile(
 _ALIASES = {"lm_head.weight": "embed_out.weight"}
 """What transformers 5 calls a weight in memory, and so in a state dict saved by hand; its own files
 keep the old name."""
+HASHED_AT_ONCE = 4  # shards of a checkpoint; 12b has three
 _NAMED_AT_MOST = 4  # tensors in one error
 
 
@@ -97,10 +99,15 @@ class Checkpoint:
         """The weights' fingerprint, in hex: a file's sha256, or that of "name sha256" lines.
 
         The lines are those of all shards, sorted. Where the source promised no sha256 it is
-        computed here, once, over the open files, so that what was verified is what is read.
+        computed here, once, over the open files, so that what was verified is what is read; of
+        several shards at the same time.
         """
-        digests = {file.name: file.sha256 or sha256(self._opened[file.name]) for file in self.files}
-        return weights_digest(digests)
+        with ThreadPoolExecutor(HASHED_AT_ONCE, "pythia_fast-hash") as pool:
+            digests = pool.map(
+                lambda file: file.sha256 or sha256(self._opened[file.name]), self.files
+            )
+            names = [file.name for file in self.files]
+            return weights_digest(dict(zip(names, digests, strict=True)))
 
 
 def open_checkpoint(

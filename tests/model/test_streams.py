@@ -32,7 +32,8 @@ class Cuda:
     def device(self, device: torch.device) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def Stream(self, device: torch.device) -> Any:
+    def Stream(self, device: torch.device, priority: int) -> Any:
+        assert priority == -1, "graphs are recorded in streams of priority 0"
         return self._named("copying")
 
     def current_stream(self, device: torch.device) -> Any:
@@ -56,7 +57,7 @@ class Cuda:
     def is_initialized(self) -> bool:
         return True
 
-    def synchronize(self) -> None:
+    def synchronize(self, device: torch.device | None = None) -> None:
         self.calls.append(("synchronize",))
         if self.error is not None:
             raise self.error

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pythia_fast.errors import HubError
-from pythia_fast.model import Precision, Weights
+from pythia_fast.model import LoadReport, Precision, Weights
 from pythia_fast.runs import prefetching
 from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
 from pythia_fast.runs.streaming import make_arenas
@@ -100,6 +100,44 @@ def test_what_comes_while_one_is_waited_for_is_read_while_it_is_used(
         assert list(steps) == [2], "which may still be taken back"
         steps.pop()
         assert in_turn(loaded) == [1]
+
+
+def test_with_more_arenas_several_are_hashed_at_once_and_read_in_order(
+    tiny_series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = LocalSeries(tiny_series).spec.architecture
+    arenas = [Weights(shape) for _ in range(4)]
+    together = threading.Barrier(3, timeout=WAIT_S)  # nobody goes on before three are hashed
+    load, opened, reading = Weights.load, [], threading.Lock()
+
+    class Noting(LocalSeries):
+        def open(self, step: int) -> Checkpoint:
+            opened.append(step)
+            return super().open(step)
+
+    def alone(self: Weights, checkpoint: Checkpoint, **options: Any) -> LoadReport:
+        assert reading.acquire(blocking=False)
+        report = load(self, checkpoint, **options)
+        reading.release()
+        return report
+
+    def digest(self: Checkpoint) -> str:
+        together.wait()
+        return "of " + str(self.step)
+
+    monkeypatch.setattr(Weights, "load", alone)
+    monkeypatch.setattr(Checkpoint, "weights_sha256", property(digest))
+    steps = (0, 1, 2, 4, 8, 16)
+    with closing(prefetch(Noting(tiny_series), deque(steps), arenas, hashed=True)) as loaded:
+        found = []
+        for each in loaded:
+            assert isinstance(each, Loaded)
+            with closing(LocalSeries(tiny_series).open(each.step)) as checkpoint:
+                expected = Weights(shape)
+                load(expected, checkpoint)
+            assert torch.equal(each.weights.flat, expected.flat)
+            found.append(each.step)
+    assert tuple(found) == tuple(opened) == steps
 
 
 def test_taken_back_while_the_deque_is_looked_at(

@@ -83,6 +83,13 @@ def test_steps_come_in_order_and_once(tiny_series: Path) -> None:
     assert [step for step, _ in pythia_fast.stream(tiny_series, [8, 0, 8])] == [0, 8]
 
 
+def test_deterministic_is_the_models(tiny_series: Path) -> None:
+    assert pythia_fast.load(tiny_series, deterministic=True).deterministic
+    assert not pythia_fast.load(tiny_series).deterministic
+    for _, model in pythia_fast.stream(tiny_series, [4], deterministic=True):
+        assert model.deterministic
+
+
 def test_auto_is_float32_on_a_cpu(tiny_series: Path) -> None:
     assert pythia_fast.load(tiny_series, device="cpu").dtype == torch.float32
 
@@ -144,3 +151,11 @@ def test_the_next_step_is_loaded_while_this_one_is_used(
         if following:
             assert opened[following[0]].wait(timeout=30)
         assert not any(opened[later].is_set() for later in following[1:])
+
+
+def test_in_inference_mode(tiny_series: Path, tiny_ids: np.ndarray) -> None:
+    """The arenas are made in the mode of whoever asks first, and loaded by another thread."""
+    expected = [model.nll(tiny_ids) for _, model in pythia_fast.stream(tiny_series)]
+    with torch.inference_mode():
+        found = [model.nll(tiny_ids) for _, model in pythia_fast.stream(tiny_series)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -306,6 +306,25 @@ def test_which_arenas_fit_where(
     assert ("layer by layer" in caplog.text) == ("of the host" in kind)
 
 
+@pytest.mark.parametrize(
+    ("size", "gpu", "steps", "cores", "kind"),
+    [
+        ("70m", 80, 154, 16, "5 of the GPU"),
+        ("70m", 80, 154, 8, "4 of the GPU"),
+        ("70m", 80, 154, 2, "2 of the GPU"),
+        ("70m", 80, 3, 16, "3 of the GPU"),
+        ("1b", 80, 154, 16, "3 of the GPU"),
+        ("2.8b", 80, 154, 16, "2 of the GPU"),
+    ],
+)
+def test_of_small_models_several_are_loaded_at_once(
+    monkeypatch: pytest.MonkeyPatch, size: str, gpu: float, steps: int, cores: int, kind: str
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    Room(monkeypatch, gpu=gpu, host=200)
+    assert kind_of(make_arenas(spec(size).architecture, steps, HALF, CUDA)) == kind
+
+
 def test_a_part_of_the_memory_is_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an 80 GB card that two share, and of a host that two share."""
     architecture = spec("12b").architecture
@@ -344,3 +363,21 @@ def test_what_torch_keeps_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60 * GB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 24 * GB)
     assert streaming.free_bytes(CUDA) == 46 * GB
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"), [("3000000000", 1_500_000_000), ("max", None), ("1000000000", 0)]
+)
+def test_a_containers_memory_is_less_than_the_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, free: int | None
+) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("2000000000")
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 500000000\nfile 9\n")
+    whole = streaming.free_bytes(torch.device("cpu"))
+    monkeypatch.setattr(streaming, "CGROUP", tmp_path)
+    found = streaming.free_bytes(torch.device("cpu"))
+    if free is None:
+        assert abs(found - whole) < 2 << 30
+    else:
+        assert found == free
