@@ -29,7 +29,9 @@ def save(
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{theme}_{name}_{today}.json"
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    beside = path.with_suffix(".part")  # whoever is stopped while writing leaves the one before
+    beside.write_text(json.dumps(record, indent=2) + "\n")
+    beside.replace(path)
     return path
 
 

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -43,6 +44,7 @@ class Roofline:
 
     peaks: Mapping[str, float]
     threads: int
+    MEMORY: ClassVar[str] = "memory_read"
 
     def peak(self, dtype: str) -> tuple[str, float]:
         """The name and the rate of the fastest unit for products in `dtype`."""
@@ -52,21 +54,22 @@ class Roofline:
 
     def least_s(self, work: Work) -> float:
         """No machine with these peaks is faster: the slower of arithmetic and memory."""
-        return max(
-            work.flops / self.peak(work.dtype)[1], work.bytes / self.peaks["memory_read_byte_per_s"]
-        )
+        return max(work.flops / self.peak(work.dtype)[1], self._by_memory_s(work))
 
     def describe(self, work: Work, elapsed_s: float) -> dict[str, float | str]:
         """What was reached in `elapsed_s`: the rates, the roof in force and the share of it."""
         unit, peak = self.peak(work.dtype)
-        by_memory_s = work.bytes / self.peaks["memory_read_byte_per_s"]
-        roof = "memory read" if by_memory_s > work.flops / peak else unit.replace("_", " ")
+        by_memory = self._by_memory_s(work) > work.flops / peak
+        roof = (self.MEMORY if by_memory else unit).replace("_", " ")
         reached: dict[str, float | str] = {"roof": roof}
         if work.flops:
             reached["gflop_per_s"] = work.flops / elapsed_s / 1e9
         if work.bytes:
             reached["gb_per_s"] = work.bytes / elapsed_s / 1e9
         return reached | {"share_of_roof": self.least_s(work) / elapsed_s}
+
+    def _by_memory_s(self, work: Work) -> float:
+        return work.bytes / self.peaks[f"{self.MEMORY}_byte_per_s"]
 
     def as_json(self) -> dict[str, object]:
         """The peaks for a results file."""

@@ -70,6 +70,8 @@ def machine(record: Record) -> str:
         f"{of['cpu']}, cores {of['cores']}, threads {of['threads']} ({flags}), "
         f"{of['memory_gb']:g} GB; torch {of['torch']}, transformers {of['transformers']}."
     )
+    if "gpu" in of:
+        text = f"{of['gpu']}, driver {of['driver']}, CUDA {of['cuda']}; {text}"
     peaks = (record.get("roofline") or {}).get("peaks", {})
     return text + "".join(f"\n{line}" for line in ([_roof(peaks)] if peaks else []))
 
