@@ -1,4 +1,4 @@
-"""What a model says of tokens: logits, losses and scores, by the native kernels or by torch.
+"""What a model says of tokens: logits, losses and scores, by its kernels or by torch.
 
 B batch, T time, N positions of several sequences, M those of one pass, D width, V vocabulary rows.
 """
