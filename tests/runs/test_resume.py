@@ -21,7 +21,9 @@ from pythia_fast.errors import (
     SweepError,
     SweepInterruptedError,
 )
-from pythia_fast.model import Weights
+from pythia_fast.model import LoadReport, Weights
+from pythia_fast.model.streams import Event
+from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.write import write_checkpoint
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import random_state_dict
@@ -307,8 +309,8 @@ def test_a_step_that_changes_while_it_is_read_is_told(
 ) -> None:
     load = Weights.load
 
-    def touching(self: object, checkpoint: object) -> object:
-        report = load(self, checkpoint)
+    def touching(self: Weights, checkpoint: Checkpoint, *, after: Event | None) -> LoadReport:
+        report = load(self, checkpoint, after=after)
         os.utime(own_series / WEIGHTS, (1, 1))
         return report
 

@@ -19,6 +19,7 @@ import pythia_fast
 from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
 from pythia_fast.metrics import Batch
 from pythia_fast.model import Model
+from pythia_fast.model.precision import resolve_precision
 from pythia_fast.runs import pipeline
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.asking import questions, settled
@@ -364,11 +365,12 @@ def test_without_a_gpu_of_its_own_a_worker_takes_none(
     """Ray hides them only from who has asked for a number of them."""
     architectures = [each.series.spec.architecture for each in asked]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    hello = Worker(2, 0).hello("float32", architectures)
-    assert (hello.device, hello.threads, hello.node) == ("cpu", 2, NODE)
-    assert hello.precisions == ("float32", "float32")
+    hello = Worker(2, 0).hello("auto", architectures)
+    assert (hello.node, hello.host) == (NODE, platform.node())
+    on_a_cpu = resolve_precision("auto", torch.device("cpu"), architectures[0]).name
+    assert hello.precisions == (on_a_cpu, on_a_cpu) != ("float16", "float16")
     assert torch.get_num_threads() == 2
-    assert Worker(1, 0.5).hello("auto", architectures).device == "cuda"
+    assert Worker(1, 0.5).hello("auto", architectures).precisions == ("float16", "float16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ArgumentError, match="torch sees no GPU here"):
         Worker(1, 1)
