@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from pythia_fast.metrics import Batch, Memorization, MemorizationScore, Metric, Perplexity
     from pythia_fast.model import Model
     from pythia_fast.report import write_report
-    from pythia_fast.runs import SweepResult, SweepResults, load, stream, sweep
-    from pythia_fast.runs.cluster_forecast import plan_cluster
-    from pythia_fast.runs.cluster_planned import ClusterForecast
-    from pythia_fast.runs.forecast import Forecast, plan
+    from pythia_fast.runs import SweepResult, SweepResults, sweep
+    from pythia_fast.runs.forecast.cluster.forecast import plan_cluster
+    from pythia_fast.runs.forecast.cluster.planned import ClusterForecast
+    from pythia_fast.runs.forecast.here import Forecast, plan
     from pythia_fast.runs.status import RunStatus, status
     from pythia_fast.runs.workers import Workers
     from pythia_fast.series.convert import convert
+    from pythia_fast.streaming import load, stream
     from pythia_fast.suite import Architecture, ModelSpec, checkpoints, models, spec
     from pythia_fast.tokens import TokenDataset
 
@@ -35,9 +36,9 @@ _HOME = {
     "Architecture": "suite",
     "AuditReport": "auditing",
     "Batch": "metrics",
-    "ClusterForecast": "runs.cluster_planned",
+    "ClusterForecast": "runs.forecast.cluster.planned",
     "EvaluationResult": "evaluation",
-    "Forecast": "runs.forecast",
+    "Forecast": "runs.forecast.here",
     "Memorization": "metrics",
     "MemorizationScore": "metrics",
     "Metric": "metrics",
@@ -54,14 +55,14 @@ _HOME = {
     "checkpoints": "suite",
     "convert": "series.convert",
     "evaluate": "evaluation",
-    "load": "runs",
+    "load": "streaming",
     "models": "suite",
-    "plan": "runs.forecast",
-    "plan_cluster": "runs.cluster_forecast",
+    "plan": "runs.forecast.here",
+    "plan_cluster": "runs.forecast.cluster.forecast",
     "published": "analysis",
     "spec": "suite",
     "status": "runs.status",
-    "stream": "runs",
+    "stream": "streaming",
     "sweep": "runs",
     "write_report": "report",
 }

@@ -37,6 +37,7 @@ ROOMS = (
     "store",
     "series",
     "model",
+    "streaming",
     "metrics",
     "plots",
     "report",

@@ -11,7 +11,7 @@ from typing import Any
 
 from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
 from pythia_fast.runs import SweepResult, SweepResults
-from pythia_fast.runs.columns import Columns
+from pythia_fast.runs.results.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
 from pythia_fast.tokens.steps import integer
 

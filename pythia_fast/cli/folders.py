@@ -10,7 +10,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     What is neither stays, for whoever opens it to say so.
     """
     from pythia_fast.cache import expanded
-    from pythia_fast.runs.parts import read_run, runs_in
+    from pythia_fast.runs.folder.parts import read_run, runs_in
 
     found: list[Path] = []
     for path in paths:

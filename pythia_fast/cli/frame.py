@@ -16,7 +16,7 @@ import click
 from pythia_fast.errors import PythiaFastError, SweepError
 
 if TYPE_CHECKING:
-    from pythia_fast.runs.parts import Failure
+    from pythia_fast.runs.folder.parts import Failure
 
 BAD_INPUT = 3
 INCOMPLETE = 4

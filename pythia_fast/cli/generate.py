@@ -75,8 +75,8 @@ def generate(
     prompt_ids(text, prompt)
     # Not before all that can be checked without torch.
     from pythia_fast.model import complete, resolve_precision
-    from pythia_fast.runs import load
-    from pythia_fast.runs.streaming import resolve_device
+    from pythia_fast.model.devices import resolve_device
+    from pythia_fast.streaming import load
 
     target = resolve_device(device)
     kind = resolve_precision(dtype, target, series.spec.architecture).name

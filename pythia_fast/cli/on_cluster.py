@@ -12,7 +12,7 @@ from pythia_fast.cli.frame import INCOMPLETE, print_json
 from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
-    from pythia_fast.runs.cluster_planned import ClusterForecast
+    from pythia_fast.runs.forecast.cluster.planned import ClusterForecast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,7 +94,7 @@ def forecast_of(
     network: str | None,
 ) -> "ClusterForecast":
     """The forecast that the options ask for."""
-    from pythia_fast.runs.cluster_forecast import plan_cluster
+    from pythia_fast.runs.forecast.cluster.forecast import plan_cluster
 
     return plan_cluster(
         models,

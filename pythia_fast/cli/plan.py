@@ -18,8 +18,8 @@ from pythia_fast.cli.options import (
 from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
-    from pythia_fast.runs.forecast import Forecast
-    from pythia_fast.runs.planned import PlannedStep
+    from pythia_fast.runs.forecast.here import Forecast
+    from pythia_fast.runs.forecast.planned import PlannedStep
 
 
 @click.command(
@@ -117,9 +117,10 @@ def _plan_one(
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
     parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
-    from pythia_fast.runs import forecast
 
-    found = forecast.plan(
+    from pythia_fast.runs.forecast import here
+
+    found = here.plan(
         model,
         steps,
         tokens=tokens,

@@ -125,7 +125,7 @@ def _open(path: Path) -> "SweepResult | EvaluationResult":
     from pythia_fast.evaluation.records import KIND
     from pythia_fast.evaluation.results import EvaluationResult
     from pythia_fast.runs import SweepResult
-    from pythia_fast.runs.parts import read_run
+    from pythia_fast.runs.folder.parts import read_run
 
     run = read_run(expanded(path))
     if run is not None and run["specification"].get("kind") == KIND:

@@ -20,16 +20,17 @@ from pythia_fast.evaluation.records import (
 )
 from pythia_fast.model import Model, Precision
 from pythia_fast.quantities import counted
-from pythia_fast.runs.folder import RunFolder, versions
+from pythia_fast.runs.folder.parts import evaluated_steps
+from pythia_fast.runs.folder.presence import Presence
+from pythia_fast.runs.folder.run_folder import RunFolder, versions
 from pythia_fast.runs.job import DamagedTwinError, check_unchanged
 from pythia_fast.runs.origin import device_name, origin_of_twin
-from pythia_fast.runs.parts import evaluated_steps
-from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
-from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.streaming import make_arenas, swap
-from pythia_fast.runs.todo import OnError, Todo
+from pythia_fast.runs.steps.todo import OnError, Todo
 from pythia_fast.series import CheckpointSeries
+from pythia_fast.streaming.arenas import make_arenas
+from pythia_fast.streaming.prefetching import Loaded, NotLoaded, prefetch
+from pythia_fast.streaming.resident import swap
 
 
 class EvaluationJob:

@@ -23,13 +23,13 @@ from pythia_fast.evaluation.results import EvaluationResult
 from pythia_fast.evaluation.tasks import LoadedTasks, Tasks, load_tasks
 from pythia_fast.extras import require
 from pythia_fast.model import resolve_precision
+from pythia_fast.model.devices import resolve_device
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import check_batch_tokens
 from pythia_fast.runs.asking import fresh_folder
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.plan import fingerprint
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import load_tokenizer

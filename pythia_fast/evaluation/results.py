@@ -23,9 +23,9 @@ from pythia_fast.markup import html_arrow
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.quantities import counted
-from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
-from pythia_fast.runs.parts import Failure, evaluated_steps, read_failures, read_run
-from pythia_fast.runs.shown import missing_words
+from pythia_fast.runs.folder.parts import Failure, evaluated_steps, read_failures, read_run
+from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
+from pythia_fast.runs.results.shown import missing_words
 from pythia_fast.tabular import Tabular
 
 if TYPE_CHECKING:

@@ -109,7 +109,7 @@ class Referee:
         """The checkpoint in an arena, or None if that would be too large."""
         if self._kept_of is not checkpoint:
             itemsize = torch.float32.itemsize
-            if Layout(self._architecture, itemsize).numel * itemsize > KEPT_BYTES:
+            if Layout(self._architecture, itemsize).nbytes > KEPT_BYTES:
                 return None
             if self._kept is None:
                 self._kept = Weights(self._architecture)

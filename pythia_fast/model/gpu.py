@@ -23,6 +23,7 @@ from pythia_fast.kernels.gpu.linear import linear
 from pythia_fast.kernels.gpu.norm import dual_layer_norm, layer_norm
 from pythia_fast.kernels.rotary import Rope
 from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model.devices import free_bytes
 from pythia_fast.model.graphs import CudaRecorder, Graphs, Recorder
 from pythia_fast.model.neox import Shape
 from pythia_fast.model.parameters import BlockWeights
@@ -337,9 +338,7 @@ class Gpu:
         """Memory that is free, or that torch keeps for reuse; in the interpreter, a full pass's."""
         if self._device.type != "cuda":
             return MOST_TOKENS * self.token_bytes
-        reserved = torch.cuda.memory_reserved(self._device)
-        cached = reserved - torch.cuda.memory_allocated(self._device)
-        return int(torch.cuda.mem_get_info(self._device)[0]) + cached
+        return free_bytes(self._device)
 
 
 def by_sequence(rows_NX: torch.Tensor, T: int) -> torch.Tensor:

@@ -92,6 +92,11 @@ class Layout:
         offset, shape = self.slots[-1]
         return offset + self._padded(shape)
 
+    @property
+    def nbytes(self) -> int:
+        """The arena's size in bytes."""
+        return self.numel * self.itemsize
+
     @cached_property
     def parts(self) -> tuple[tuple[int, int], ...]:
         """(begin, end) of what is used together: the embedding, each block, and all after them."""

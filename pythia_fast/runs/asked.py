@@ -8,7 +8,7 @@ from typing import Literal, SupportsIndex
 
 from pythia_fast.errors import ArgumentError, SweepError, SweepInterruptedError
 from pythia_fast.model import Precision
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.measure import auto_batch_tokens
 from pythia_fast.runs.plan import Plan
 from pythia_fast.series import CheckpointSeries

@@ -16,7 +16,7 @@ from pythia_fast.errors import ArgumentError, RunMismatchError
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import Asked, check_batch_tokens
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.suite import Steps, parse_steps

@@ -11,8 +11,8 @@ from pythia_fast.runs.asked import Asked, named
 from pythia_fast.runs.cluster import Cluster, RayEngine
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.share import Dealt, Share
-from pythia_fast.runs.todo import OnError
+from pythia_fast.runs.steps.share import Dealt, Share
+from pythia_fast.runs.steps.todo import OnError
 
 
 def compute_there(

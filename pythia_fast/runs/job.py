@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pythia_fast.errors import FormatError, RunMismatchError
-from pythia_fast.runs.folder import Parts
+from pythia_fast.runs.folder.run_folder import Parts
 from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Reporter
 from pythia_fast.runs.work import Data, sweep_flops

@@ -12,13 +12,13 @@ from pythia_fast.errors import SweepInterruptedError
 from pythia_fast.model import Precision
 from pythia_fast.quantities import counted
 from pythia_fast.runs.asked import Asked
+from pythia_fast.runs.folder.presence import Presence
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
-from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.share import Dealt, Share
-from pythia_fast.runs.todo import OnError, Todo, notes
-from pythia_fast.runs.twins import Twins
+from pythia_fast.runs.steps.share import Dealt, Share
+from pythia_fast.runs.steps.todo import OnError, Todo, notes
+from pythia_fast.runs.steps.twins import Twins
 
 BYTES_PER_ROW = 128
 """What a row of results takes, lists aside, for the check of free space before the start."""

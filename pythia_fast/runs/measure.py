@@ -14,7 +14,7 @@ from pythia_fast.metrics import Batch, Metric, looked_at
 from pythia_fast.metrics.protocol import Column, uses_scores
 from pythia_fast.model import Model, Precision
 from pythia_fast.runs.plan import Rows, batches
-from pythia_fast.runs.tables import RESERVED, stacked
+from pythia_fast.runs.results.tables import RESERVED, stacked
 from pythia_fast.suite import Architecture
 from pythia_fast.tokens import TokenDataset
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from pythia_fast.runs.folder import Parts, versions
+from pythia_fast.runs.folder.run_folder import Parts, versions
 from pythia_fast.runs.plan import Plan, Unit
-from pythia_fast.runs.prefetching import Loaded
-from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import CheckpointSeries
+from pythia_fast.streaming.prefetching import Loaded
+from pythia_fast.streaming.times import LoadTimes
 
 
 def origin_of(

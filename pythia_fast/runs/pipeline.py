@@ -15,17 +15,18 @@ import torch
 
 from pythia_fast.errors import RunMismatchError
 from pythia_fast.model import Model, Precision
-from pythia_fast.runs.folder import Parts
+from pythia_fast.runs.folder.run_folder import Parts
 from pythia_fast.runs.job import DamagedTwinError, SweepJob
 from pythia_fast.runs.measure import measure, together
 from pythia_fast.runs.origin import of_unit, origin_of
 from pythia_fast.runs.plan import Plan, Unit
-from pythia_fast.runs.prefetching import Loaded, NotLoaded, prefetch
 from pythia_fast.runs.progress import Reporter
-from pythia_fast.runs.streaming import make_arenas, swap
-from pythia_fast.runs.todo import OnError
-from pythia_fast.runs.twins import check_twin, result_of_twin
+from pythia_fast.runs.steps.todo import OnError
+from pythia_fast.runs.steps.twins import check_twin, result_of_twin
 from pythia_fast.series import Ahead, CheckpointSeries
+from pythia_fast.streaming.arenas import make_arenas
+from pythia_fast.streaming.prefetching import Loaded, NotLoaded, prefetch
+from pythia_fast.streaming.resident import swap
 
 
 class Source(Protocol):

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from pythia_fast.runs.times import Bottleneck, LoadTimes
 from pythia_fast.series.sources import Ahead
+from pythia_fast.streaming.times import Bottleneck, LoadTimes
 
 LINE_EVERY_S = 30.0
 

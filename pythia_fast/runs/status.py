@@ -10,17 +10,17 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import MissingCheckpointError
 from pythia_fast.markup import html_table
 from pythia_fast.quantities import counted, duration
-from pythia_fast.runs.gaps import Gap, find_gaps, known_steps
-from pythia_fast.runs.parts import (
+from pythia_fast.runs.folder.parts import (
     Failure,
     evaluated_steps,
     no_run_words,
     read_failures,
     read_run,
 )
-from pythia_fast.runs.present import Present, read_presences
-from pythia_fast.runs.results import SweepResult
-from pythia_fast.runs.share import read_shares
+from pythia_fast.runs.folder.present import Present, read_presences
+from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
+from pythia_fast.runs.results.result import SweepResult
+from pythia_fast.runs.steps.share import read_shares
 
 _TOLD_AT_MOST = 8  # failures, in words
 

@@ -11,16 +11,16 @@ import torch
 from pythia_fast.errors import ArgumentError, SweepInterruptedError
 from pythia_fast.metrics import Metric
 from pythia_fast.model import known_precision, resolve_precision
+from pythia_fast.model.devices import resolve_device
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster import Cluster
 from pythia_fast.runs.cluster.placing import check_device
 from pythia_fast.runs.engines import compute_here, compute_there
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.results import SweepResult
-from pythia_fast.runs.several import SweepResults
-from pythia_fast.runs.share import Share, share_of
-from pythia_fast.runs.streaming import resolve_device
+from pythia_fast.runs.results.result import SweepResult
+from pythia_fast.runs.results.several import SweepResults
+from pythia_fast.runs.steps.share import Share, share_of
 from pythia_fast.runs.workers import Workers, resolve_workers
 from pythia_fast.series import names_of, open_series
 from pythia_fast.suite import Steps

@@ -10,7 +10,7 @@ import pytest
 
 from pythia_fast.metrics import METRICS, identity
 from pythia_fast.runs import SweepResult
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.plan import SHARD_SEQUENCES, Unit
 
 Planted = Callable[..., SweepResult]

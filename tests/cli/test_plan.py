@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 import pythia_fast
-from pythia_fast.runs import rates
+from pythia_fast.runs.forecast import rates
 from pythia_fast.testing import HubServer
 
 
@@ -54,7 +54,7 @@ def hub(tiny_series: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
         monkeypatch.setattr(sources, "open_series", open_series)
         monkeypatch.setattr("pythia_fast.series.open_series", open_series)
-        monkeypatch.setattr("pythia_fast.runs.forecast.open_series", open_series)
+        monkeypatch.setattr("pythia_fast.runs.forecast.here.open_series", open_series)
         yield server
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pythia_fast.cli.on_cluster import OnCluster
-from pythia_fast.runs import rates
+from pythia_fast.runs.forecast import rates
 
 GIVEN = ("--compute", "400TFLOP/s", "--read", "5GB/s", "--verify", "2GB/s")
 

@@ -18,7 +18,7 @@ from pythia_fast.errors import (
 )
 from pythia_fast.evaluation import EvaluationResult
 from pythia_fast.evaluation.harness import Harness
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.status import status
 from pythia_fast.testing import tiny_suite
 
@@ -284,7 +284,7 @@ def test_two_processes_in_one_folder(suite, definitions, evaluate, tmp_path):
 
 
 def test_who_evaluates_what_is_told_while_it_does(suite, evaluate, tmp_path, until, monkeypatch):
-    monkeypatch.setattr("pythia_fast.runs.presence._LEAST_S", 0.01)
+    monkeypatch.setattr("pythia_fast.runs.folder.presence._LEAST_S", 0.01)
     results, seen = Harness.results, []
 
     def looking(self, model, answers):

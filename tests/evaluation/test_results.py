@@ -7,7 +7,7 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import ArgumentError, FormatError
 from pythia_fast.evaluation import EvaluationResult
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 
 RESULT = "results/step=8.json"
 

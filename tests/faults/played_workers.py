@@ -25,11 +25,11 @@ from pythia_fast.runs.cluster.messages import (
     Unable,
     Work,
 )
-from pythia_fast.runs.dispatch import LOOK_AHEAD, RETRIES
-from pythia_fast.runs.folder import versions
-from pythia_fast.runs.parts import read_provenance
+from pythia_fast.runs.dispatching.dispatch import LOOK_AHEAD, RETRIES
+from pythia_fast.runs.folder.parts import read_provenance
+from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.results.result import SweepResult
 from pythia_fast.series import open_series
 
 STEPS = (0, 1, 2, 4, 8, 16, 32)

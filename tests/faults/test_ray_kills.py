@@ -33,7 +33,7 @@ from ray_nodes import (
 
 import pythia_fast
 from pythia_fast.errors import SweepError, SweepInterruptedError
-from pythia_fast.runs.dispatch import RETRIES
+from pythia_fast.runs.dispatching.dispatch import RETRIES
 
 PAUSE_S = 0.2
 """How long a step takes at least, so that both workers get some and a kill hits one."""

@@ -17,8 +17,8 @@ import pythia_fast
 from pythia_fast.errors import DeviceMemoryError
 from pythia_fast.kernels.cross_entropy import linear_nll
 from pythia_fast.model import Weights, neox
-from pythia_fast.runs import streaming
 from pythia_fast.series import open_series
+from pythia_fast.streaming import arenas, resident
 
 
 @pytest.fixture(scope="module")
@@ -106,21 +106,21 @@ def losses(series: Path, ids: np.ndarray) -> dict[int, torch.Tensor]:
 @pytest.fixture
 def kinds_of_arenas(monkeypatch):
     """What `make_arenas` has made."""
-    made, make = [], streaming.make_arenas
+    made, make = [], arenas.make_arenas
 
     def noted(*arguments, **rest):
         made.append(make(*arguments, **rest))
         return made[-1]
 
-    monkeypatch.setattr(streaming, "make_arenas", noted)
+    monkeypatch.setattr(resident, "make_arenas", noted)
     return made
 
 
 def test_one_arena_and_two_give_the_same_bits(series, ids, monkeypatch, kinds_of_arenas):
     two = losses(series, ids)
-    monkeypatch.setattr(streaming, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(arenas, "MEMORY_SHARE", 0.0)
     poured = losses(series, ids)
-    monkeypatch.setattr(streaming, "HOST_SHARE", 0.0)
+    monkeypatch.setattr(arenas, "HOST_SHARE", 0.0)
     by_turns = losses(series, ids)
     shapes = [(len(made.loading), made.poured_into is not None) for made in kinds_of_arenas]
     assert shapes[0] == (2, False)
@@ -190,9 +190,9 @@ def test_memory_does_not_grow_over_fifty_swaps(series, ids):
     arenas_of = open_series(series)
     model = pythia_fast.load(series, 0, dtype="float16", device="cuda")
     other = Weights(model.architecture, dtype=torch.float16, device="cuda")
-    arenas = (model.weights, other)
+    both = (model.weights, other)
     for number, step in enumerate(steps):
-        weights = arenas[number % 2]
+        weights = both[number % 2]
         checkpoint = arenas_of.open(step)
         weights.load(checkpoint)
         checkpoint.close()

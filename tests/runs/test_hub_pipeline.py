@@ -17,7 +17,8 @@ from pythia_fast.errors import (
     SweepInterruptedError,
 )
 from pythia_fast.hub import download
-from pythia_fast.runs import rates, sweeping
+from pythia_fast.runs import sweeping
+from pythia_fast.runs.forecast import rates
 from pythia_fast.series import LocalSeries
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.suite import Architecture
@@ -63,7 +64,7 @@ def hub_sweep(
             return LocalSeries(model)
         return HubSeries(spec, tmp_path / "hub", endpoint=hub.url, disk_budget=disk_budget)
 
-    for module in ("sweeping", "forecast"):
+    for module in ("sweeping", "forecast.here"):
         monkeypatch.setattr(f"pythia_fast.runs.{module}.open_series", open_series)
 
     def run(**changes: object) -> pythia_fast.SweepResult:

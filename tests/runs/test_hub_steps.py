@@ -22,8 +22,8 @@ from pythia_fast.errors import (
     SweepInterruptedError,
     WriteError,
 )
-from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.parts import read_provenance
+from pythia_fast.runs.folder.parts import read_provenance
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.progress import Progress
 
 Sweep = Callable[..., pythia_fast.SweepResult]
@@ -453,8 +453,8 @@ class TestPipeline:
             asked.append(options["disk_budget"])
             return remote
 
-        for module in ("sweeping", "streaming", "forecast"):
-            monkeypatch.setattr(f"pythia_fast.runs.{module}.open_series", open_series)
+        for module in ("runs.sweeping", "streaming.resident", "runs.forecast.here"):
+            monkeypatch.setattr(f"pythia_fast.{module}.open_series", open_series)
         small_sweep(steps=[0], disk_budget="1GB")
         pythia_fast.load("14m", 0, disk_budget="2GB")
         pythia_fast.stream("14m", disk_budget=3)

@@ -10,8 +10,8 @@ import pytest
 
 import pythia_fast
 from pythia_fast.errors import SweepError, SweepInterruptedError, WriteError
-from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.prefetching import Loaded
+from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.streaming.prefetching import Loaded
 
 Sweep = Callable[..., pythia_fast.SweepResult]
 
@@ -69,7 +69,7 @@ def test_a_step_is_computed_while_the_one_before_is_written(
 def test_the_next_checkpoint_is_read_while_one_is_computed(
     small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, read = pythia_fast.runs.prefetching._load, {}
+    load, read = pythia_fast.streaming.prefetching._load, {}
 
     def telling(series: Any, step: int, *arguments: Any) -> Loaded:
         loaded = load(series, step, *arguments)
@@ -83,7 +83,7 @@ def test_the_next_checkpoint_is_read_while_one_is_computed(
                 assert read.setdefault(following, threading.Event()).wait(60)
             return dict(super().__call__(model, batch))
 
-    monkeypatch.setattr(pythia_fast.runs.prefetching, "_load", telling)
+    monkeypatch.setattr(pythia_fast.streaming.prefetching, "_load", telling)
     assert len(small_sweep(metrics=[Patient()], steps=[0, 1, 2]).table) == 3
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.runs import progress as progress_module
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.times import LoadTimes
+from pythia_fast.streaming.times import LoadTimes
 
 
 class Terminal(io.StringIO):

@@ -15,10 +15,10 @@ import pytest
 import pythia_fast
 from pythia_fast.errors import FormatError, MissingCheckpointError
 from pythia_fast.identity import Identity
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.presence import Presence
+from pythia_fast.runs.folder.present import read_presences
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.local import LocalEngine
-from pythia_fast.runs.presence import Presence
-from pythia_fast.runs.present import read_presences
 from pythia_fast.runs.status import Counts, status
 
 Sweep = Callable[..., pythia_fast.SweepResult]
@@ -165,7 +165,7 @@ def test_a_sweep_tells_what_it_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also how much of its share is finished."""
-    monkeypatch.setattr("pythia_fast.runs.presence._LEAST_S", 0.01)
+    monkeypatch.setattr("pythia_fast.runs.folder.presence._LEAST_S", 0.01)
     looking = Looking(tmp_path / "run", until)
     result = small_sweep(metrics=[looking], worker="2/2", device="cpu")
     own = result.table["step"].to_pylist()

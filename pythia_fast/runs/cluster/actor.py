@@ -15,6 +15,7 @@ import torch
 
 from pythia_fast.errors import RunMismatchError
 from pythia_fast.model import Precision, ends_context, resolve_precision
+from pythia_fast.model.devices import resolve_device
 from pythia_fast.runs.asked import resolve_batch_tokens
 from pythia_fast.runs.cluster.messages import (
     Failed,
@@ -35,7 +36,6 @@ from pythia_fast.runs.cluster.worker_side import (
 )
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
-from pythia_fast.runs.streaming import resolve_device
 from pythia_fast.suite import Architecture
 
 if TYPE_CHECKING:

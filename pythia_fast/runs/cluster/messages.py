@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from pythia_fast.runs.plan import Plan, Rows
-from pythia_fast.runs.times import LoadTimes
 from pythia_fast.series import CheckpointSeries
+from pythia_fast.streaming.times import LoadTimes
 
 
 @dataclass(frozen=True)

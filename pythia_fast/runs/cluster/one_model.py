@@ -9,14 +9,14 @@ from pythia_fast.publish import partial_of, write_error
 from pythia_fast.runs.asked import Asked, named
 from pythia_fast.runs.cluster.connecting import Cluster
 from pythia_fast.runs.cluster.messages import Order, Work
-from pythia_fast.runs.dispatch import Task
+from pythia_fast.runs.dispatching.dispatch import Task
+from pythia_fast.runs.folder.presence import Presence
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.local import check_room
 from pythia_fast.runs.plan import Plan, Rows
-from pythia_fast.runs.presence import Presence
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.todo import OnError, Todo
-from pythia_fast.runs.twins import Twins
+from pythia_fast.runs.steps.todo import OnError, Todo
+from pythia_fast.runs.steps.twins import Twins
 from pythia_fast.runs.work import Data, sweep_flops
 
 SAMPLE_ROWS = 64

@@ -25,11 +25,11 @@ from pythia_fast.runs.cluster.messages import (
     Work,
 )
 from pythia_fast.runs.cluster.outbox import Outbox, travelling
-from pythia_fast.runs.folder import Parts, RunFolder, part_bytes
+from pythia_fast.runs.folder.run_folder import Parts, RunFolder, part_bytes
 from pythia_fast.runs.plan import Unit
-from pythia_fast.runs.times import LoadTimes
-from pythia_fast.runs.todo import OnError
+from pythia_fast.runs.steps.todo import OnError
 from pythia_fast.series import Ahead
+from pythia_fast.streaming.times import LoadTimes
 
 
 class Queue(deque[int]):

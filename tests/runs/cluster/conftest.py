@@ -13,7 +13,7 @@ from played_workers import IDS, STEPS  # noqa: E402
 from ray_nodes import alone, nodes, series  # noqa: E402
 
 import pythia_fast  # noqa: E402
-from pythia_fast.runs.results import SweepResult  # noqa: E402
+from pythia_fast.runs.results.result import SweepResult  # noqa: E402
 from pythia_fast.testing import tiny_suite  # noqa: E402
 
 __all__ = ["alone", "nodes", "series"]

@@ -36,8 +36,8 @@ from pythia_fast.runs.cluster.messages import (
     Unable,
     Work,
 )
-from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.results.result import SweepResult
 from pythia_fast.series import open_series
 from pythia_fast.testing import tiny, tiny_suite
 

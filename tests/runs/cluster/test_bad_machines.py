@@ -17,10 +17,10 @@ from pythia_fast.errors import FormatError, SweepError, WorkerError, WriteError
 from pythia_fast.runs.cluster import driver
 from pythia_fast.runs.cluster.events import Event, Lost, Silent
 from pythia_fast.runs.cluster.messages import Unable
-from pythia_fast.runs.dispatch import RETRIES, SHUN_AFTER
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.results.result import SweepResult
 
 
 class Once(Played):

@@ -20,9 +20,9 @@ from pythia_fast.errors import (
 )
 from pythia_fast.runs.cluster.events import Event
 from pythia_fast.runs.cluster.messages import Fatal, Hello
-from pythia_fast.runs.dispatch import RETRIES
+from pythia_fast.runs.dispatching.dispatch import RETRIES
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.results.result import SweepResult
 
 
 @pytest.mark.timeout(300)

@@ -30,7 +30,7 @@ import pythia_fast
 from pythia_fast.errors import ArgumentError, WorkerError
 from pythia_fast.runs import sweeping
 from pythia_fast.runs.cluster import reaching
-from pythia_fast.runs.folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.workers import Workers
 from pythia_fast.series import open_series
 from pythia_fast.series.hub import HubSeries

@@ -33,8 +33,8 @@ from pythia_fast.runs.cluster.worker_side import (
     parts_of,
     sees,
 )
-from pythia_fast.runs.folder import RunFolder
-from pythia_fast.runs.results import SweepResult
+from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.results.result import SweepResult
 
 
 class Fetching:
@@ -155,7 +155,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
 
 
 def work(known: SweepResult, probe: Path, **changes: Any) -> Work:
-    run_hash = pythia_fast.runs.parts.read_run(known.path)["hash"]
+    run_hash = pythia_fast.runs.folder.parts.read_run(known.path)["hash"]
     given: dict[str, Any] = {"model": 3, "series": None, "plan": None, "batch_tokens": "auto"}
     given |= {"folder": known.path, "run_hash": run_hash, "probe": probe, "sample": None}
     return Work(**given | changes)

@@ -1,0 +1,1 @@
+"""What a sweep would take on a cluster, before there is one."""

@@ -1,0 +1,1 @@
+"""What a sweep found, read from its run folder."""

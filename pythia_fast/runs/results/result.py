@@ -1,0 +1,313 @@
+"""What a sweep found, read from its run folder."""
+
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from pythia_fast.cache import expanded
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
+from pythia_fast.extras import require
+from pythia_fast.metrics import METRICS, Metric, summarize
+from pythia_fast.plots import Line, StepAxis, curves
+from pythia_fast.quantities import counted
+from pythia_fast.runs.folder.parts import (
+    Complete,
+    Failure,
+    no_run_words,
+    numbered,
+    read_failures,
+    read_origin,
+    read_part,
+    read_provenance,
+    read_run,
+)
+from pythia_fast.runs.results.columns import Columns
+from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
+from pythia_fast.runs.results.intervals import interval_table, line_of
+from pythia_fast.runs.results.shown import run_html
+from pythia_fast.runs.results.tables import (
+    ORIGIN,
+    checked_numbers,
+    result_table,
+    side_by_side,
+    stacked,
+)
+from pythia_fast.streaming.times import LoadTimes, times_table
+from pythia_fast.tabular import Tabular
+from pythia_fast.tokens import TokenDataset, TokenSource
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+
+class SweepResult(Tabular):
+    """The results in a run folder: all of them, or those of some steps.
+
+    `metrics` are the objects of metrics that are not built in; they sum up their steps by their
+    own rule, without them a step is summed up by the mean of each column.
+
+    Attributes:
+        path: the run folder.
+        record: its `run.json`: specification and hash; sources, versions, machine and command of
+            whoever began it.
+        specification: all that determines the values, as `run.json` has it.
+        failures: the steps that failed, each with its error, and have not been finished since.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        steps: Iterable[int] | None = None,
+        metrics: Sequence[Metric] = (),
+    ) -> None:
+        self.path = expanded(path)
+        run = read_run(self.path)
+        if run is None:
+            raise MissingCheckpointError(no_run_words(self.path))
+        if run["specification"].get("kind") == "evaluation":
+            raise FormatError(
+                self.path / "run.json",
+                "it is of an evaluation, not of a sweep: use EvaluationResult",
+            )
+        try:
+            self._names = [str(metric["name"]) for metric in run["specification"]["metrics"]]
+        except (KeyError, TypeError) as error:
+            raise FormatError(self.path / "run.json", "its metrics have no names") from error
+        self.record: Mapping[str, Any] = run
+        self.specification: Mapping[str, Any] = run["specification"]
+        self._hash = run["hash"]
+        self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
+        self._steps = None if steps is None else frozenset(steps)
+        self.failures: tuple[Failure, ...] = tuple(
+            failure for failure in read_failures(self.path) if self._is_failed(failure.step)
+        )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the run's metrics."""
+        return tuple(self._names)
+
+    @property
+    def model(self) -> str:
+        """The model's name, or that of its folder."""
+        return str(self.specification.get("model", ""))
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """One row for each step and metric, in that order.
+
+        `model`, `step`, `metric`, `value` (the metric's headline number: perplexity, share
+        memorized, mean score), the metric's other numbers (null for other metrics), `status`
+        ("ok", or "non-finite" if a weight, a loss or the value is NaN or infinite), `sequences`,
+        `duplicate_of` (the step with the same weights, from which the values are), and where the
+        row is from: `commit`, `weights_sha256`, `dtype`, `device`, `tokens_fingerprint`,
+        `version`. Steps of which a shard is missing are left out.
+        """
+        rows = []
+        for step, name, origin, sequences in self._each(self._names):
+            numbers = checked_numbers(name, summarize(self._metrics.get(name), sequences))
+            value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
+            finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
+            finite = finite and (value is None or math.isfinite(value))
+            rows.append(
+                {"model": origin["model"], "step": step, "metric": name}
+                | {"value": None if value is None else float(value)}
+                | numbers
+                | {"status": "ok" if finite else "non-finite", "sequences": len(sequences)}
+                | {"duplicate_of": origin["duplicate_of"]}
+                | {key: origin[key] for key in ORIGIN}
+            )
+        return result_table(rows)
+
+    @cached_property
+    def sequences(self) -> pa.Table:
+        """One row for each step and sequence: `step`, `sequence`, and the metrics' columns.
+
+        Of built-in metrics: `nll` (nats, summed over the sequence), `tokens` (losses summed),
+        `memorized`, `score`, `first_mismatch`, `margin`, `redecided`. A column that two metrics
+        have is the first one's.
+        """
+        by_step: dict[int, list[Complete]] = {}
+        for each in self._complete():
+            by_step.setdefault(each[0], []).append(each)
+        tables = []
+        for step, complete in by_step.items():
+            table = _joined(complete)
+            tables.append(table.add_column(0, "step", pa.array(np.full(len(table), step))))
+        return stacked(tables) if tables else pa.table({})
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        tokens: TokenDataset | TokenSource | None = None,
+        tokenizer: str | Path | Tokenizer | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> Path:
+        """Write all that is known as one page that opens from the disk (extra: `analysis`).
+
+        See `pythia_fast.write_report`, which takes several runs, for the arguments and errors.
+        """
+        from pythia_fast.report import write_report
+
+        return write_report([self], path, tokens=tokens, tokenizer=tokenizer, cache_dir=cache_dir)
+
+    def columns(self, names: Sequence[str], steps: Container[int] | None = None) -> "Columns":
+        """Some columns of `sequences`, step by step or shard by shard, for very many sequences.
+
+        Its steps are those that have all of the `names` that there are at any step: not each metric
+        is complete at each step, or gives the same columns there.
+        """
+        complete = self._complete()
+        if steps is not None:
+            complete = [each for each in complete if each[0] in steps]
+        return Columns(complete, names)
+
+    @cached_property
+    def times(self) -> pa.Table:
+        """Where the time went: one row for each step, in seconds.
+
+        `download_s` (side by side with other steps), `room_s` (before it, waiting for room in the
+        disk budget), `verify_s`, `open_s` (until the files were there, for the reader), `read_s`
+        (into memory), `copy_s` (to a GPU), `compute_s` (all metrics), `wait_s` (computing had
+        nothing to do), and `received_bytes`. Stages overlap, also of different steps. Of a step
+        that several processes worked on it is the sum; one that took another's results took none.
+        """
+        compute_s: dict[int, float] = {}
+        loads: dict[int, set[LoadTimes]] = {}
+        for step, _, _, parts in self._complete():
+            for part in parts:
+                origin = read_provenance(part)
+                compute_s[step] = compute_s.get(step, 0.0) + origin.get("compute_s", 0.0)
+                loads.setdefault(step, set()).add(LoadTimes.from_provenance(origin))
+        return times_table(compute_s, loads)
+
+    @cached_property
+    def remarks(self) -> dict[int, tuple[str, ...]]:
+        """What was known to be odd with a step's files when it was computed, with the address.
+
+        Steps of which nothing is known are left out.
+        """
+        return {
+            step: tuple(map(str, origin["remarks"]))
+            for step, _, origin, _ in self._complete()
+            if origin.get("remarks")
+        }
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Steps × metrics that were asked for but have no row in `table`, each with the reason.
+
+        With `steps` given these are looked at, else all that the folder knows of. A run that a
+        version before this was made with, from local files, does not know of steps not begun.
+        """
+        steps = known_steps(self.path, self.failures) if self._steps is None else self._steps
+        return find_gaps(steps, self._names, *self._here(), self.failures)
+
+    def intervals(self, level: float = 0.95) -> pa.Table:
+        """Confidence intervals of the values in `table`, over the sequences (extra: `analysis`).
+
+        `model`, `step`, `metric`, `value`, `low`, `high` (null where there is none, see
+        `metrics.intervals`), `level` and `sequences`. They say how far a value might lie from that
+        of all sequences of which these are a sample. ArgumentError unless 0 < level < 1.
+        """
+        return interval_table(self._each(self._names), self._metrics, level)
+
+    def curve(self, metric: str | None = None, *, level: float | None = 0.95) -> Line:
+        """The value of `metric` (None: the first) over the steps, as a line to be drawn.
+
+        Its band are `intervals`, none with `level` None; its gaps are the steps that are not
+        complete. ArgumentError if the run has no such metric.
+        """
+        name = self.chosen_metric(metric)
+        table = interval_table(self._each([name]), self._metrics, level)
+        gaps = [gap.step for gap in self.gaps if gap.metric == name]
+        return line_of(table, gaps, self.model)
+
+    def plot(
+        self, metric: str | None = None, *, steps: StepAxis = "log", level: float | None = 0.95
+    ) -> "matplotlib.figure.Figure":
+        """The value of `metric` (the first by default) over the steps (extra: `analysis`).
+
+        With a band, the confidence interval over the sequences, unless `level` is None. `steps` is
+        "log" (with room for step 0) or "linear". Steps that are not complete are marked, and no
+        line leads across them. ArgumentError for a metric that the run does not have, which names
+        the nearest, and if no step is complete.
+        """
+        require("matplotlib")
+        return curves([self.curve(metric, level=level)], self.chosen_metric(metric), steps=steps)
+
+    def chosen_metric(self, metric: str | None) -> str:
+        """The name of one of the run's metrics, the first for None. ArgumentError if it is none."""
+        if metric is None:
+            return self._names[0]
+        if metric not in self._names:
+            raise ArgumentError(f"the run has {nearest('metric', metric, self._names)}")
+        return metric
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        steps = sorted({step for step, *_ in self._complete()})
+        span = f"{counted(len(steps), 'step')}, {steps[0]} to {steps[-1]}" if steps else "no steps"
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return run_html(self.table, self.gaps, title=repr(self), leave_out=ORIGIN)
+
+    def _asked(self, step: int) -> bool:
+        return self._steps is None or step in self._steps
+
+    def _is_failed(self, step: int) -> bool:
+        """Whether a step with a failure is incomplete: another process may have finished it."""
+        try:
+            return self._asked(step) and len(self._complete(step)) < len(self._names)
+        except FormatError:
+            return True  # whoever asks for its results is told
+
+    def _here(self) -> tuple[set[tuple[int, str]], dict[tuple[int, str], tuple[int, int]]]:
+        """Which steps × metrics are complete, and how many shards of how many each has."""
+        shards = {
+            (step, name): (len(parts), origin["shards"])
+            for step, name, origin, parts in self._begun()
+        }
+        return {key for key, (here, of) in shards.items() if here == of}, shards
+
+    def _each(self, names: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any], pa.Table]]:
+        """What is complete of these metrics: step, metric, origin and all of its sequences."""
+        for step, name, origin, parts in self._complete():
+            if name in names:
+                yield step, name, origin, stacked([read_part(part) for part in parts], name)
+
+    def _complete(self, only: int | None = None) -> list[Complete]:
+        """Steps × metrics all of whose shards are there: their origin and their files."""
+        return [each for each in self._begun(only) if len(each[3]) == each[2]["shards"]]
+
+    def _begun(self, only: int | None = None) -> list[Complete]:
+        """The same of which any shard is there."""
+        found = []
+        for step, folder in numbered(self.path / "parts"):
+            if not self._asked(step) or only not in (None, step):
+                continue
+            for name in self._names:
+                files = folder.glob(f"{name}-?????.parquet")
+                parts = sorted(part for part in files if not part.is_symlink())
+                if parts:
+                    origin = read_origin(parts[0], self._hash, step, name)
+                    found.append((step, name, origin, parts))
+        return found
+
+
+def _joined(complete: Sequence[Complete]) -> pa.Table:
+    """The sequences of one step, the columns of its metrics side by side."""
+    tables = [stacked([read_part(part) for part in parts], name) for _, name, _, parts in complete]
+    return reduce(side_by_side, [table.replace_schema_metadata(None) for table in tables])

@@ -1,0 +1,301 @@
+"""What is left to do in a run folder: which steps are loaded, and which take others' results."""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
+from pythia_fast.model import ends_context
+from pythia_fast.runs.folder.parts import Failure
+from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
+from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.steps.continuing import survey_of_run
+from pythia_fast.runs.steps.share import Dealt, Share, steps_of_share
+from pythia_fast.runs.steps.survey import Survey, weights_sha256
+from pythia_fast.runs.steps.telling import missing_words, share_words, work_words
+from pythia_fast.runs.steps.waiting import Waiting
+from pythia_fast.series import Ahead, CheckpointSeries
+from pythia_fast.series.revision import Revision
+
+OnError = Literal["raise", "skip"]
+
+
+class Todo:
+    """The steps of a job: `queue` are to be loaded, in this order; the others are done or wait.
+
+    Of steps with the same weights one is in the queue, and the others take its results when they
+    are on the disk, unless the job has every step look at something of its own.
+
+    Attributes:
+        queue: steps to be loaded. It grows when a step fails of which another has the weights.
+        steps: all steps that are this process's: those of its share, if it has one.
+        finished: how many of them have all their results on the disk.
+        now: the step that is being computed, if one is.
+        changed: called when `finished` or `now` have changed.
+    """
+
+    def __init__(
+        self,
+        series: CheckpointSeries,
+        job: Job,
+        folder: RunFolder,
+        progress: Progress,
+        budget_bytes: int | None,
+        share: Share | None = None,
+    ) -> None:
+        self._series, self._job, self._folder = series, job, folder
+        self._progress, self._budget_bytes, self._share = progress, budget_bytes, share
+        self._survey = Survey({}, ())
+        self._waiting = Waiting()
+        self.queue: deque[int] = deque()
+        self.steps = tuple(job.steps)
+        self.finished = 0
+        self.now: int | None = None
+        self.changed: Callable[[], None] = _nothing
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """All steps whose results are still to be written."""
+        return (*self.queue, *self._waiting.steps)
+
+    def survey(
+        self, on_error: OnError, *, same_files: bool = False, dealt: Dealt | None = None
+    ) -> Dealt:
+        """Find out what there is and what is left, before anything is downloaded or computed.
+
+        What of the call is `dealt` out among the shares already decides which of these steps are
+        this one's; what is dealt out then is returned.
+
+        With `same_files` a folder's steps are compared for it: who has several steps computed at a
+        time cannot wait until one is loaded to see that it has the weights of another.
+
+        SweepError that names every step that cannot be had, unless they are to be skipped;
+        RunMismatchError if the folder's results are of other weights; HubError.
+        """
+        self._survey = survey_of_run(
+            self._series, self._job, self._folder, self._progress.say, same_files=same_files
+        )
+        dealt = dealt or Dealt()
+        groups = len(self._survey.same_weights(self.steps))
+        if self._share is not None:
+            self._take_share(self._share, dealt)
+        for line in self._survey.known():
+            self._progress.say(line)
+        self._sort(on_error)
+        return dealt.and_a_model(groups)
+
+    def look_again(self, on_error: OnError) -> None:
+        """Leave out what other processes have finished since the survey. The errors of `survey`."""
+        for step in tuple(self.queue):
+            if self._is_done_or_failed(step, on_error):
+                self.queue.remove(step)
+
+    def _take_share(self, share: Share, dealt: Dealt) -> None:
+        """Leave to others what is not in the share: from here on nothing is said of it."""
+        self.steps = steps_of_share(share, self._job, self._survey, self._folder, dealt)
+        self._survey = self._survey.narrowed(self._series, self.steps)
+        others = set(self._job.steps) - set(self.steps)
+        self._progress.leave_to_others(len(others), sum(map(self._job.tokens, others)))
+        self._progress.say(share_words(share, len(self.steps), len(self._job.steps)))
+
+    def revision(self, step: int) -> Revision:
+        """What is known of a step."""
+        return self._survey.revisions[step]
+
+    def remarks(self, step: int) -> tuple[str, ...]:
+        """What is known to be odd with a step."""
+        return self._survey.remarks(step)
+
+    def finished_with(self, sha256: str) -> int | None:
+        """A step with these weights that was computed, if its results are also another step's."""
+        return self._waiting.finished_with(sha256) if self._job.sharing else None
+
+    def fetching(self, ahead: Ahead) -> None:
+        """The files of the queue are being fetched; nobody else changes it."""
+
+    def begin(self, step: int) -> None:
+        """A step is about to be computed."""
+        self.now = step
+        self.changed()
+
+    def written(self, step: int, sha256: str) -> None:
+        """Nothing yet: `finish` follows, in the thread that all else happens in."""
+
+    def finish(self, step: int, sha256: str | None = None) -> None:
+        """All results of a step are on the disk.
+
+        With the `sha256` of its weights they were computed, and may be taken by others.
+        """
+        self._waiting.finish(step, sha256)
+        self.finished += 1
+        self._progress.checkpoint_done()
+        self._end(step)
+
+    def give_twins(self, give: Callable[[int, int], None], on_error: OnError) -> None:
+        """Let `give(step, first)` give the results of `first` to each step that can take them now.
+
+        Where it says DamagedTwinError the step is loaded instead; SweepError where it fails
+        otherwise, unless failures are skipped.
+        """
+        while self._waiting.ready:
+            step, first = self._waiting.ready.popleft()
+            try:
+                give(step, first)
+            except RunMismatchError:
+                raise
+            except DamagedTwinError as error:
+                self._compute_instead(step, first, error.reason)
+            except Exception as error:
+                self.fail(step, error, on_error)
+            else:
+                self.finish(step)
+
+    def _compute_instead(self, step: int, first: int, error: FormatError) -> None:
+        """Load a step after all, since the results of `first` that it was to take are damaged."""
+        self._waiting.instead(step, first)
+        self.queue.append(step)
+        self._progress.say(
+            f"step {step} is computed although step {first} has the same weights, whose results "
+            f"cannot be read: {error}"
+        )
+
+    def forget(self, first: int) -> None:
+        """The results of a step are damaged: nobody is to take them."""
+        self._waiting.forget(first)
+
+    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+        """Keep why a step failed. SweepError, unless failures are skipped.
+
+        Then the next step with the same weights is loaded instead: its files may be there. After an
+        error that ends the use of a GPU nothing can be skipped to.
+        """
+        failure = self._record(step, error)
+        self._end(step)
+        broken = ends_context(error)
+        if broken or on_error == "raise":
+            way_on = "; on_error='skip' (--on-error skip) goes on without such steps"
+            if broken:
+                way_on = ". This process cannot use the GPU any more: go on in a new one"
+            raise SweepError(
+                f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
+                f"{self._folder.path}{way_on}"
+            ) from error
+        self._progress.say(
+            f"step {step} failed and is left out: {failure.error}: {failure.message}"
+        )
+        following = self._waiting.following(step)
+        if following is not None:
+            self._progress.say(f"step {following} has the same weights and is tried instead")
+            self.queue.append(following)
+
+    def _end(self, step: int) -> None:
+        """A step is no longer computed."""
+        if self.now == step:
+            self.now = None
+        self.changed()
+
+    def _sort(self, on_error: OnError) -> None:
+        """Which steps are done, missing, to be loaded, or to take the results of others."""
+        left, missing = [], {}
+        for step in self.steps:
+            if self._is_done_or_failed(step, on_error):
+                continue
+            error = self._survey.revisions[step].error
+            if error is None:
+                left.append(step)
+            else:
+                missing[step] = error
+        self._tell_missing(missing, on_error)
+        for group in self._survey.same_weights(left):
+            sha256 = self._survey.revisions[group[0]].weights_sha256
+            done = None if sha256 is None else self.finished_with(sha256)
+            if done is not None:
+                self._waiting.let_take(group, done)
+            elif self._job.sharing:
+                self.queue.append(group[0])
+                self._waiting.put(group[1:], group[0])
+            else:
+                self.queue += group
+        if not self._job.sharing:
+            self.queue = deque(sorted(self.queue))
+        self._tell_work()
+
+    def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
+        """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
+        try:
+            return self._is_done(step)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            self.fail(step, error, on_error)
+            return True
+
+    def _is_done(self, step: int) -> bool:
+        """Whether all results of a step are there, of the weights that the series still has."""
+        origins = self._job.origins(step)
+        if origins is None:
+            return False
+        sha256 = origins[0]["weights_sha256"]
+        for origin in origins[1:]:
+            check_unchanged(self._folder, step, origin["weights_sha256"], sha256)
+        revision = self._survey.revisions[step]
+        if revision.error is not None:
+            self._progress.say(f"step {step} is kept, but it cannot be had now: {revision.error}")
+        elif origins[-1]["identity"] != self._series.identity(step):
+            now = revision.weights_sha256 or weights_sha256(self._series, step)
+            check_unchanged(self._folder, step, sha256, now)
+        self._folder.forget_failure(step)  # of a process that was killed before it could
+        self._progress.skip(self._job.tokens(step), step)
+        copied = any(origin["duplicate_of"] is not None for origin in origins)
+        self.finish(step, None if copied else sha256)  # else two might be copies of each other
+        return True
+
+    def _record(self, step: int, error: Exception) -> Failure:
+        failure = Failure(step, type(error).__name__, failure_words(error))
+        self._folder.record_failure(failure)
+        self._progress.leave_out(step, self._job.tokens(step))
+        return failure
+
+    def _tell_missing(self, missing: Mapping[int, Exception], on_error: OnError) -> None:
+        """Record all that cannot be had, and go on without it or not at all."""
+        failures = [self._record(step, error) for step, error in missing.items()]
+        if not failures:
+            return
+        summary = missing_words(failures, len(self.steps))
+        if on_error == "skip":
+            self._progress.say(f"{summary}. They are left out")
+            return
+        raise SweepError(
+            f"{summary}. Nothing was downloaded or computed; on_error='skip' (--on-error skip) "
+            "goes on without them"
+        ) from next(iter(missing.values()))
+
+    def _tell_work(self) -> None:
+        if not self.left:
+            return
+        twins, amount = len(self.left) - len(self.queue), self._job.amount(self.queue)
+        words = work_words(self._survey, self.queue, twins, amount, self._budget_bytes)
+        self._progress.say(words)
+
+
+def _nothing() -> None:
+    """What is called when nobody wants to know."""
+
+
+def _told(error: Exception, failure: Failure) -> str:
+    """The words alone where they are ours; of another's error they say little without its type."""
+    if isinstance(error, PythiaFastError):
+        return failure.message
+    return f"{failure.error}: {failure.message}"
+
+
+def failure_words(error: BaseException) -> str:
+    """An error's text with what was noted beside it."""
+    return "; ".join([str(error), *notes(error)])
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted beside an error."""
+    noted: list[str] = getattr(error, "__notes__", [])
+    return noted
