@@ -73,7 +73,7 @@ format: $(READY)
 SANITIZED := build/sanitize
 sanitize: CHECKED := tests/core tests/tokens tests/kernels
 sanitize-short: CHECKED := tests/kernels \
-  $(patsubst %,tests/tokens/test_%.py,index lazy_index gather shards order) \
+  $(patsubst %,tests/tokens/%.py,test_index test_lazy_index test_gather test_shards order/test_building) \
   -k '(cpu and not bits) or tokens'
 sanitize sanitize-short: $(READY)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \

@@ -8,8 +8,8 @@ from comparison import Comparison
 from roofline import Work
 
 from pythia_fast.tokens import TokenDataset
-from pythia_fast.tokens.edges import DIGIT, LETTER, OTHER, SPACE, Edges
-from pythia_fast.tokens.terms import RULES, Terms, count_terms
+from pythia_fast.tokens.passes.edges import DIGIT, LETTER, OTHER, SPACE, Edges
+from pythia_fast.tokens.passes.terms import RULES, Terms, count_terms
 
 ROWS, COLUMNS, VOCABULARY, NUMBERS = 1024, 2049, 50_277, 100
 WORK = Work(bytes=ROWS * COLUMNS * 2)  # uint16 read

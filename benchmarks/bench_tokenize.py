@@ -10,7 +10,7 @@ from comparison import Comparison
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pythia_fast.tokens import TokenDataset
-from pythia_fast.tokens.tokenize import tokenize
+from pythia_fast.tokens.text.tokenize import tokenize
 
 TEXT_CHARACTERS = 3_000
 VOCABULARY = 16_384

@@ -1,6 +1,7 @@
 """Numbers of bytes, of seconds and of things, as users write and read them."""
 
 import math
+import operator
 import re
 from fractions import Fraction
 from itertools import pairwise
@@ -78,6 +79,16 @@ def _positive(value: object, what: str, example: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ArgumentError(f"{value!r} is no {what}: give a number above 0, or such as {example}")
     return float(value)
+
+
+def integer(value: int, name: str) -> int:
+    """`value` as an int. ArgumentError, with its name, if it is none."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{name} must be an int, got {value!r}") from None
 
 
 def counted(count: float, what: str) -> str:

@@ -26,8 +26,8 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch
 from pythia_fast.metrics.protocol import Column
 from pythia_fast.model import Model, greedy_steps, sequences_at_once
+from pythia_fast.quantities import integer
 from pythia_fast.tokens import TokenDataset, load_tokenizer
-from pythia_fast.tokens.steps import integer
 
 Operation = Literal["times", "plus"]
 OPERATIONS: tuple[Operation, ...] = ("times", "plus")

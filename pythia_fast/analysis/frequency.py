@@ -21,10 +21,10 @@ from pythia_fast.analysis.multiple import holm
 from pythia_fast.analysis.study import Study
 from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.extras import require
+from pythia_fast.quantities import integer
 from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.suite import spec
-from pythia_fast.tokens.steps import integer
-from pythia_fast.tokens.terms import TermCounts
+from pythia_fast.tokens.passes.terms import TermCounts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,9 +26,9 @@ from pythia_fast.publish import write_error
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import TokenDataset, load_tokenizer, seen
 from pythia_fast.tokens.ahead import ahead
-from pythia_fast.tokens.edges import DIGIT, LETTER, edges, partial
 from pythia_fast.tokens.files import Files, pair
 from pythia_fast.tokens.in_order import InOrder
+from pythia_fast.tokens.passes.edges import DIGIT, LETTER, edges, partial
 from pythia_fast.tokens.rows import Rows, chosen_rows
 from pythia_fast.tokens.sources import plain
 from pythia_fast.tokens.steps import require_rows

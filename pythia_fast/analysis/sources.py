@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
+from pythia_fast.quantities import integer
 from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.runs.results.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
-from pythia_fast.tokens.steps import integer
 
 _NAMED = 8  # incomplete steps in a summary
 HOW = {

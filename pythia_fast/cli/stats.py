@@ -13,7 +13,7 @@ from pythia_fast.cli.spans import Span, span
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from pythia_fast.tokens.stats import TokenStats
+    from pythia_fast.tokens.passes.stats import TokenStats
 
 
 @click.command(
@@ -67,8 +67,13 @@ def stats(
     """Count the tokens of DATA, and how long its rows are; DATA is what `view` takes."""
     from pythia_fast.cli.view.selection import select
     from pythia_fast.tokens import TokenDataset, load_tokenizer
+    from pythia_fast.tokens.passes.stats import (
+        END_OF_DOCUMENT,
+        check_counts,
+        save_counts,
+        token_stats,
+    )
     from pythia_fast.tokens.sources import END_OF_TEXT
-    from pythia_fast.tokens.stats import END_OF_DOCUMENT, check_counts, save_counts, token_stats
 
     decoder = None if tokenizer is None else load_tokenizer(tokenizer)
     if end_id is None:

@@ -85,7 +85,7 @@ def tokenize(
 
     Ends with 4 if something was skipped.
     """
-    from pythia_fast.tokens.tokenize import tokenize as run
+    from pythia_fast.tokens.text.tokenize import tokenize as run
 
     with shown("tokenize", "tok", quiet=quiet) as progress:
         done = run(

@@ -14,7 +14,7 @@ from pythia_fast.runs.measure import together
 from pythia_fast.runs.plan import Sequences, chosen_rows
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.tokens import TokenDataset
-from pythia_fast.tokens.pile import ROW_TOKENS, ROWS
+from pythia_fast.tokens.remote.pile import ROW_TOKENS, ROWS
 
 
 def forward_flops(architecture: Architecture, positions: int) -> int:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError, TokenRangeError
+from pythia_fast.quantities import integer
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import steps as training
 from pythia_fast.tokens.files import Files
@@ -47,7 +48,7 @@ class TokenDataset:
       Pythia's own; "hub:owner/name@revision/folder/document" says more exactly what of it. It is
       taken at the commit that the revision has now. Only the rows asked for are fetched, and kept
       in `cache_dir` (by default in the user's cache): a row that was read once can be read without
-      a network. See `pythia_fast.tokens.remote` for what is verified;
+      a network. See `pythia_fast.tokens.remote.store` for what is verified;
     - an array or tensor [N, L] of any integer dtype: kept as it is where it is contiguous, so do
       not change it afterwards;
     - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
@@ -284,7 +285,7 @@ class TokenDataset:
 
         The error names the first such id in the order of `rows`.
         """
-        vocab_rows = training.integer(vocab_rows, "vocab_rows")
+        vocab_rows = integer(vocab_rows, "vocab_rows")
         if vocab_rows < 0:
             raise ArgumentError(f"vocab_rows must not be negative, got {vocab_rows}")
         limit = min(vocab_rows, _MOST)
@@ -339,8 +340,8 @@ def _columns(columns: slice | None) -> tuple[int, int]:
         return 0, _MOST
     if not isinstance(columns, slice):
         raise ArgumentError(f"columns must be slice(start, stop), got {columns!r}")
-    start = 0 if columns.start is None else training.integer(columns.start, "columns.start")
-    stop = _MOST if columns.stop is None else training.integer(columns.stop, "columns.stop")
+    start = 0 if columns.start is None else integer(columns.start, "columns.start")
+    stop = _MOST if columns.stop is None else integer(columns.stop, "columns.stop")
     if start < 0 or stop < start or columns.step not in (None, 1):
         raise ArgumentError(
             f"columns must be slice(start, stop) with 0 <= start <= stop and no step, got {columns}"

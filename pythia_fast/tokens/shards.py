@@ -8,9 +8,9 @@ from pathlib import Path
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.publish import write_error
-from pythia_fast.tokens.assembly import Progress, assemble
+from pythia_fast.tokens.assembling.assembly import Progress, assemble
+from pythia_fast.tokens.assembling.parts import Part, Target
 from pythia_fast.tokens.files import SHARD, Files, find_files, pair
-from pythia_fast.tokens.parts import Part, Target
 from pythia_fast.tokens.sources import is_remote
 
 LAST_SHARD = 99_999

@@ -15,12 +15,11 @@ from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
 from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.tokens.files import find_files
+from pythia_fast.tokens.remote.listing import HUB
 
 TEXTS_A_BATCH = 1024
 END_OF_TEXT = "<|endoftext|>"
 """The token between documents, as Pythia's tokenizer has it."""
-HUB = "hub:"
-"""What a data set's address on the Hub begins with."""
 
 Vector = npt.NDArray[np.int64]
 
@@ -91,7 +90,7 @@ def origin_of(
     if isinstance(source, (str, os.PathLike)) and is_remote(os.fspath(source)):
         _no_tokenizer(tokenizer, "a data set of the Hub")
         check_endpoint()
-        from pythia_fast.tokens.remote import pin  # here: it imports huggingface_hub
+        from pythia_fast.tokens.remote.store import pin  # here: it imports huggingface_hub
 
         return pin(os.fspath(source), cache_dir)
     if isinstance(source, (str, os.PathLike)):

@@ -4,13 +4,13 @@ Training step s, counted from 1, sees the rows [batch·(s - 1), batch·s); check
 the rows [0, batch·N). All rows are ranges, which cost nothing, however many they are.
 """
 
-import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, RowIndexError
+from pythia_fast.quantities import integer
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.ahead import ahead
 
@@ -109,16 +109,6 @@ def batches(
         for step in (steps[0], steps[-1]):
             require_rows(rows_of_step(step, batch), len(dataset), batch, f"training step {step}")
     return ahead(gathered, steps, prefetch)
-
-
-def integer(value: int, name: str) -> int:
-    """`value` as an int. ArgumentError, with its name, if it is none."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError:
-        raise ArgumentError(f"{name} must be an int, got {value!r}") from None
 
 
 def _batch(batch: int) -> int:

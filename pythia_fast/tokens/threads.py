@@ -2,7 +2,7 @@
 
 import os
 
-from pythia_fast.tokens.steps import integer
+from pythia_fast.quantities import integer
 
 _MOST = 1 << 16  # as many as the native code takes
 

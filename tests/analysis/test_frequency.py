@@ -10,7 +10,7 @@ from pythia_fast.analysis.arithmetic import Questions
 from pythia_fast.analysis.frequency import term_frequency
 from pythia_fast.errors import ArgumentError
 from pythia_fast.tokens import TokenDataset
-from pythia_fast.tokens.terms import Terms, count_terms
+from pythia_fast.tokens.passes.terms import Terms, count_terms
 
 TASKS = {"times": "multiplication", "plus": "addition"}
 

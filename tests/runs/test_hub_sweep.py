@@ -14,7 +14,7 @@ from transformers import GPTNeoXForCausalLM
 import pythia_fast
 from pythia_fast.testing import HubServer, make_series
 from pythia_fast.tokens import write_tokens
-from pythia_fast.tokens.pile import REPOSITORIES
+from pythia_fast.tokens.remote.pile import REPOSITORIES
 
 CALL = """
 import json, pythia_fast

@@ -24,7 +24,7 @@ from pythia_fast.runs.plan import (
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.testing import HubServer
 from pythia_fast.tokens import TokenDataset, write_tokens
-from pythia_fast.tokens.pile import REPOSITORIES
+from pythia_fast.tokens.remote.pile import REPOSITORIES
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 200))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError, MissingTokensError, TokenFileError, WriteError
 from pythia_fast.tokens import TokenDataset, write_tokens
-from pythia_fast.tokens.assembly import Assembled
+from pythia_fast.tokens.assembling.assembly import Assembled
 from pythia_fast.tokens.shards import SHARD_BYTES, shard, unshard
 
 

@@ -135,7 +135,7 @@ def _count(
     batch: int,
     quiet: bool,
 ) -> "pa.Table":
-    from pythia_fast.tokens.terms import Terms, count_terms
+    from pythia_fast.tokens.passes.terms import Terms, count_terms
 
     terms = Terms.numbers(numbers, tokenizer, rule=rule)
     with shown("count numbers", "rows", quiet=quiet) as progress:

@@ -17,7 +17,7 @@ def save_one(
     dataset: "TokenDataset", selection: Selection, out: Path, dtype: str | None, *, as_json: bool
 ) -> None:
     """All rows as one file."""
-    from pythia_fast.tokens.save import matrix_of, save_rows
+    from pythia_fast.tokens.passes.save import matrix_of, save_rows
 
     matrix = matrix_of(dataset, selection.rows, dtype)
     with bar(len(selection.rows), "rows") as shown:
@@ -42,7 +42,7 @@ def save_each(
     dataset: "TokenDataset", selection: Selection, folder: Path, dtype: str | None, *, as_json: bool
 ) -> None:
     """A file for each training step; those that are there are kept."""
-    from pythia_fast.tokens.save import save_steps
+    from pythia_fast.tokens.passes.save import save_steps
 
     steps = selection.steps or range(0)
     kept = 0

@@ -48,7 +48,7 @@ def show_rows(
 
 def show_summary(dataset: "TokenDataset", selection: Selection, *, as_json: bool) -> None:
     """Print numbers about the rows, taken together."""
-    from pythia_fast.tokens.summary import summary
+    from pythia_fast.tokens.passes.summary import summary
 
     found = summary(dataset, selection.rows)
     if as_json:

@@ -33,8 +33,8 @@ def run_function(
     as_json: bool,
 ) -> None:
     """Print or write one JSON line a step. Exit with 4 if steps failed, after all others."""
-    from pythia_fast.tokens.map_steps import load_function, map_steps
-    from pythia_fast.tokens.step_lines import StepLines, step_line
+    from pythia_fast.tokens.passes.map_steps import load_function, map_steps
+    from pythia_fast.tokens.passes.step_lines import StepLines, step_line
 
     if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`
         sys.path.insert(0, here)

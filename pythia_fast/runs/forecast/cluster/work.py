@@ -14,7 +14,7 @@ from pythia_fast.runs.work import Data, sweep_flops
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, ModelSpec, Steps, anomalies, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
-from pythia_fast.tokens.pile import ROW_TOKENS
+from pythia_fast.tokens.remote.pile import ROW_TOKENS
 
 PARAMETER_BYTES = 2
 """Checkpoints on the Hub are in 16 bits."""
