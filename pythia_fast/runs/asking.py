@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """What a sweep of one model is to find out, in whatever dtype."""
 
@@ -39,15 +40,27 @@ class Question:
     def plan(self, dtype: str) -> Plan:
         """The plan in the dtype of this resolved name: "float32", "split-bf16", …, never "auto".
 
+        The errors of `check`.
+        """
+        return self._checked.in_dtype(dtype)
+
+    def check(self) -> None:
+        """Look at all rows, once, however often it is asked for.
+
         ArgumentError or TokenRangeError for sequences that the model or a metric does not take.
         """
+        _ = self._checked
+
+    @cached_property
+    def _checked(self) -> Plan:
+        """The plan in some dtype: what is checked does not depend on which."""
         return Plan(
             spec=self.series.spec,
             steps=self.steps,
             metrics=self.metrics,
             dataset=self.dataset,
             sequences=self.sequences,
-            dtype=dtype,
+            dtype="float32",
             deterministic=self.deterministic,
         )
 

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -46,7 +46,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep computes: `steps`, `metrics` and, for each step, the rows of the dataset."""
+    """What a sweep computes: `steps`, `metrics` and, for each step, the rows of the dataset.
+
+    ArgumentError or TokenRangeError for sequences that the model or a metric does not take, unless
+    they are `checked` already.
+    """
 
     spec: ModelSpec
     steps: tuple[int, ...]
@@ -55,10 +59,16 @@ class Plan:
     sequences: Sequences
     dtype: str
     deterministic: bool
+    checked: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
-        # Of "seen" the last step has all rows, of "unseen" the first; else all steps have the same.
-        self._check_rows(max(self.steps) if self.sequences == "seen" else min(self.steps))
+    def __post_init__(self, checked: bool) -> None:
+        if not checked:
+            # Of "seen" the last step has all rows, of "unseen" the first; else all have the same.
+            self._check_rows(max(self.steps) if self.sequences == "seen" else min(self.steps))
+
+    def in_dtype(self, dtype: str) -> "Plan":
+        """The same in another dtype, for which no row need be looked at again."""
+        return dataclasses.replace(self, dtype=dtype, checked=True)
 
     def rows(self, step: int) -> Rows:
         """The dataset's rows that are looked at in `step`, in order."""

@@ -193,7 +193,7 @@ def sweep(
         given = None if device is None else str(device)
         check_device(given)
         for each in asking:
-            each.plan("float32")  # what is wrong with the sequences is told before anybody is asked
+            each.check()  # what is wrong with the sequences is told before anybody is asked
         with _kept(()), Cluster(resolve_workers(workers), given) as cluster:
             steps_in_all = sum(len(each.steps) for each in asking)
             cluster.begin(str(dtype), architectures, most=steps_in_all)
