@@ -88,12 +88,13 @@ class Checkpoints:
         answers: Answers,
         progress: Progress,
         *,
-        budget_bytes: int | None = None,
+        budget_bytes: int | None,
+        on_error: OnError,
     ) -> None:
         self._series, self._folder, self._progress = series, folder, progress
         self._harness, self._answers = harness, answers
         self._job = EvaluationJob(steps, folder, harness.tokens)
-        self._todo = Todo(series, self._job, folder, progress, budget_bytes)
+        self._todo = Todo(series, self._job, folder, progress, budget_bytes, on_error)
         self._presence = Presence(folder, "local", say=progress.say)
         self._now: int | None = None
 
@@ -102,7 +103,7 @@ class Checkpoints:
         if self._now is not None:
             self._progress.advance(tokens, self._now)
 
-    def run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
+    def run(self, device: torch.device, precision: Precision) -> None:
         """Evaluate what is left.
 
         SweepError where a step fails or cannot be had, unless failures are skipped;
@@ -111,26 +112,26 @@ class Checkpoints:
         """
         self._todo.changed = partial(self._presence.follow, str(device), self._todo)
         with self._presence:
-            self._run(device, precision, on_error)
+            self._run(device, precision)
 
-    def _run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
+    def _run(self, device: torch.device, precision: Precision) -> None:
         todo = self._todo
         try:
-            todo.survey(on_error)
+            todo.survey()
             todo.changed()
             if not todo.left:
                 self._progress.say(f"nothing left to evaluate: all is in {self._folder.path}")
                 return
-            todo.give_twins(self._give, on_error)
+            todo.give_twins(self._give)
             if todo.queue:
-                self._evaluate(device, precision, on_error)
+                self._evaluate(device, precision)
         except KeyboardInterrupt:
             raise SweepInterruptedError(
                 f"interrupted: {todo.finished} of {counted(len(self._job.steps), 'step')} are "
                 f"finished and kept in {self._folder.path}; the same call goes on from there"
             ) from None
 
-    def _evaluate(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
+    def _evaluate(self, device: torch.device, precision: Precision) -> None:
         """Go through the queue, which grows where a step fails that others have the weights of."""
         queue = self._todo.queue
         arenas = make_arenas(self._series.spec.architecture, len(queue), precision, device)
@@ -144,19 +145,17 @@ class Checkpoints:
         try:
             with closing(coming):
                 for loaded in coming:
-                    self._next(loaded, resident, precision, on_error)
-                    self._todo.give_twins(self._give, on_error)
+                    self._next(loaded, resident, precision)
+                    self._todo.give_twins(self._give)
         finally:
             if resident.checkpoint is not None:
                 resident.checkpoint.close()
 
-    def _next(
-        self, loaded: Loaded | NotLoaded, resident: Model, precision: Precision, on_error: OnError
-    ) -> None:
+    def _next(self, loaded: Loaded | NotLoaded, resident: Model, precision: Precision) -> None:
         """Evaluate a step, unless its results are there meanwhile, or another's are also its."""
         step = loaded.step
         if isinstance(loaded, NotLoaded):
-            self._todo.fail(step, loaded.error, on_error)
+            self._todo.fail(step, loaded.error)
             return
         self._progress.loaded(loaded.times)
         swap(resident, loaded)
@@ -167,7 +166,7 @@ class Checkpoints:
         except RunMismatchError:
             raise
         except Exception as error:
-            self._todo.fail(step, error, on_error)
+            self._todo.fail(step, error)
         else:
             self._todo.finish(step, loaded.weights_sha256)
         finally:

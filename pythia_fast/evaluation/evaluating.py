@@ -125,9 +125,10 @@ def evaluate(
         checkpoints = Checkpoints(
             *(series, chosen, folder, harness, answers, shown),
             budget_bytes=None if disk_budget is None else parse_bytes(disk_budget),
+            on_error=on_error,
         )
         answers.advance = checkpoints.advance
-        checkpoints.run(target, precision, on_error)
+        checkpoints.run(target, precision)
     return EvaluationResult(path, steps=chosen)
 
 

@@ -26,7 +26,7 @@ def compute_there(
             f"{one.series.name}: computing in {one.plan.dtype} on "
             f"{counted(placed.count, 'worker')} with {counted(placed.cpus, 'CPU')}{gpus} each"
         )
-    RayEngine(cluster, asked, progress).run(on_error)
+    RayEngine(cluster, asked, progress, on_error).run()
 
 
 def compute_here(
@@ -45,13 +45,13 @@ def compute_here(
         engines, dealt = [], Dealt()
         for one in asked:
             view = progress.of(one.series.name) if len(asked) > 1 else progress
-            engines.append(stack.enter_context(LocalEngine(one, view, share)))
+            engines.append(stack.enter_context(LocalEngine(one, view, on_error, share)))
         for one, engine in zip(asked, engines, strict=True):
             progress.say(f"{one.series.name}: computing in {one.plan.dtype} on {device}")
             with named(one.series.name, len(asked)):
-                dealt = engine.survey(on_error, dealt)
+                dealt = engine.survey(dealt)
         for one, engine in zip(asked, engines, strict=True):
             precision = resolve_precision(one.plan.dtype, device, one.plan.spec.architecture)
             with named(one.series.name, len(asked)):
-                engine.run(device, precision, on_error)
+                engine.run(device, precision)
         return [engine.steps for engine in engines]

@@ -31,11 +31,15 @@ class LocalEngine:
     folder says who works on it.
     """
 
-    def __init__(self, asked: Asked, progress: Progress, share: Share | None = None) -> None:
+    def __init__(
+        self, asked: Asked, progress: Progress, on_error: OnError, share: Share | None = None
+    ) -> None:
         self._asked, self._progress = asked, progress
         series, plan, folder = asked.series, asked.plan, asked.folder
         self._job = SweepJob(plan, folder, progress)
-        self._todo = Todo(series, self._job, folder, progress, asked.budget_bytes, share)
+        self._todo = Todo(
+            *(series, self._job, folder, progress), asked.budget_bytes, on_error, share
+        )
         self._twins = Twins(series, plan, folder, self._job, self._todo, progress)
         self._presence = Presence(
             *(folder, "local"), share=None if share is None else str(share), say=progress.say
@@ -59,13 +63,13 @@ class LocalEngine:
         """All steps that are this process's, which is known after `survey`."""
         return self._todo.steps
 
-    def survey(self, on_error: OnError, dealt: Dealt) -> Dealt:
+    def survey(self, dealt: Dealt) -> Dealt:
         """Find out what is left, and whether it can be had; once, before `run`.
 
         What of the call is dealt out among its shares before, and with these steps.
         """
         with self._interruptible():
-            dealt = self._todo.survey(on_error, dealt=dealt)
+            dealt = self._todo.survey(dealt=dealt)
             self._presence.count(done=self._todo.finished, of=len(self._todo.steps))
             if self._todo.left:
                 check_room(self._asked, self._todo)
@@ -76,7 +80,7 @@ class LocalEngine:
                 self._progress.say(f"nothing left to compute: all is in {path}")
         return dealt
 
-    def run(self, device: torch.device, precision: Precision, on_error: OnError) -> None:
+    def run(self, device: torch.device, precision: Precision) -> None:
         """Compute, publish and go on, until all is done, a step fails or the user interrupts."""
         if not self._todo.left:
             return
@@ -86,11 +90,10 @@ class LocalEngine:
             self._interruptible(),
             ThreadPoolExecutor(1, "pythia_fast-write") as writer,
         ):
-            self._todo.look_again(on_error)  # after other models, which may have taken days
-            take_twins = partial(self._take_twins, writer, on_error)
-            take_twins()
+            self._todo.look_again()  # after other models, which may have taken days
+            self._take_twins(writer)
             if self._todo.queue:
-                self._compute(device, precision, writer, on_error)
+                self._compute(device, precision, writer)
         self._presence.leave()
 
     @contextmanager
@@ -107,11 +110,7 @@ class LocalEngine:
             ) from None
 
     def _compute(
-        self,
-        device: torch.device,
-        precision: Precision,
-        writer: ThreadPoolExecutor,
-        on_error: OnError,
+        self, device: torch.device, precision: Precision, writer: ThreadPoolExecutor
     ) -> None:
         """Go through the queue, which grows where a step fails that others have the weights of."""
         asked = self._asked
@@ -122,18 +121,16 @@ class LocalEngine:
             device=device,
             precision=precision,
             batch_tokens=asked.batch_tokens_in(precision),
-            on_error=on_error,
         )
         with closing(pipeline):
             while self._todo.queue:
-                pipeline.run(partial(self._take_twins, writer, on_error))
+                pipeline.run(partial(self._take_twins, writer))
 
-    def _take_twins(self, writer: ThreadPoolExecutor, on_error: OnError) -> None:
+    def _take_twins(self, writer: ThreadPoolExecutor) -> None:
         """Give the finished steps' results to those with the same weights, which are not loaded."""
         self._todo.give_twins(
             # In the writer's thread, so that no interrupt stops it half-way.
-            lambda step, first: writer.submit(self._twins.publish, step, first).result(),
-            on_error,
+            lambda step, first: writer.submit(self._twins.publish, step, first).result()
         )
 
 

@@ -21,7 +21,6 @@ from pythia_fast.runs.measure import measure, together
 from pythia_fast.runs.origin import of_unit, origin_of
 from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Reporter
-from pythia_fast.runs.steps.todo import OnError
 from pythia_fast.runs.steps.twins import check_twin, result_of_twin
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.streaming.arenas import make_arenas
@@ -55,7 +54,7 @@ class Source(Protocol):
     def finish(self, step: int, sha256: str | None = None) -> None:
         """The same, called by the thread that computes, when it comes to it."""
 
-    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+    def fail(self, step: int, error: Exception) -> None:
         """A step has failed. SweepError where that ends the work."""
 
 
@@ -91,12 +90,11 @@ class Pipeline:
         device: torch.device,
         precision: Precision,
         batch_tokens: int,
-        on_error: OnError,
         memory_share: float = 1.0,
     ) -> None:
         self._series, self._plan, self._folder, self._job = series, plan, folder, job
         self._source, self._progress, self._writer = source, progress, writer
-        self._batch_tokens, self._on_error = batch_tokens, on_error
+        self._batch_tokens = batch_tokens
         self._writing: _Writing | None = None
         self._arenas = make_arenas(
             plan.spec.architecture, steps, precision, device, share=memory_share
@@ -144,7 +142,7 @@ class Pipeline:
         """Compute a step and leave its results to the writer, who has done those before."""
         if isinstance(loaded, NotLoaded):
             self._settle()
-            self._source.fail(loaded.step, loaded.error, self._on_error)
+            self._source.fail(loaded.step, loaded.error)
             return
         self._progress.loaded(loaded.times)
         if self._writing is not None and self._writing.weights_sha256 == loaded.weights_sha256:
@@ -160,7 +158,7 @@ class Pipeline:
             if isinstance(error, RunMismatchError) or not isinstance(error, Exception):
                 raise
             self._settle()
-            self._source.fail(loaded.step, error, self._on_error)
+            self._source.fail(loaded.step, error)
         else:
             self._settle()
             self._writing = _Writing(loaded.step, loaded.weights_sha256, tuple(publications))
@@ -263,7 +261,7 @@ class Pipeline:
         self._writing = None
         if not isinstance(error, Exception):
             raise error
-        self._source.fail(writing.step, error, self._on_error)
+        self._source.fail(writing.step, error)
 
     def _settle_after(self, error: BaseException) -> None:
         """The same on the way out of an error, which wins: another becomes a note of it."""

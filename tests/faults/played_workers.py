@@ -239,7 +239,7 @@ def run(
     )
     asked = settled(asking, ["float32"], out=out, several=False, resume=True, cache_dir=None)
     progress = progress or Progress(checkpoints=len(STEPS), tokens=0, shown=False)
-    RayEngine(cluster, asked, progress).run(on_error)
+    RayEngine(cluster, asked, progress, on_error).run()
     return SweepResult(out, steps=STEPS, metrics=asked[0].plan.metrics)
 
 

@@ -179,7 +179,6 @@ class Worker:
             device=self._device,
             precision=precision,
             batch_tokens=resolve_batch_tokens(work.batch_tokens, work.plan, precision),
-            on_error="skip",
             memory_share=self._share,
         )
         resident = (work.model, assigned, parts if isinstance(parts, SentParts) else None)

@@ -51,12 +51,15 @@ class RayEngine:
     folder, else the driver does.
     """
 
-    def __init__(self, cluster: Cluster, asked: Sequence[Asked], progress: Progress) -> None:
+    def __init__(
+        self, cluster: Cluster, asked: Sequence[Asked], progress: Progress, on_error: OnError
+    ) -> None:
         self._cluster, self._progress = cluster, progress
         self._models = [
             OneModel(
                 *(place, each),
                 progress.of(each.series.name) if len(asked) > 1 else progress,
+                on_error,
                 models=len(asked),
             )
             for place, each in enumerate(asked)
@@ -71,7 +74,7 @@ class RayEngine:
         # A thread of its own for what is written here, so that no interrupt stops it half-way.
         self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
 
-    def run(self, on_error: OnError) -> None:
+    def run(self) -> None:
         """Have all computed. The errors of `sweep`; WorkerError where no worker can begin."""
         with ExitStack() as stack:
             stack.enter_context(self._writer)
@@ -79,10 +82,10 @@ class RayEngine:
                 for model in self._models:
                     stack.enter_context(model.presence)
                 for model in self._models:
-                    model.survey(on_error)
+                    model.survey()
                 for model in self._models:
-                    model.give_twins(self._writer, on_error)
-                self._work(on_error)
+                    model.give_twins(self._writer)
+                self._work()
             except KeyboardInterrupt as interrupt:
                 raise self._interrupted(interrupt) from None
             finally:
@@ -90,7 +93,7 @@ class RayEngine:
                     if model.probe is not None:
                         model.probe.unlink(missing_ok=True)
 
-    def _work(self, on_error: OnError) -> None:
+    def _work(self) -> None:
         """Hand out, listen, and hand out again, until nothing is left."""
         while True:
             for model in self._models:
@@ -99,7 +102,7 @@ class RayEngine:
                 self._dispatcher.add(tasks)
             if self._dispatcher.over:
                 return
-            if not self._hand_out(on_error):
+            if not self._hand_out():
                 continue  # what was left is there already: nothing will happen
             self._show()
             self._wait_for_workers()
@@ -109,7 +112,7 @@ class RayEngine:
                         self._join(worker, hello)
                     case Told(worker, messages):
                         for message in messages:
-                            self._hear(worker, message, on_error)
+                            self._hear(worker, message)
                     case GaveBack(worker, place, step, given):
                         if worker in self._dispatcher.workers:  # and can still do something
                             task = self._tasks[place, step]
@@ -121,7 +124,7 @@ class RayEngine:
                         )
                     case Lost(worker, reason, joined):
                         if joined:
-                            self._lose(worker, reason, on_error)
+                            self._lose(worker, reason)
                         self._replace(reason)
 
     def _replace(self, reason: str) -> None:
@@ -188,21 +191,21 @@ class RayEngine:
         self._hosts[worker] = hello.host
         self._dispatcher.join(worker, hello.node)
 
-    def _hand_out(self, on_error: OnError) -> bool:
+    def _hand_out(self) -> bool:
         """Hand out all that can be now; whether anything is left to be done by workers.
 
         What needs no worker after all makes room for more.
         """
         while assignments := self._dispatcher.assignments():
             for worker, task in assignments:
-                self._give(worker, task, on_error)
+                self._give(worker, task)
         wanted = self._dispatcher.wanted_back()
         if wanted is not None:
             worker, task = wanted
             self._cluster.ask_back(worker, task.model, task.step)
         return not self._dispatcher.over
 
-    def _give(self, worker: str, task: Task, on_error: OnError) -> None:
+    def _give(self, worker: str, task: Task) -> None:
         """Order a step, unless somebody else has finished it meanwhile."""
         model = self._models[task.model]
         try:
@@ -212,21 +215,21 @@ class RayEngine:
             raise
         except Exception as error:
             self._dispatcher.finished(worker, task)
-            model.fail(task.step, error, on_error)
+            model.fail(task.step, error)
             return
         if sha256 is None:
             shared = model.shared(self._cluster)
             self._cluster.order(worker, order, shared, model.name(task.step))
         else:
-            self._finish(worker, model, task.step, sha256, on_error)
+            self._finish(worker, model, task.step, sha256)
 
-    def _hear(self, worker: str, message: Message, on_error: OnError) -> None:
+    def _hear(self, worker: str, message: Message) -> None:
         match message:
             case Fatal(error):
                 raise error
             case Unable(error):
                 self._cluster.dismiss(worker)
-                self._lose(worker, f"{type(error).__name__}: {error}", on_error)
+                self._lose(worker, f"{type(error).__name__}: {error}")
                 self._replace(str(error))
             case Loading(place, step):
                 self._dispatcher.begun(worker, self._tasks[place, step])
@@ -244,9 +247,9 @@ class RayEngine:
             case Part(place, step, path, data):
                 self._keep(place, step, path, data)
             case Finished(place, step, sha256):
-                self._finish(worker, self._models[place], step, sha256, on_error)
+                self._finish(worker, self._models[place], step, sha256)
             case Failed(place, step, error):
-                self._fail(worker, self._models[place], step, error, on_error)
+                self._fail(worker, self._models[place], step, error)
             case Began(place, step):
                 self._now[worker] = (place, step)
 
@@ -258,9 +261,7 @@ class RayEngine:
         except PythiaFastError as error:
             self._unkept[place, step] = error
 
-    def _fail(
-        self, worker: str, model: OneModel, step: int, error: Exception, on_error: OnError
-    ) -> None:
+    def _fail(self, worker: str, model: OneModel, step: int, error: Exception) -> None:
         """A step has failed; if that may be the machine's fault, another one tries it."""
         task = self._tasks[model.place, step]
         host = self._hosts[worker]
@@ -273,21 +274,19 @@ class RayEngine:
             self._dispatcher.finished(worker, task)
         if several:
             error.add_note(f"on {host}")
-        model.fail(step, error, on_error)
+        model.fail(step, error)
 
-    def _finish(
-        self, worker: str, model: OneModel, step: int, sha256: str, on_error: OnError
-    ) -> None:
+    def _finish(self, worker: str, model: OneModel, step: int, sha256: str) -> None:
         self._dispatcher.finished(worker, self._tasks[model.place, step])
         unkept = self._unkept.pop((model.place, step), None)
         if unkept is not None:  # no fault of the worker's machine: no other one would do better
-            model.fail(step, unkept, on_error)
+            model.fail(step, unkept)
             return
         model.asked.folder.forget_failure(step)
         model.todo.finish(step, sha256)
-        model.give_twins(self._writer, on_error)
+        model.give_twins(self._writer)
 
-    def _lose(self, worker: str, reason: str, on_error: OnError) -> None:
+    def _lose(self, worker: str, reason: str) -> None:
         """What a worker had in hand is done by others; another worker is asked for."""
         host = self._hosts[worker]
         self._progress.say(
@@ -303,7 +302,7 @@ class RayEngine:
                 f"more than {RETRIES} workers have died while they had nothing but this step, the "
                 f"last because {reason}"
             )
-            self._models[task.model].fail(task.step, error, on_error)
+            self._models[task.model].fail(task.step, error)
 
     def _interrupted(self, interrupt: KeyboardInterrupt) -> SweepInterruptedError:
         meanwhile = "".join(f". Meanwhile {note}" for note in notes(interrupt))

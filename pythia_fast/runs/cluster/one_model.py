@@ -29,39 +29,40 @@ class OneModel:
     `models` is how many there are: of several, errors say which one they are about.
     """
 
-    def __init__(self, place: int, asked: Asked, progress: Progress, models: int) -> None:
+    def __init__(
+        self, place: int, asked: Asked, progress: Progress, on_error: OnError, models: int
+    ) -> None:
         self._models = models
         self.place, self.asked, self.progress = place, asked, progress
         series, plan, folder = asked.series, asked.plan, asked.folder
         self.job = SweepJob(plan, folder, progress)
-        self.todo = Todo(series, self.job, folder, progress, asked.budget_bytes)
+        self.todo = Todo(series, self.job, folder, progress, asked.budget_bytes, on_error)
         self.twins = Twins(series, plan, folder, self.job, self.todo, progress)
         self.probe: Path | None = None
         self._shared: Any = None
         self._flops: int | None = None
         self.presence = Presence(folder, "ray", say=progress.say)
 
-    def survey(self, on_error: OnError) -> None:
+    def survey(self) -> None:
         """Find out what is left, and whether it can be had, and kept. The errors of `Todo`."""
         with named(self.asked.series.name, self._models):
-            self.todo.survey(on_error, same_files=True)
+            self.todo.survey(same_files=True)
         if self.todo.left:
             check_room(self.asked, self.todo)
         else:
             self.progress.say(f"nothing left to compute: all is in {self.asked.folder.path}")
 
-    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+    def fail(self, step: int, error: Exception) -> None:
         """A step has failed. SweepError unless failures are skipped."""
         with named(self.asked.series.name, self._models):
-            self.todo.fail(step, error, on_error)
+            self.todo.fail(step, error)
 
-    def give_twins(self, writer: ThreadPoolExecutor, on_error: OnError) -> None:
+    def give_twins(self, writer: ThreadPoolExecutor) -> None:
         """Give the finished steps' results to those with the same weights, which are not loaded."""
         with named(self.asked.series.name, self._models):
             self.todo.give_twins(
                 # In the writer's thread, so that no interrupt stops it half-way.
-                lambda step, first: writer.submit(self.twins.publish, step, first).result(),
-                on_error,
+                lambda step, first: writer.submit(self.twins.publish, step, first).result()
             )
 
     def name(self, step: int) -> str:

@@ -27,7 +27,6 @@ from pythia_fast.runs.cluster.messages import (
 from pythia_fast.runs.cluster.outbox import Outbox, travelling
 from pythia_fast.runs.folder.run_folder import Parts, RunFolder, part_bytes
 from pythia_fast.runs.plan import Unit
-from pythia_fast.runs.steps.todo import OnError
 from pythia_fast.series import Ahead
 from pythia_fast.streaming.times import LoadTimes
 
@@ -106,7 +105,7 @@ class Assigned:
     def finish(self, step: int, sha256: str | None = None) -> None:
         """The driver knows already."""
 
-    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+    def fail(self, step: int, error: Exception) -> None:
         """Tell that a step has failed; whether that ends the sweep the driver decides."""
         if ends_context(error):
             raise error

@@ -27,6 +27,9 @@ class Todo:
     Of steps with the same weights one is in the queue, and the others take its results when they
     are on the disk, unless the job has every step look at something of its own.
 
+    A step that fails, or cannot be had, is SweepError, or with `on_error` "skip" recorded and left
+    out.
+
     Attributes:
         queue: steps to be loaded. It grows when a step fails of which another has the weights.
         steps: all steps that are this process's: those of its share, if it has one.
@@ -42,10 +45,12 @@ class Todo:
         folder: RunFolder,
         progress: Progress,
         budget_bytes: int | None,
+        on_error: OnError,
         share: Share | None = None,
     ) -> None:
         self._series, self._job, self._folder = series, job, folder
-        self._progress, self._budget_bytes, self._share = progress, budget_bytes, share
+        self._progress, self._budget_bytes = progress, budget_bytes
+        self._on_error, self._share = on_error, share
         self._survey = Survey({}, ())
         self._waiting = Waiting()
         self.queue: deque[int] = deque()
@@ -59,9 +64,7 @@ class Todo:
         """All steps whose results are still to be written."""
         return (*self.queue, *self._waiting.steps)
 
-    def survey(
-        self, on_error: OnError, *, same_files: bool = False, dealt: Dealt | None = None
-    ) -> Dealt:
+    def survey(self, *, same_files: bool = False, dealt: Dealt | None = None) -> Dealt:
         """Find out what there is and what is left, before anything is downloaded or computed.
 
         What of the call is `dealt` out among the shares already decides which of these steps are
@@ -82,13 +85,13 @@ class Todo:
             self._take_share(self._share, dealt)
         for line in self._survey.known():
             self._progress.say(line)
-        self._sort(on_error)
+        self._sort()
         return dealt.and_a_model(groups)
 
-    def look_again(self, on_error: OnError) -> None:
+    def look_again(self) -> None:
         """Leave out what other processes have finished since the survey. The errors of `survey`."""
         for step in tuple(self.queue):
-            if self._is_done_or_failed(step, on_error):
+            if self._is_done_or_failed(step):
                 self.queue.remove(step)
 
     def _take_share(self, share: Share, dealt: Dealt) -> None:
@@ -132,7 +135,7 @@ class Todo:
         self._progress.checkpoint_done()
         self._end(step)
 
-    def give_twins(self, give: Callable[[int, int], None], on_error: OnError) -> None:
+    def give_twins(self, give: Callable[[int, int], None]) -> None:
         """Let `give(step, first)` give the results of `first` to each step that can take them now.
 
         Where it says DamagedTwinError the step is loaded instead; SweepError where it fails
@@ -147,7 +150,7 @@ class Todo:
             except DamagedTwinError as error:
                 self._compute_instead(step, first, error.reason)
             except Exception as error:
-                self.fail(step, error, on_error)
+                self.fail(step, error)
             else:
                 self.finish(step)
 
@@ -164,7 +167,7 @@ class Todo:
         """The results of a step are damaged: nobody is to take them."""
         self._waiting.forget(first)
 
-    def fail(self, step: int, error: Exception, on_error: OnError) -> None:
+    def fail(self, step: int, error: Exception) -> None:
         """Keep why a step failed. SweepError, unless failures are skipped.
 
         Then the next step with the same weights is loaded instead: its files may be there. After an
@@ -173,7 +176,7 @@ class Todo:
         failure = self._record(step, error)
         self._end(step)
         broken = ends_context(error)
-        if broken or on_error == "raise":
+        if broken or self._on_error == "raise":
             way_on = "; on_error='skip' (--on-error skip) goes on without such steps"
             if broken:
                 way_on = ". This process cannot use the GPU any more: go on in a new one"
@@ -195,18 +198,18 @@ class Todo:
             self.now = None
         self.changed()
 
-    def _sort(self, on_error: OnError) -> None:
+    def _sort(self) -> None:
         """Which steps are done, missing, to be loaded, or to take the results of others."""
         left, missing = [], {}
         for step in self.steps:
-            if self._is_done_or_failed(step, on_error):
+            if self._is_done_or_failed(step):
                 continue
             error = self._survey.revisions[step].error
             if error is None:
                 left.append(step)
             else:
                 missing[step] = error
-        self._tell_missing(missing, on_error)
+        self._tell_missing(missing)
         for group in self._survey.same_weights(left):
             sha256 = self._survey.revisions[group[0]].weights_sha256
             done = None if sha256 is None else self.finished_with(sha256)
@@ -221,14 +224,14 @@ class Todo:
             self.queue = deque(sorted(self.queue))
         self._tell_work()
 
-    def _is_done_or_failed(self, step: int, on_error: OnError) -> bool:
+    def _is_done_or_failed(self, step: int) -> bool:
         """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""
         try:
             return self._is_done(step)
         except RunMismatchError:
             raise
         except Exception as error:
-            self.fail(step, error, on_error)
+            self.fail(step, error)
             return True
 
     def _is_done(self, step: int) -> bool:
@@ -257,13 +260,13 @@ class Todo:
         self._progress.leave_out(step, self._job.tokens(step))
         return failure
 
-    def _tell_missing(self, missing: Mapping[int, Exception], on_error: OnError) -> None:
+    def _tell_missing(self, missing: Mapping[int, Exception]) -> None:
         """Record all that cannot be had, and go on without it or not at all."""
         failures = [self._record(step, error) for step, error in missing.items()]
         if not failures:
             return
         summary = missing_words(failures, len(self.steps))
-        if on_error == "skip":
+        if self._on_error == "skip":
             self._progress.say(f"{summary}. They are left out")
             return
         raise SweepError(

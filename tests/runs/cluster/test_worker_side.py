@@ -120,7 +120,7 @@ def test_what_becomes_of_a_step_is_told() -> None:
     telling.computed(0.5)
     assigned.written(5, "abc")
     assigned.finish(5, "abc")  # later, when the pipeline has seen it; told already
-    assigned.fail(6, error, "raise")
+    assigned.fail(6, error)
     assert outbox.take(0) == [
         WaitsFor(3, 5, 7, True),
         Began(3, 5),
@@ -137,12 +137,12 @@ def test_a_broken_gpu_is_no_fault_of_the_step() -> None:
     outbox = Outbox()
     broken = torch.AcceleratorError("an illegal memory access")
     with pytest.raises(torch.AcceleratorError):
-        Assigned(3, outbox).fail(5, broken, "skip")
+        Assigned(3, outbox).fail(5, broken)
     assert outbox.take(0) == []
     assert ends_context(broken)
     full = torch.OutOfMemoryError("none left")
     assert not ends_context(full)
-    Assigned(3, outbox).fail(5, full, "skip")
+    Assigned(3, outbox).fail(5, full)
     assert len(outbox.take(0)) == 1
 
 

@@ -180,11 +180,11 @@ def test_the_driver_of_a_cluster_has_one_of_them_computed(
     progress = Progress(checkpoints=4, tokens=0, shown=False)
     queues = []
     for same in (True, False):
-        model = OneModel(0, asked, progress, models=1)
+        model = OneModel(0, asked, progress, "raise", models=1)
         if same:
-            model.survey("raise")
+            model.survey()
         else:
-            model.todo.survey("raise")
+            model.todo.survey()
         queues.append(list(model.todo.queue))
         assert sorted(model.todo.left) == list(STEPS)
     assert queues == [[0, 2] if sharing else list(STEPS), list(STEPS)]
