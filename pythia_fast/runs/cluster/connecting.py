@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +24,7 @@ from pythia_fast.runs.cluster.events import (
 )
 from pythia_fast.runs.cluster.messages import Hello, Order, Work
 from pythia_fast.runs.cluster.placing import Node, Placing, check_places, in_words, placing
-from pythia_fast.runs.cluster.reaching import connect
+from pythia_fast.runs.cluster.reaching import connect, logged
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
 
@@ -51,7 +52,8 @@ class Cluster:
     def __init__(self, workers: Workers, device: str | None) -> None:
         self._ray = require("ray")
         self._workers, self._device = workers, device
-        self._connected_here = self._alone = False
+        self._alone = False
+        self._connection = ExitStack()  # empty where somebody else has connected this process
         self._name = f"pythia_fast {uuid.uuid4().hex[:8]}"
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
@@ -80,7 +82,7 @@ class Cluster:
             if self._alone:
                 check_places(self.placing, self._workers, offered)
         except BaseException:
-            self._leave()
+            self._connection.close()
             raise
         return self
 
@@ -93,7 +95,7 @@ class Cluster:
         try:
             self._stop()
         finally:
-            self._leave()
+            self._connection.close()
 
     def begin(self, dtype: str, architectures: Sequence[Architecture], *, most: int) -> None:
         """Ask for all workers, `most` of them; those that can be placed come by and by."""
@@ -284,8 +286,11 @@ class Cluster:
         }
 
     def _connect(self) -> None:
-        self._alone = connect(self._ray, self._workers.address)
-        self._connected_here = True
+        with ExitStack() as connection:
+            connection.enter_context(logged())
+            self._alone = connect(self._ray, self._workers.address)
+            connection.callback(self._ray.shutdown)
+            self._connection = connection.pop_all()
 
     def _stop(self) -> None:
         """Let the workers finish the write in hand, and end them."""
@@ -301,7 +306,3 @@ class Cluster:
         for actor in self._actors.values():
             self._ray.kill(actor)
         self._actors.clear()
-
-    def _leave(self) -> None:
-        if self._connected_here:
-            self._ray.shutdown()

@@ -7,8 +7,9 @@ that once was started on this machine and is gone.
 import logging
 import os
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +20,7 @@ _log = logging.getLogger("pythia_fast")
 PATIENCE_S = 10.0
 """How long a cluster that is just being started may take until it can be reached."""
 _TRIES = "RAY_gcs_server_port_wait_time_s"  # Ray's own; each try lasts 40 s
+_PRINTS, _INFO = "print_worker_logs", ":info_message:"  # Ray's own, too
 
 
 def connect(ray: Any, address: str | None) -> bool:
@@ -44,6 +46,30 @@ def connect(ray: Any, address: str | None) -> bool:
             return False
     ray.init(address="local", **quiet)
     return True
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """What Ray would print of workers goes to our log meanwhile.
+
+    It prints that on standard output, which is the caller's, whatever `log_to_driver` is, and has
+    no setting for it. A Ray without the function that does so prints as before.
+    """
+    worker = sys.modules.get("ray._private.worker")
+    printing = getattr(worker, _PRINTS, None)
+    if printing is None:
+        yield
+        return
+    setattr(worker, _PRINTS, _log_lines)
+    try:
+        yield
+    finally:
+        setattr(worker, _PRINTS, printing)
+
+
+def _log_lines(data: Mapping[str, Any], *_: object, **__: object) -> None:
+    for line in data.get("lines", ()):
+        _log.warning("Ray (%s): %s", data.get("pid"), line.rpartition(_INFO)[2])
 
 
 def _listens(address: str) -> bool:

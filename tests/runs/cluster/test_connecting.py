@@ -1,6 +1,8 @@
 """What Ray is asked for, and what becomes of workers that come, die or never come. It is played."""
 
 import itertools
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -173,3 +175,19 @@ def test_this_machine_alone_must_have_room(monkeypatch: pytest.MonkeyPatch) -> N
         assert alone.connected
         assert (cluster.placing.count, cluster.placing.cpus) == (4, 1)
     assert not alone.connected  # what it has started it ends
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_ray_prints_is_logged_unless_the_caller_has_connected(
+    monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    worker: Any = ModuleType("ray._private.worker")
+    worker.print_worker_logs = printing = object()
+    monkeypatch.setitem(sys.modules, "ray._private.worker", worker)
+    played(monkeypatch, {"CPU": 4.0}, connected=connected)
+    with Cluster(Workers(count=1), None):
+        assert (worker.print_worker_logs is printing) == connected
+    assert worker.print_worker_logs is printing
+    with pytest.raises(ArgumentError):
+        Cluster(Workers(count=1, num_gpus=0), "cuda").__enter__()
+    assert worker.print_worker_logs is printing

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from ray_nodes import (
 import pythia_fast
 from pythia_fast.errors import ArgumentError, WorkerError
 from pythia_fast.runs import sweeping
-from pythia_fast.runs.cluster import reaching
+from pythia_fast.runs.cluster import Cluster, reaching
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.workers import Workers
 from pythia_fast.series import open_series
@@ -180,6 +181,25 @@ def test_without_a_cluster_one_is_started_and_ended(
     rows = [row for row in alone.table.to_pylist() if row["step"] in (4, 8)]
     expected = [row["value"] for row in rows if row["metric"] == "perplexity"]
     assert [row["value"] for row in result.table.to_pylist()] == expected
+
+
+@pytest.mark.timeout(300)
+def test_what_ray_says_of_workers_is_logged_and_not_printed(
+    nodes: Nodes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Standard output is the caller's."""
+    import ray
+
+    def die() -> None:
+        print("a worker's own words")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    capfd.readouterr()
+    with Cluster(Workers(count=1, num_cpus=1, address=nodes.address), None):
+        with pytest.raises(ray.exceptions.WorkerCrashedError):
+            ray.get(ray.remote(max_retries=0)(die).remote())
+        wait(lambda: "Ray (raylet): A worker died" in caplog.text)
+    assert capfd.readouterr().out == ""
 
 
 def test_no_cluster_where_there_should_be_one(

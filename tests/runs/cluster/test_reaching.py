@@ -1,14 +1,17 @@
 """The way to a cluster, with a Ray that is played."""
 
+import logging
 import os
 import socket
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from pythia_fast.errors import WorkerError
 from pythia_fast.runs.cluster import reaching
-from pythia_fast.runs.cluster.reaching import connect
+from pythia_fast.runs.cluster.reaching import connect, logged
 
 TRIES = "RAY_gcs_server_port_wait_time_s"
 
@@ -91,3 +94,33 @@ def test_the_user_may_say_how_often_ray_tries(monkeypatch: pytest.MonkeyPatch) -
     connect(ray, None)
     assert ray.calls == [("auto", "20")]
     assert os.environ[TRIES] == "20"
+
+
+def test_what_ray_prints_is_logged_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker: Any = ModuleType("ray._private.worker")
+    monkeypatch.setitem(sys.modules, "ray._private.worker", worker)
+    with logged():  # one that has no such function
+        assert not vars(worker).get("print_worker_logs")
+    worker.print_worker_logs = printing = lambda data, file: print(data["lines"], file=file)
+    said = {"pid": "raylet", "lines": ["a worker died", "x:info_message:no room"]}
+    with logged():
+        worker.print_worker_logs(said, sys.stdout)
+    with pytest.raises(KeyboardInterrupt), logged():
+        raise KeyboardInterrupt
+    assert worker.print_worker_logs is printing
+    assert [record.getMessage() for record in caplog.records] == [
+        "Ray (raylet): a worker died",
+        "Ray (raylet): no room",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert capsys.readouterr().out == ""
+
+
+def test_without_ray_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray._private.worker", raising=False)
+    with logged():
+        assert "ray._private.worker" not in sys.modules
