@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from pythia_fast.core import File
-from pythia_fast.digest import sha256
+from pythia_fast.digest import Digests
 from pythia_fast.errors import FormatError, MissingCheckpointError, WeightsError
 from pythia_fast.series.layout import WeightFiles
 from pythia_fast.series.revision import weights_digest
@@ -81,6 +81,7 @@ class Checkpoint:
     _tensors: dict[str, TensorRange] = field(repr=False)
     fetch: FetchReport | None = None
     _held: Held | None = field(default=None, repr=False)
+    _digests: Digests = field(default_factory=Digests, repr=False)
 
     def close(self) -> None:
         """Give back the files that were taken from a store, which may then evict them.
@@ -99,12 +100,12 @@ class Checkpoint:
         """The weights' fingerprint, in hex: a file's sha256, or that of "name sha256" lines.
 
         The lines are those of all shards, sorted. Where the source promised no sha256 it is
-        computed here, once, over the open files, so that what was verified is what is read; of
-        several shards at the same time.
+        computed here, over the open files, so that what was verified is what is read; of several
+        shards at the same time. Files whose digest the series knows are not read again.
         """
         with ThreadPoolExecutor(HASHED_AT_ONCE, "pythia_fast-hash") as pool:
             digests = pool.map(
-                lambda file: file.sha256 or sha256(self._opened[file.name]), self.files
+                lambda file: file.sha256 or self._digests.of(self._opened[file.name]), self.files
             )
             names = [file.name for file in self.files]
             return weights_digest(dict(zip(names, digests, strict=True)))
@@ -121,11 +122,13 @@ def open_checkpoint(
     fetch: FetchReport | None = None,
     held: Held | None = None,
     read: Callable[[CheckpointFile, File], Iterable[TensorRange]] | None = None,
+    digests: Digests | None = None,
 ) -> Checkpoint:
     """Read the headers of the `opened` files, which are those of `weights`, and check them.
 
     The checkpoint closes what is `held` for it, when it is closed itself. `read` gives the tensors
-    of a file under the architecture's names; None reads the Hub's formats.
+    of a file under the architecture's names; None reads the Hub's formats. `digests` are those of
+    files that were hashed before.
 
     FormatError (and its kinds) for a malformed file or an index that does not fit its shards,
     WeightsError if the tensors are not the architecture's.
@@ -157,6 +160,7 @@ def open_checkpoint(
         _tensors=ours,
         fetch=fetch,
         _held=held,
+        _digests=digests or Digests(),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pythia_fast.core import File
+from pythia_fast.digest import Digests
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
@@ -63,8 +64,9 @@ class LocalSeries:
     A step's config.json lies in its folder or, for all steps alike, beside the step folders. The
     folder's listing is taken once; weights are looked at when a step is opened. A link that leads
     nowhere, named as the folder of a step, is a step that is missing. What is left out, a file of
-    such a name or step0100, is said in the log. A pickle takes the path and the listing with it,
-    and looks at nothing: where the folder is not there, that is the error of each step.
+    such a name or step0100, is said in the log. A pickle takes along the path, the listing and the
+    digests of files that were hashed, and looks at nothing: where the folder is not there, that is
+    the error of each step.
     """
 
     _prefix: ClassVar[str] = "step"
@@ -76,6 +78,7 @@ class LocalSeries:
         steps = _steps_of(self.folder, self._prefix)
         architecture = self._first_architecture(steps)
         self.spec = ModelSpec.local(self.folder.name, architecture, steps)
+        self._digests = Digests()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
@@ -150,6 +153,7 @@ class LocalSeries:
             source=str(folder),
             commit=None,
             architecture=self._architecture(step, folder),
+            digests=self._digests,
         )
 
     def tokenizer_file(self, step: int) -> Path:

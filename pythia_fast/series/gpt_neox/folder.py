@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pythia_fast.core import File
+from pythia_fast.digest import Digests
 from pythia_fast.errors import MissingCheckpointError, PythiaFastError, WeightsError
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.gpt_neox.config import find_yml, read_yml
@@ -55,7 +56,8 @@ class GptNeoxSeries(LocalSeries):
             merged = assemble(parts, folder)
             opened = [(CheckpointFile(_MERGED, folder, merged.size, None), merged)]
             pieces = {}
-        return _checkpoint(opened, pieces, step, folder, architecture)
+        digests = None if shards.ranks > 1 else self._digests  # of what is merged each time anew
+        return _checkpoint(opened, pieces, step, folder, architecture, digests)
 
     def _files(self, folder: Path) -> tuple[str, ...]:
         shards = find_shards(folder)
@@ -113,7 +115,12 @@ def _open(folder: Path, names: Sequence[str]) -> Opened:
 
 
 def _checkpoint(
-    opened: Opened, pieces: Pieces, step: int, folder: Path, architecture: Architecture
+    opened: Opened,
+    pieces: Pieces,
+    step: int,
+    folder: Path,
+    architecture: Architecture,
+    digests: Digests | None,
 ) -> Checkpoint:
     """With `pieces`, each of one part, these are its tensors; else the one file's own."""
     in_place: dict[str, list[TensorRange]] = {part.file.path: [] for [part] in pieces.values()}
@@ -127,4 +134,5 @@ def _checkpoint(
         commit=None,
         architecture=architecture,
         read=(lambda _, file: in_place.get(file.path, [])) if pieces else None,
+        digests=digests,
     )

@@ -1,6 +1,8 @@
 """Steps of a folder with the same weights are found before any is loaded, and no others."""
 
 import hashlib
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pythia_fast import digest
+from pythia_fast.core import File
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.job import SweepJob
@@ -66,6 +70,48 @@ def test_copies_are_known_by_their_digest_and_no_others_are_read(
     assert found == {0: found[0], 1: found[0], 2: None, 4: found[0]}
     assert hashed == [0, 1, 4]
     assert found[0] == opened(folder, 0) == opened(folder, 1) != opened(folder, 2)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_who_loads_them_does_not_hash_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Literal["safetensors"]
+) -> None:
+    """Unless they have changed since."""
+    folder = tiny_suite(tmp_path / "tiny", steps=STEPS, layout=layout, copies={1: 0})
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, ns=(10**18, 10**18))
+    series = open_series(folder)
+    expected = {step: opened(folder, step) for step in STEPS}
+    found = with_digests(series, survey(series, series.steps))
+    assert [found.revisions[step].weights_sha256 for step in (0, 1)] == [expected[0]] * 2
+
+    read: list[str] = []
+    look = digest.sha256
+
+    def looking(file: File) -> str:
+        read.append(file.path)
+        return look(file)
+
+    monkeypatch.setattr(digest, "sha256", looking)
+    there = pickle.loads(pickle.dumps(series))  # as it comes to a worker
+    assert {step: there.open(step).weights_sha256 for step in (0, 1)} == {
+        step: expected[step] for step in (0, 1)
+    }
+    assert read == []
+    assert there.open(2).weights_sha256 == expected[2]
+    assert read
+    changed = max((path for path in folder.glob("*step1/*") if path.is_file()), key=_size)
+    data = bytearray(changed.read_bytes())
+    data[len(data) // 2] ^= 1
+    changed.write_bytes(data)
+    os.utime(changed, ns=(10**18, 10**18))
+    assert there.open(1).weights_sha256 == opened(folder, 1) != expected[1]
+    assert there.open(0).weights_sha256 == expected[0]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def samples(size: int) -> np.ndarray:
