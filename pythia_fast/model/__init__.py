@@ -5,7 +5,7 @@ from pythia_fast.model.model import Model
 from pythia_fast.model.packed import packed_bytes
 from pythia_fast.model.precision import Precision, known_precision, resolve_precision
 from pythia_fast.model.reading import LoadReport
-from pythia_fast.model.streams import ends_context, streams_of
+from pythia_fast.model.streams import ends_context, sent, streams_of
 from pythia_fast.model.text import Completion, TokenizerSource, complete
 from pythia_fast.model.weights import Weights
 
@@ -23,6 +23,7 @@ __all__ = [
     "known_precision",
     "packed_bytes",
     "resolve_precision",
+    "sent",
     "sequences_at_once",
     "streams_of",
 ]

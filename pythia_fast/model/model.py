@@ -17,7 +17,7 @@ from pythia_fast.model import lens, native, neox, scoring
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
-from pythia_fast.model.ids import Ids, checked_ids, target_count
+from pythia_fast.model.ids import Ids, PlacedIds, checked_ids, target_count
 from pythia_fast.model.near_tie import TieMargins, decide
 from pythia_fast.model.shown import model_html
 from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
@@ -68,6 +68,7 @@ class Model:
         self._tokenizers = Tokenizers(series)
         self.shape = neox.Shape.of(weights.architecture, weights.device)
         self._ties = TieMargins()
+        self._placed = PlacedIds()
         self._arithmetic = arithmetic
         self.deterministic = deterministic
         self.native = self._make_native()
@@ -316,7 +317,19 @@ class Model:
         The last `labels` of a sequence are never an input, so it may be longer by as many. Rows
         that are `trees` hold several sequences, and may have any length.
         """
-        return checked_ids(ids, self.architecture, self.device, labels=labels, trees=trees)
+        in_range = self._placed.are(ids)
+        return checked_ids(
+            ids, self.architecture, self.device, labels=labels, trees=trees, in_range=in_range
+        )
+
+    def place_ids(self, ids: Ids) -> torch.Tensor:
+        """The ids as int64 [B, T] on the model's device, T being anything.
+
+        They are looked at before they go there, and not again by methods that are given the very
+        tensor, unchanged: for that they would have to wait for the GPU. TokenRangeError or
+        ArgumentError.
+        """
+        return self._placed.place(ids, self.architecture.vocab_rows, self.device)
 
     def _make_native(self) -> native.Native | None:
         if self.device.type != "cpu" or not native.takes(self.architecture):

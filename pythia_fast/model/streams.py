@@ -155,6 +155,13 @@ def streams_of(device: torch.device) -> CudaStreams:
         return streams
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host's tensor on a device; for a GPU it is on its way there, and nobody waits for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def ends_context(error: BaseException) -> bool:
     """Whether a CUDA error makes all further work of this process worthless.
 

@@ -12,7 +12,7 @@ import torch
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch, Metric, looked_at
 from pythia_fast.metrics.protocol import Column, uses_scores
-from pythia_fast.model import Model, Precision
+from pythia_fast.model import Model, Precision, sent
 from pythia_fast.runs.plan import Rows, batches
 from pythia_fast.runs.results.tables import RESERVED, stacked
 from pythia_fast.suite import Architecture
@@ -67,7 +67,7 @@ def measure(
     while todo:
         cut = todo.pop()
         try:
-            batch = _gather(dataset, rows[cut], lengths[cut], model.device)
+            batch = _gather(dataset, rows[cut], lengths[cut], model)
             if len(metrics) > 1:
                 batch = replace(batch, scores=model.score(batch.ids_BT))
             measured = [_table(metric, batch, metric(model, batch)) for metric in metrics]
@@ -104,12 +104,10 @@ def together(metrics: Sequence[Metric], lengths: npt.NDArray[np.int64]) -> list[
 
 
 def _gather(
-    dataset: TokenDataset, rows: Rows, lengths: npt.NDArray[np.int64], device: torch.device
+    dataset: TokenDataset, rows: Rows, lengths: npt.NDArray[np.int64], model: Model
 ) -> Batch:
-    ids_BT = dataset.gather(rows, columns=slice(0, int(lengths.max())))
-    return Batch(
-        torch.from_numpy(ids_BT).to(device), torch.from_numpy(lengths.copy()).to(device), rows
-    )
+    ids_BT = model.place_ids(dataset.gather(rows, columns=slice(0, int(lengths.max()))))
+    return Batch(ids_BT, sent(torch.from_numpy(lengths.copy()), model.device), rows)
 
 
 def _table(metric: Metric, batch: Batch, columns: Any) -> pa.Table:
