@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from typing import Any
 from pythia_fast.errors import ArgumentError, WorkerError
 from pythia_fast.extras import require
 from pythia_fast.runs.cluster.actor import Worker
+from pythia_fast.runs.cluster.calls import GIVE_UP_S, Call, Calls
 from pythia_fast.runs.cluster.events import (
     Event,
     GaveBack,
@@ -36,8 +36,6 @@ FIRST_TRIES = 3
 """So many workers that die before a single one could say hello end the sweep."""
 PATIENCE_S = 30.0
 """How often it is said that no worker is there yet."""
-SILENT_S, GIVE_UP_S = 60.0, 300.0
-"""A worker answers every few seconds; after so long it is spoken of, and then counts as lost."""
 STOP_S = 10.0
 """How long a worker may take to write what it has in hand."""
 
@@ -57,11 +55,9 @@ class Cluster:
         self._name = f"pythia_fast {uuid.uuid4().hex[:8]}"
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
-        self._waiting: dict[Any, tuple[str, tuple[str, int, int]]] = {}
+        self._calls = Calls(self._ray)
         self._ready: set[str] = set()  # also those that were lost later
         self._hosts: dict[str, str] = {}
-        self._heard_s: dict[str, float] = {}
-        self._told_silent: set[str] = set()
         self._early: list[Event] = []
         self._lost_early = 0
         self._asked: tuple[str, tuple[Architecture, ...]] = ("auto", ())
@@ -130,7 +126,8 @@ class Cluster:
             .remote(placed.threads, placed.gpus)
         )
         self._actors[name] = actor
-        self._expect(name, actor.hello.options(name="hello").remote(*self._asked), ("hello", 0, 0))
+        hello = actor.hello.options(name="hello").remote(*self._asked)
+        self._calls.expect(hello, Call(name, "hello"))
         return name
 
     def first(self) -> Hello:
@@ -157,12 +154,13 @@ class Cluster:
     def order(self, worker: str, order: Order, work: Any, name: str) -> None:
         """Have a worker compute a step, which Ray's dashboard shows under this name."""
         compute = self._actors[worker].compute.options(name=name)
-        self._expect(worker, compute.remote(order, work), ("compute", order.model, order.step))
+        call = Call(worker, "compute", order.model, order.step)
+        self._calls.expect(compute.remote(order, work), call)
 
     def ask_back(self, worker: str, model: int, step: int) -> None:
         """Ask for a step that the worker may not have begun; `GaveBack` is the answer."""
         give_back = self._actors[worker].give_back.options(name="give back")
-        self._expect(worker, give_back.remote(model, step), ("give back", model, step))
+        self._calls.expect(give_back.remote(model, step), Call(worker, "give back", model, step))
 
     def events(self, patience_s: float) -> list[Event]:
         """What has happened, at least one thing unless nothing does for so long."""
@@ -195,43 +193,22 @@ class Cluster:
         actor = self._actors.pop(worker, None)
         if actor is not None:
             self._ray.kill(actor)
-            self._forget(worker)
+            self._calls.forget(worker)
 
     def _now(self, patience_s: float) -> list[Event]:
-        if not self._waiting:
-            time.sleep(patience_s)
-            return []
-        ready, _ = self._ray.wait(
-            list(self._waiting), num_returns=1, timeout=patience_s, fetch_local=False
-        )
-        more, _ = self._ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
         events: list[Event] = []
-        # First what a worker had to tell: its other calls may say that it has died since.
-        told_first = sorted(
-            dict.fromkeys((*ready, *more)), key=lambda each: self._waiting[each][1][0] != "poll"
-        )
-        for reference in told_first:
-            expected = self._waiting.pop(reference, None)
-            if expected is not None:
-                events += self._event(reference, *expected)
-        return events + self._silent()
-
-    def _silent(self) -> list[Event]:
-        """Workers that have not answered for long; in the end they count as lost."""
-        now_s = time.monotonic()
-        events: list[Event] = []
-        for worker in list(self._heard_s.keys() & self._actors.keys()):
-            silent_s = now_s - self._heard_s[worker]
+        for reference, call in self._calls.answered(patience_s):
+            events += self._event(reference, call)
+        for worker, silent_s in self._calls.silent():
             if silent_s > GIVE_UP_S:
                 error = WorkerError(f"it has not answered for {silent_s:.0f} s")
                 events += self._lose(worker, error, joined=True)
-            elif silent_s > SILENT_S and worker not in self._told_silent:
-                self._told_silent.add(worker)
+            else:
                 events.append(Silent(worker, silent_s))
         return events
 
-    def _event(self, reference: Any, worker: str, what: tuple[str, int, int]) -> list[Event]:
-        kind, model, step = what
+    def _event(self, reference: Any, call: Call) -> list[Event]:
+        worker, kind = call.worker, call.kind
         errors = self._ray.exceptions
         try:
             value = self._ray.get(reference)
@@ -243,11 +220,10 @@ class Cluster:
         except errors.RayError as error:  # it died, or its machine did, with what it had to tell
             return self._lose(worker, error, joined=kind != "hello")
         if kind == "give back":
-            return [GaveBack(worker, model, step, bool(value))]
+            return [GaveBack(worker, call.model, call.step, bool(value))]
         if kind == "compute":
             return []
-        self._heard_s[worker] = time.monotonic()
-        self._told_silent.discard(worker)
+        self._calls.hear(worker)
         self._poll(worker)
         if kind == "hello":
             self._ready.add(worker)
@@ -258,17 +234,14 @@ class Cluster:
 
     def _poll(self, worker: str) -> None:
         poll = self._actors[worker].poll.options(name="poll")
-        self._expect(worker, poll.remote(), ("poll", 0, 0))
-
-    def _expect(self, worker: str, reference: Any, what: tuple[str, int, int]) -> None:
-        self._waiting[reference] = (worker, what)
+        self._calls.expect(poll.remote(), Call(worker, "poll"))
 
     def _lose(self, worker: str, error: Exception, *, joined: bool) -> list[Event]:
         actor = self._actors.pop(worker, None)
         if actor is None:
             return []  # told already: each of its calls says so
         self._ray.kill(actor)  # if only the way to it is lost, it must not go on
-        self._forget(worker)
+        self._calls.forget(worker)
         if not joined:
             self._lost_early += 1
             if self._lost_early >= FIRST_TRIES and not self._ready:
@@ -277,13 +250,6 @@ class Cluster:
                     f"{reason_of(error)}"
                 ) from error
         return [Lost(worker, reason_of(error), joined)]
-
-    def _forget(self, worker: str) -> None:
-        self._waiting = {
-            reference: expected
-            for reference, expected in self._waiting.items()
-            if expected[0] != worker
-        }
 
     def _connect(self) -> None:
         with ExitStack() as connection:

@@ -6,8 +6,9 @@ import pytest
 from played_ray import HELLO, Ray, RayError, RayTaskError, played
 
 from pythia_fast.errors import ArgumentError, RunMismatchError
-from pythia_fast.runs.cluster import connecting
-from pythia_fast.runs.cluster.connecting import FIRST_TRIES, GIVE_UP_S, SILENT_S, Cluster
+from pythia_fast.runs.cluster import calls
+from pythia_fast.runs.cluster.calls import GIVE_UP_S, SILENT_S
+from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
 from pythia_fast.runs.cluster.events import Joined, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
 from pythia_fast.runs.workers import Workers
@@ -79,7 +80,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The engine's clock, which stands still unless `now_s` is changed."""
     clock = SimpleNamespace(now_s=1000.0, sleep=lambda _: None)
     clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(connecting, "time", clock)
+    monkeypatch.setattr(calls, "time", clock)
     return clock
 
 
