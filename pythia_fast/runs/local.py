@@ -17,7 +17,8 @@ from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.share import Dealt, Share
-from pythia_fast.runs.steps.todo import OnError, Todo, notes
+from pythia_fast.runs.steps.telling import notes
+from pythia_fast.runs.steps.todo import OnError, Todo
 from pythia_fast.runs.steps.twins import Twins
 
 BYTES_PER_ROW = 128

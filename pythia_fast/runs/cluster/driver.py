@@ -29,7 +29,8 @@ from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.steps.todo import OnError, notes
+from pythia_fast.runs.steps.telling import notes
+from pythia_fast.runs.steps.todo import OnError
 
 LOOK_UP_S = 1.0
 """How often the driver looks up while nothing happens, so that an interrupt is heard."""

@@ -1,7 +1,8 @@
-"""What is said before the first step: how much there is to do, and what cannot be had."""
+"""What is said of steps: how much there is to do, what cannot be had, and why one has failed."""
 
 from collections.abc import Collection, Sequence
 
+from pythia_fast.errors import PythiaFastError
 from pythia_fast.quantities import counted, sized
 from pythia_fast.runs.folder.parts import Failure
 from pythia_fast.runs.steps.share import Share
@@ -47,3 +48,21 @@ def work_words(
     have = "has" if twins == 1 else "have"
     same = f"; {twins} more {have} the same weights as others" if twins else ""
     return f"{', '.join(words)}{same}"
+
+
+def reason_words(error: Exception, failure: Failure) -> str:
+    """Why a step failed: our own words alone; those of others say little without the type."""
+    if isinstance(error, PythiaFastError):
+        return failure.message
+    return f"{failure.error}: {failure.message}"
+
+
+def failure_words(error: BaseException) -> str:
+    """An error's text with what was noted beside it."""
+    return "; ".join([str(error), *notes(error)])
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted beside an error."""
+    noted: list[str] = getattr(error, "__notes__", [])
+    return noted

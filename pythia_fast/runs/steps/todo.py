@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from pythia_fast.errors import FormatError, PythiaFastError, RunMismatchError, SweepError
+from pythia_fast.errors import FormatError, RunMismatchError, SweepError
 from pythia_fast.model import ends_context
 from pythia_fast.runs.folder.parts import Failure
 from pythia_fast.runs.folder.run_folder import RunFolder
@@ -13,7 +13,13 @@ from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.continuing import survey_of_run
 from pythia_fast.runs.steps.share import Dealt, Share, steps_of_share
 from pythia_fast.runs.steps.survey import Survey, weights_sha256
-from pythia_fast.runs.steps.telling import missing_words, share_words, work_words
+from pythia_fast.runs.steps.telling import (
+    failure_words,
+    missing_words,
+    reason_words,
+    share_words,
+    work_words,
+)
 from pythia_fast.runs.steps.waiting import Waiting
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
@@ -181,8 +187,8 @@ class Todo:
             if broken:
                 way_on = ". This process cannot use the GPU any more: go on in a new one"
             raise SweepError(
-                f"step {step} failed: {_told(error, failure)}. What was finished before is kept in "
-                f"{self._folder.path}{way_on}"
+                f"step {step} failed: {reason_words(error, failure)}. What was finished before is "
+                f"kept in {self._folder.path}{way_on}"
             ) from error
         self._progress.say(
             f"step {step} failed and is left out: {failure.error}: {failure.message}"
@@ -284,21 +290,3 @@ class Todo:
 
 def _nothing() -> None:
     """What is called when nobody wants to know."""
-
-
-def _told(error: Exception, failure: Failure) -> str:
-    """The words alone where they are ours; of another's error they say little without its type."""
-    if isinstance(error, PythiaFastError):
-        return failure.message
-    return f"{failure.error}: {failure.message}"
-
-
-def failure_words(error: BaseException) -> str:
-    """An error's text with what was noted beside it."""
-    return "; ".join([str(error), *notes(error)])
-
-
-def notes(error: BaseException) -> list[str]:
-    """What was noted beside an error."""
-    noted: list[str] = getattr(error, "__notes__", [])
-    return noted
