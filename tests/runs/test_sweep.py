@@ -1,7 +1,9 @@
 """The whole path: numbers against the loop that everyone writes, and what an argument does."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_overloads
 
 import numpy as np
 import pytest
@@ -202,3 +204,18 @@ def test_the_last_label_may_lie_behind_the_last_position(small_sweep: Sweep) -> 
     """2049 tokens for 2048 positions, as in Pythia's data: here 129 for 128."""
     ids = np.random.default_rng(1).integers(0, 160, (3, 129))
     assert set(small_sweep(tokens=ids).table["tokens"].to_pylist()) == {3 * 128}
+
+
+def test_what_types_say_is_what_there_is() -> None:
+    """An argument that only the function has is unknown to whoever checks types."""
+    own = inspect.signature(pythia_fast.sweep).parameters
+    said = get_overloads(pythia_fast.sweep)
+    assert len(said) == 2
+    for each in said:
+        parameters = inspect.signature(each).parameters
+        assert list(parameters) == list(own)
+        for name, parameter in parameters.items():
+            assert parameter.kind == own[name].kind
+            assert (parameter.default is ...) == (own[name].default is not inspect.Parameter.empty)
+            if name != "model":
+                assert parameter.annotation == own[name].annotation
