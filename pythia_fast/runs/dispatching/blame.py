@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from pythia_fast.runs.dispatching.tasks import Task
@@ -20,31 +20,77 @@ machine. What a bad one takes until then is done by others.
 
 @dataclass(slots=True)
 class _Past:
-    """What a step did so far: how often each host failed at it, and where workers died with it."""
+    """What a step did so far: how often each host failed at it, and where workers died with it.
+
+    `died_alone` counts the deaths that only this step can have caused. `needs_quiet` says that one
+    of them could have been caused by another step, which a worker beside it had.
+    """
 
     failed: Counter[str] = field(default_factory=Counter)
-    died: set[str] = field(default_factory=set)
+    died: Counter[str] = field(default_factory=Counter)
     died_alone: Counter[str] = field(default_factory=Counter)
+    needs_quiet: bool = False
     refused: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """A worker's, with what it had begun; `blamed` is the step that was alone in it, if one was.
+
+    `quiet` says that no other worker of its host had anything to do while it had.
+    """
+
+    begun: tuple[Task, ...]
+    blamed: Task | None
+    quiet: bool
+
+
 class Blame:
-    """What happened to steps on hosts, and what follows: where to try again, when to give up."""
+    """What happened to steps on hosts, and what follows: where to try again, when to give up.
+
+    A step that takes all memory of a machine takes the workers beside it along: where workers of a
+    host die one after the other, and none has finished anything in between, none of their steps is
+    blamed for it. Whichever was alone in its worker then, and not for the first time, is tried on a
+    host where nothing else is done meanwhile, and blamed for what happens there.
+    """
 
     def __init__(self) -> None:
         self._past: dict[Task, _Past] = {}
         # Of each host, what its workers died with since one of them finished something.
-        self._deaths: dict[str, list[tuple[Task, ...]]] = {}
+        self._deaths: dict[str, list[_Death]] = {}
 
-    def died(self, host: str, begun: Iterable[Task], *, alone: bool) -> None:
-        """A worker died with what it had begun, which was `alone` in it."""
+    def died(self, host: str, begun: Iterable[Task], *, alone: bool, quiet: bool = True) -> None:
+        """A worker died with what it had begun, which was `alone` in it.
+
+        `quiet`: no other worker of the host had anything to do while it had.
+        """
         tasks = tuple(begun)
-        self._deaths.setdefault(host, []).append(tasks)
         for task in tasks:
             past = self._past.setdefault(task, _Past())
             past.failed[host] += 1
-            past.died.add(host)
+            past.died[host] += 1
             past.died_alone[host] += alone
+        deaths = self._deaths.setdefault(host, [])
+        deaths.append(_Death(tasks, tasks[0] if alone and tasks else None, quiet))
+        self._excuse(host, deaths)
+
+    def _excuse(self, host: str, deaths: list[_Death]) -> None:
+        """Where no step is in all of these deaths, none is blamed that others can have caused."""
+        together = [set(death.begun) for death in deaths if death.begun and not death.quiet]
+        in_all = set.intersection(*together) if together else set()
+        for place, death in enumerate(deaths):
+            task = death.blamed
+            if task is None or death.quiet or task in in_all:
+                continue
+            deaths[place] = replace(death, blamed=None)
+            past = self._past.get(task)
+            if past is not None:
+                past.died_alone[host] -= 1
+                past.needs_quiet = past.needs_quiet or past.died.total() > 1
+
+    def needs_quiet(self, task: Task) -> bool:
+        """Whether a step is to be tried on a host where nothing else is done meanwhile."""
+        return task in self._past and self._past[task].needs_quiet
 
     def refused(self, host: str, task: Task) -> bool:
         """A host could not do a step: whether this is the first time, and it is noted."""
@@ -85,7 +131,7 @@ class Blame:
         Not those that died with a step of which workers of other hosts died as well: it was that.
         """
         against = (
-            tasks for tasks in self._deaths.get(host, ()) if not any(map(self._kills, tasks))
+            death for death in self._deaths.get(host, ()) if not any(map(self._kills, death.begun))
         )
         return sum(1 for _ in islice(against, SHUN_AFTER))
 

@@ -28,7 +28,9 @@ class Dispatcher:
 
     A suspect goes to a host where no worker died with it, or the fewest did, and waits for a worker
     of such a host, which is let run empty: else a bad machine, whose workers die at once and so
-    are the first to be idle, would get every suspect and take innocent steps with it.
+    are the first to be idle, would get every suspect and take innocent steps with it. One that died
+    in company again, as of a machine whose memory another step had taken, waits until all workers
+    of a host are idle, and nothing else is done there meanwhile.
 
     It is told of all that happens, and does nothing by itself: no I/O, no clock. The same calls
     give the same answers. Not thread-safe.
@@ -46,6 +48,7 @@ class Dispatcher:
         self._idle: dict[str, Worker] = {}
         self._stocked: dict[str, Worker] = {}  # those with more than one task
         self._hosts: Counter[str] = Counter()  # of these workers
+        self._quiet: dict[str, str] = {}  # hosts that have but one step, and the worker that has it
         self._joined = 0
         self._known: set[tuple[int, int]] = set()
         self._blame = Blame()
@@ -150,9 +153,11 @@ class Dispatcher:
         holds more than it has begun: of those the one with the most work ahead. Each is named once;
         the answer goes to `taken_back`.
         """
-        if self._queue or self._asked >= len(self._idle):
+        if self._queue or not self._idle:
             return None
-        if any(self._idle_for(task) is not None for task in self._suspects):
+        kept = self._kept_quiet()
+        idle = sum(worker.host not in kept for worker in self._idle.values())
+        if self._asked >= idle or any(map(self._taker, self._suspects)):
             return None
         by_work = sorted(self._stocked.values(), key=lambda worker: (-worker.cost, worker.number))
         for worker in by_work:
@@ -191,7 +196,8 @@ class Dispatcher:
         dead = self._worker(worker)
         tasks = tuple(dead.holds)
         begun = [task for task in tasks if dead.holds[task]] or tasks[:1]
-        self._blame.died(dead.host, begun, alone=len(tasks) == 1)
+        alone, quiet = len(tasks) == 1, not dead.in_company
+        self._blame.died(dead.host, begun, alone=alone, quiet=quiet)
         given_up = []
         for task in tasks:
             self._drop(worker, task)
@@ -210,11 +216,31 @@ class Dispatcher:
         self._suspects.append(task)
         self._suspects.sort(key=lambda task: -task.cost)
 
-    def _idle_for(self, task: Task) -> Worker | None:
+    def _kept_quiet(self) -> dict[str, Task | None]:
+        """Hosts where one step alone is done, and those let run empty for another: for which."""
+        kept: dict[str, Task | None] = dict.fromkeys(self._quiet)
+        for task in self._suspects:
+            if not self._blame.needs_quiet(task):
+                continue
+            hosts = self._blame.next_hosts(task, self._hosts) - set(kept)
+            busy: Counter[str] = Counter()
+            for worker in self._workers.values():
+                if worker.host in hosts:
+                    busy[worker.host] += len(worker.holds)
+            if busy:  # of equal ones that of the oldest worker
+                kept[min(busy, key=busy.__getitem__)] = task
+        return kept
+
+    def _taker(self, task: Task) -> Worker | None:
         """The worker that a suspect can be given to now: of the most trusted host, the oldest."""
         if not self._idle:
             return None
-        hosts = self._blame.next_hosts(task, self._hosts)
+        kept = self._kept_quiet()
+        if self._blame.needs_quiet(task):
+            hosts = {host for host, waiting in kept.items() if waiting == task}
+            hosts -= {worker.host for worker in self._workers.values() if worker.holds}
+        else:
+            hosts = self._blame.next_hosts(task, self._hosts) - set(kept)
         fitting = (worker for worker in self._idle.values() if worker.host in hosts)
         deaths = {host: self._blame.deaths(host) for host in hosts}
         return min(fitting, key=lambda worker: (deaths[worker.host], worker.number), default=None)
@@ -222,22 +248,30 @@ class Dispatcher:
     def _give_suspects(self) -> list[tuple[str, Task]]:
         given = []
         for task in tuple(self._suspects):
-            worker = self._idle_for(task)
+            worker = self._taker(task)
             if worker is not None:
                 worker.alone = True
                 self._suspects.remove(task)
+                if self._blame.needs_quiet(task):
+                    self._quiet[worker.host] = worker.name
                 self._give(worker.name, task)
                 given.append((worker.name, task))
         return given
 
     def _drained(self) -> set[str]:
-        """Those that are let run empty: for each suspect the first to be so that may get it."""
-        drained: set[str] = set()
-        if not self._suspects:
-            return drained
+        """Those that are let run empty: for each suspect the first to be so that may get it.
+
+        All of a host that is kept quiet.
+        """
+        if not (self._suspects or self._quiet):
+            return set()
+        kept = self._kept_quiet()
+        drained = {worker.name for worker in self._workers.values() if worker.host in kept}
         workers = [worker for worker in self._workers.values() if not worker.alone]
         workers.sort(key=lambda worker: worker.place)
         for task in self._suspects:
+            if self._blame.needs_quiet(task):
+                continue
             hosts = self._blame.next_hosts(task, self._hosts)
             for worker in workers:
                 if worker.host in hosts and worker.name not in drained:
@@ -247,17 +281,28 @@ class Dispatcher:
 
     def _give(self, name: str, task: Task) -> None:
         worker = self._workers[name]
+        if not worker.holds:
+            self._meet(worker)
         worker.holds[task] = False
         worker.model = task.model
         worker.cost += task.cost
         self._held += 1
         self._sort(name)
 
+    def _meet(self, worker: Worker) -> None:
+        """A worker gets something to do; note who has something beside it."""
+        for other in self._workers.values():
+            if other.holds and other.host == worker.host:
+                other.in_company = worker.in_company = True
+
     def _drop(self, name: str, task: Task) -> None:
         worker = self._workers[name]
         del worker.holds[task]
         worker.cost = worker.cost - task.cost if worker.holds else 0.0
-        worker.alone = worker.alone and bool(worker.holds)
+        if not worker.holds:
+            worker.alone = worker.in_company = False
+            if self._quiet.get(worker.host) == name:
+                del self._quiet[worker.host]
         self._held -= 1
         self._answered(worker, task)
         self._sort(name)

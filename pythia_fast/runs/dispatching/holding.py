@@ -16,6 +16,7 @@ class Worker:
     asked: set[Task] = field(default_factory=set)
     model: int | None = None
     alone: bool = False  # with a suspect
+    in_company: bool = False  # another of its host had something to do while it had
     cost: float = 0.0
 
     @property

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -351,12 +352,14 @@ def played(
     bad: str = "",
     refusing: str = "",
     poisoned: Collection[int] = (),
+    hungry: Collection[int] = (),
     workers: int = 1,
     shunning: bool = False,
 ) -> tuple[set[int], set[int], dict[str, int]]:
     """A sweep on hosts that need so many ticks for a step, every dead worker replaced at once.
 
-    Workers of `bad` hosts die after one tick, those of `refusing` ones refuse after one. With
+    Workers of `bad` hosts die after one tick, those of `refusing` ones refuse after one. A hungry
+    step takes all memory of its host after one tick, and all workers there with it. With
     `shunning` whoever joins from a shunned host is dismissed, as long as it is.
     Returns the steps that are done, those that are not, and how many workers each host lost.
     """
@@ -386,14 +389,15 @@ def played(
             dispatcher.taken_back(*wanted, given=True)
             dispatcher.assignments()
         for worker in dispatcher.workers:
-            held = dispatcher.held(worker)
+            held = dispatcher.held(worker) if worker in dispatcher.workers else ()
             host = host_of[worker]
             if not held:
                 continue
             for task in held[:2]:  # one is read while another is computed
                 dispatcher.begun(worker, task)
             task = held[0]
-            fatal = host in bad or (task.step in poisoned and host not in refusing)
+            eats = task.step in hungry and host not in refusing
+            fatal = eats or host in bad or (task.step in poisoned and host not in refusing)
             ticks = 1 if fatal or host in refusing else hosts[host]
             *_, before, left = running.get(worker, (host, task, ticks))
             left = (left if before == task else ticks) - 1
@@ -402,9 +406,12 @@ def played(
                 continue
             del running[worker]
             if fatal:
-                failed |= {task.step for task in dispatcher.lost(worker)}
-                lost[host] += 1
-                absent.append(host)
+                with_it = [each for each in dispatcher.workers if host_of[each] == host]
+                for dead in with_it if eats else [worker]:
+                    running.pop(dead, None)
+                    failed |= {task.step for task in dispatcher.lost(dead)}
+                    lost[host] += 1
+                    absent.append(host)
                 arrive()
             elif host in refusing:
                 if not dispatcher.refused(worker, task):
@@ -460,6 +467,54 @@ def test_whatever_machines_are_bad_the_good_ones_do_it_all(
     assert deaths <= (RETRIES + 2) * len(poisoned)
 
 
+def test_a_step_that_takes_all_memory_fails_alone():
+    """It kills every worker of its machine, each time; the steps beside it are tried elsewhen."""
+    done, failed, _ = played([1.0] * 6, {"G": 3}, hungry=[0], workers=2)
+    assert failed == {0}
+    assert done == set(range(1, 6))
+
+
+@drawn(
+    costs=st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=1, max_size=25),
+    hosts=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    hungry=st.sets(st.integers(0, 24), max_size=3),
+    poisoned=st.sets(st.integers(0, 24), max_size=2),
+    workers=st.integers(1, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_whatever_takes_all_memory_no_innocent_step_fails(costs, hosts, hungry, poisoned, workers):
+    done, failed, lost = played(
+        costs,
+        dict(zip("GHI", hosts, strict=False)),
+        hungry=hungry,
+        poisoned=poisoned,
+        workers=workers,
+    )
+    guilty = (hungry | poisoned) & set(range(len(costs)))
+    assert failed == guilty
+    assert done == set(range(len(costs))) - guilty
+    assert sum(lost.values()) <= workers * (2 * RETRIES + 4) * len(guilty)
+
+
+def test_while_a_step_is_tried_quietly_its_machine_does_nothing_else():
+    dispatcher = joined(Dispatcher(tasks(*[1] * 9), look_ahead=0), "a", "b")
+    for turn in range(2):  # the second time alone, and in company
+        first, second = dispatcher.assignments()
+        for worker, task in (first, second):
+            dispatcher.begun(worker, task)
+            assert dispatcher.lost(worker) == []
+        joined(dispatcher, "a", "b")
+        assert {first[1].step, second[1].step} == {0, 1}, turn
+    ((worker, task),) = dispatcher.assignments()
+    assert task.step == 0
+    assert dispatcher.wanted_back() is None
+    dispatcher.finished(worker, task)
+    ((worker, task),) = dispatcher.assignments()
+    assert task.step == 1
+    dispatcher.finished(worker, task)
+    assert sorted(task.step for _, task in dispatcher.assignments()) == [2, 3]
+
+
 def test_steps_that_turned_up_later():
     dispatcher = joined(Dispatcher([]), "a")
     assert dispatcher.over
@@ -489,6 +544,17 @@ def test_what_cannot_be():
             ask("b")
 
 
+@dataclass
+class Death:
+    """What a worker had begun, the step that was alone in it, and whether all else was idle."""
+
+    host: str
+    begun: list[Task]
+    alone: Task | None
+    quiet: bool
+    excused: bool = False
+
+
 class Deaths(RuleBasedStateMachine):
     """Workers that come, work, refuse, answer and die in any order.
 
@@ -516,9 +582,14 @@ class Deaths(RuleBasedStateMachine):
         self.host: dict[str, str] = {}
         self.failed_on: dict[Task, Counter[str]] = {task: Counter() for task in self.all}
         self.died_on: dict[Task, set[str]] = {task: set() for task in self.all}
-        self.died_alone: dict[Task, list[str]] = {task: [] for task in self.all}
         self.refused_by: dict[Task, str] = {}
-        self.deaths: dict[str, list[list[Task]]] = {host: [] for host in "ABX"}
+        self.died: list[Death] = []
+        self.deaths: dict[str, list[Death]] = {host: [] for host in "ABX"}  # since one finished
+        self.in_company: set[str] = set()
+        self.need_quiet: set[Task] = set()
+
+    def died_alone(self, task: Task) -> list[str]:
+        return [death.host for death in self.died if death.alone == task and not death.excused]
 
     @property
     def hosts(self) -> set[str]:
@@ -526,11 +597,20 @@ class Deaths(RuleBasedStateMachine):
 
     def shunned(self, host: str) -> bool:
         against = [
-            blamed
-            for blamed in self.deaths[host]
-            if all(task in self.done or len(self.died_on[task]) < 2 for task in blamed)
+            death
+            for death in self.deaths[host]
+            if all(task in self.done or len(self.died_on[task]) < 2 for task in death.begun)
         ]
         return len(against) >= SHUN_AFTER and bool(self.hosts - {host})
+
+    def beside(self, name: str) -> list[str]:
+        """Who has something to do on the same host."""
+        host = self.host[name]
+        return [
+            other
+            for other in self.held
+            if other != name and self.host[other] == host and self.held[other]
+        ]
 
     def may_have(self, host: str, task: Task) -> bool:
         """Whether no other host has failed less often at a suspect."""
@@ -556,14 +636,25 @@ class Deaths(RuleBasedStateMachine):
                 assert not self.held[name]
                 assert self.may_have(self.host[name], task)
             assert not self.suspects & set(self.held[name])
+            others = self.beside(name)
+            assert not self.need_quiet & {each for other in others for each in self.held[other]}
+            if not self.held[name] and others:
+                assert task not in self.need_quiet
+                self.in_company |= {name, *others}
             self.held[name].append(task)
         assert self.dispatcher.assignments() == []
         waiting = set(self.all) - self.over - {t for held in self.held.values() for t in held}
         for name in (name for name, held in self.held.items() if not held):
+            host = self.host[name]
+            if any(
+                task in self.need_quiet for other in self.beside(name) for task in self.held[other]
+            ):
+                continue
+            if any(self.may_have(host, task) for task in waiting & self.need_quiet):
+                continue
             # Nobody is left without while something waits that he may have.
             assert waiting <= self.suspects
-            host = self.host[name]
-            for task in waiting:
+            for task in waiting - self.need_quiet:
                 avoided = self.shunned(host) or self.refused_by.get(task) == host
                 assert avoided or not self.may_have(host, task)
                 assert len(self.hosts) > 1
@@ -591,8 +682,13 @@ class Deaths(RuleBasedStateMachine):
         self.dispatcher.finished(name, task)
         self._finish(name, task)
 
-    def _finish(self, name: str, task: Task) -> None:
+    def _drop(self, name: str, task: Task) -> None:
         self.held[name].remove(task)
+        if not self.held[name]:
+            self.in_company.discard(name)
+
+    def _finish(self, name: str, task: Task) -> None:
+        self._drop(name, task)
         self.deaths[self.host[name]].clear()
         self.done.add(task)
         self._end(task)
@@ -607,7 +703,7 @@ class Deaths(RuleBasedStateMachine):
         if not again:
             self._finish(name, task)
             return
-        self.held[name].remove(task)
+        self._drop(name, task)
         self.begun.discard(task)
         self.refused_by[task] = self.host[name]
         self.failed_on[task][self.host[name]] += 1
@@ -623,17 +719,18 @@ class Deaths(RuleBasedStateMachine):
         held = self.held.pop(name)
         given_up = self.dispatcher.lost(name)
         blamed = [task for task in held if task in self.begun] or held[:1]
-        self.deaths[host].append(blamed)
+        alone = held[0] if len(held) == 1 else None
+        self.died.append(Death(host, blamed, alone, name not in self.in_company))
+        self.deaths[host].append(self.died[-1])
         for task in blamed:
             self.failed_on[task][host] += 1
             self.died_on[task].add(host)
-            if len(held) == 1:
-                self.died_alone[task].append(host)
+        self._excuse([death for death in self.deaths[host] if death.begun and not death.quiet])
         assert given_up == [
             task
             for task in blamed
-            if len(self.died_alone[task]) > RETRIES
-            and (len(set(self.died_alone[task])) > 1 or len(hosts) == 1)
+            if len(self.died_alone(task)) > RETRIES
+            and (len(set(self.died_alone(task))) > 1 or len(hosts) == 1)
         ]
         assert len(held) == 1 or not given_up
         self.suspects |= set(blamed)
@@ -643,10 +740,21 @@ class Deaths(RuleBasedStateMachine):
             self.given_up.add(task)
             self._end(task)
 
+    def _excuse(self, together: list[Death]) -> None:
+        """Nobody is blamed for deaths of which another step can have been the cause."""
+        for death in together:
+            if death.alone is None or death.excused:
+                continue
+            if any(death.alone not in each.begun for each in together):
+                death.excused = True
+                if sum(death.alone in each.begun for each in self.died) > 1:
+                    self.need_quiet.add(death.alone)
+
     def _end(self, task: Task) -> None:
         assert task not in self.over
         self.over.add(task)
         self.suspects.discard(task)
+        self.need_quiet.discard(task)
         self.begun.discard(task)
 
     @rule()
@@ -700,7 +808,7 @@ class Deaths(RuleBasedStateMachine):
         kills = 0
         before = set(self.given_up)
         # What was killed alone on a good host had its chance there.
-        unlucky = {task for task in self.all if set(self.died_alone[task]) - {"X"}}
+        unlucky = {task for task in self.all if set(self.died_alone(task)) - {"X"}}
         if not self.hosts - {"X"}:
             self.join("A")
         while not self.dispatcher.over:
@@ -715,7 +823,7 @@ class Deaths(RuleBasedStateMachine):
             if name not in self.held:
                 kills += self.host[name] != "X"
                 self.join(self.host[name])
-            assert kills <= (RETRIES + 2) * len(self.poisoned)
+            assert kills <= (RETRIES + 3) * len(self.poisoned)
         assert self.over == set(self.all)
         assert self.given_up - before <= self.poisoned | unlucky
 
