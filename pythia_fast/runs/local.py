@@ -92,6 +92,7 @@ class LocalEngine:
             ThreadPoolExecutor(1, "pythia_fast-write") as writer,
         ):
             self._todo.look_again()  # after other models, which may have taken days
+            self._todo.begin_at(self._presence.beginning())
             self._take_twins(writer)
             if self._todo.queue:
                 self._compute(device, precision, writer)

@@ -183,7 +183,9 @@ def test_two_drivers_do_one_sweep_and_one_is_killed(
         assert process.wait() == -signal.SIGKILL
     check_same(result, alone)
     check_calls(log, sorted({step for _, step in calls(log)}))
-    assert {step for made in (log, other_log) for _, step in calls(made)} == set(STEPS)
+    first, other = ({step for _, step in calls(made)} for made in (log, other_log))
+    assert first | other == set(STEPS)
+    assert len(first & other) <= 4  # what the killed one had in work, and where the two have met
 
 
 @pytest.mark.timeout(600)

@@ -82,6 +82,8 @@ class OneModel:
     def tasks(self) -> list[Task]:
         """The steps in the queue, which is empty then, with the operations that each takes."""
         tasks = []
+        if self.todo.queue:
+            self.todo.begin_at(self.presence.beginning())
         while self.todo.queue:
             step = self.todo.queue.popleft()
             tasks.append(Task(self.place, step, self._cost(step)))

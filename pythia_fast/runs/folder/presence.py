@@ -1,6 +1,10 @@
-"""Saying in a run folder who works there: for whoever looks (`present`), relied on by nobody."""
+"""Saying in a run folder who works there: for whoever looks (`present`), relied on by nobody.
+
+Whoever comes later begins elsewhere, which saves work; where nobody is seen, all is done as well.
+"""
 
 import json
+import math
 import re
 import secrets
 import threading
@@ -12,11 +16,20 @@ from typing import Any, Protocol
 
 from pythia_fast.errors import FormatError
 from pythia_fast.identity import Identity, mark
-from pythia_fast.runs.folder.present import FOLDER, PRESENCE_FORMAT, read_present, record_files
+from pythia_fast.runs.folder.present import (
+    FOLDER,
+    PRESENCE_FORMAT,
+    read_presences,
+    read_present,
+    record_files,
+)
 from pythia_fast.runs.folder.run_folder import RunFolder
 
 EVERY_S = 10.0
 """How often a process says that it still works."""
+
+AT_ONCE_S = 0.02
+"""Who began within this time of each other began at once: the times of files tell no better."""
 
 FORGOTTEN_S = 3600.0  # silent for so long, it is cleared away; if it lives, it comes back
 _LEAST_S = 1.0  # what has changed is told at once, but not more often
@@ -104,6 +117,28 @@ class Presence:
         """How many steps of how many are finished, of those that are this process's."""
         with self._lock:
             self._done, self._of = done, of
+
+    def beginning(self) -> float:
+        """Where among the steps to begin, as a part of them, so that nobody here does the same.
+
+        At 0 for who is the first here, at 1/2 for the second, then 1/4, 3/4, 1/8 and so on; each
+        goes on from there, and leaves out what it finds done. Only those count that have this
+        process's share, and are heard of.
+        """
+        present, _ = read_presences(self._folder.path)
+        began = {
+            each.id: each.heard - each.elapsed_s
+            for each in present
+            if each.share == self._share and not each.silent
+        }
+        mine = began.pop(self._id, math.inf)
+        number = sum(
+            since < mine - AT_ONCE_S or (since < mine + AT_ONCE_S and other < self._id)
+            for other, since in began.items()
+        )
+        return sum(
+            2.0 ** -(1 + digit) for digit in range(number.bit_length()) if number >> digit & 1
+        )
 
     def follow(self, worker: str, work: Progressed) -> None:
         """Tell what the only worker does, and how far it is."""

@@ -20,10 +20,13 @@ _SLURM = "SLURM_ARRAY_TASK_"
 _PLAIN = "submit a plain range such as --array=1-16, or say which part it is, as 3/16"
 T = TypeVar("T")
 
+MOST_SHARES = 100_000
+"""More than there can be steps, and what a run folder keeps of the cut stays small."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Part `index`, from 1 on, of `count`. ArgumentError if there is no such part."""
+    """Part `index`, from 1 on, of `count`. ArgumentError if there is no such part, or too many."""
 
     index: int
     count: int
@@ -31,6 +34,8 @@ class Share:
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
             raise ArgumentError(f"there is no share {self}: the first is 1, the last {self.count}")
+        if self.count > MOST_SHARES:
+            raise ArgumentError(f"{self} is a share of more than {MOST_SHARES} processes")
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"

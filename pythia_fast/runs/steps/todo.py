@@ -100,6 +100,10 @@ class Todo:
             if self._is_done_or_failed(step):
                 self.queue.remove(step)
 
+    def begin_at(self, part: float) -> None:
+        """Go through the queue from this part of it on, and what is before that in the end."""
+        self.queue.rotate(-int(part * len(self.queue)))
+
     def _take_share(self, share: Share, dealt: Dealt) -> None:
         """Leave to others what is not in the share: from here on nothing is said of it."""
         self.steps = steps_of_share(share, self._job, self._survey, self._folder, dealt)

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pythia_fast.runs.folder.presence import Presence
+from pythia_fast.runs.folder.presence import AT_ONCE_S, Presence
 from pythia_fast.runs.folder.present import Present, WorkerState, read_presences
 from pythia_fast.runs.folder.run_folder import RunFolder
 
@@ -104,7 +105,7 @@ def test_errors_of_the_work_are_not_swallowed(folder: RunFolder) -> None:
 KILLED = """
 import sys, time
 from pythia_fast.runs.folder.run_folder import RunFolder
-from pythia_fast.runs.folder.presence import Presence
+from pythia_fast.runs.folder.presence import AT_ONCE_S, Presence
 with Presence(RunFolder(__import__("pathlib").Path(sys.argv[1]), {"model": "x"}), "local"):
     time.sleep(600)
 """
@@ -263,3 +264,27 @@ def test_a_record_with_senseless_values_is_told(folder: RunFolder, changes: dict
 
 def test_nobody_is_there_without_records(tmp_path: Path) -> None:
     assert read_presences(tmp_path) == ((), ())
+
+
+def test_whoever_comes_later_begins_elsewhere(folder: RunFolder, until: Until) -> None:
+    with ExitStack() as stack:
+        beginnings = []
+        for number in range(5):
+            presence = stack.enter_context(Presence(folder, "local"))
+            until(lambda number=number: len(present(folder)) == number + 1)
+            beginnings.append(presence.beginning())
+            time.sleep(2 * AT_ONCE_S)
+        assert beginnings == [0.0, 0.5, 0.25, 0.75, 0.125]
+        other = stack.enter_context(Presence(folder, "local", share="1/2"))
+        assert other.beginning() == 0.0
+    assert Presence(folder, "local").beginning() == 0.0
+
+
+def test_who_has_ended_without_a_word_is_not_there(folder: RunFolder, until: Until) -> None:
+    with Presence(folder, "local"):
+        until(lambda: len(present(folder)) == 1)
+        (file,) = (each for each in records(folder) if each.suffix == ".json")
+        record = json.loads(file.read_bytes())
+        os.utime(file, (1, 1))
+        assert record["workers"] == []
+        assert Presence(folder, "local").beginning() == 0.0

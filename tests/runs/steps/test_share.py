@@ -52,6 +52,12 @@ def test_there_is_no_such_share(text: str) -> None:
         share_of(text)
 
 
+def test_there_are_not_as_many_processes() -> None:
+    assert share_of("1/100000") == Share(1, 100_000)
+    with pytest.raises(ArgumentError, match="more than 100000 processes"):
+        share_of("1/99999999")
+
+
 @pytest.mark.parametrize("worker", ["", "3", "3/", "-1/2", "3 / 16", "1/2/3", "SLURM", 3, (3, 16)])
 def test_what_names_no_share_is_refused(worker: Any) -> None:
     with pytest.raises(ArgumentError, match="such as '3/16', or 'slurm'"):
