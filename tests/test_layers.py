@@ -23,6 +23,7 @@ ROOMS = (
     "extras",
     "tabular",
     "quantities",
+    "progress",
     "futures",
     "identity",
     "publish",

@@ -4,13 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pythia_fast.auditing.contents import Contents, content_findings, read_contents
 from pythia_fast.auditing.files import file_findings
 from pythia_fast.auditing.findings import explained
 from pythia_fast.auditing.listing import list_steps
 from pythia_fast.auditing.report import AuditReport
+from pythia_fast.progress import Bar
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite.anomalies import anomalies
 from pythia_fast.suite.steps import Steps, parse_steps
@@ -49,16 +48,15 @@ def audit_series(
 ) -> AuditReport:
     """The same of a series that is open, and of steps that it has, ascending."""
     threads = len(os.sched_getaffinity(0))
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
-    with tqdm(total=len(steps), unit="step", desc="files", disable=hidden) as bar:
-        listed = list_steps(series, steps, threads=threads, seen=bar.update)
+    with Bar("audit files", "steps", len(steps), on=progress) as bar:
+        listed = list_steps(series, steps, threads=threads, seen=bar.advance)
     found = list(file_findings(listed, series.spec.architecture, series.steps[-1]))
     contents = Contents()
     if deep:
         same = [each.steps for each in found if each.kind == "same weights"]
         readable = [each.step for each in listed if each.step is not None and each.error is None]
-        with tqdm(total=len(readable), unit="step", desc="weights", disable=hidden) as bar:
-            contents = read_contents(series, readable, threads=threads, seen=bar.update)
+        with Bar("audit weights", "steps", len(readable), on=progress) as bar:
+            contents = read_contents(series, readable, threads=threads, seen=bar.advance)
         found += content_findings(contents, same)
     known = [each for each in anomalies(series.spec) if set(each.steps) & set(steps)]
     return AuditReport(

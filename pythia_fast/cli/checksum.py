@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
 from pythia_fast.cli.options import quiet_option
-from pythia_fast.cli.progress import shown
+from pythia_fast.progress import Bar
 
 
 def _sha256(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -74,7 +74,7 @@ def _whole(data: Path, expect: str | None, quiet: bool, as_json: bool) -> bool:
     from pythia_fast.tokens.checksum import whole_checksum
     from pythia_fast.tokens.checksum_list import format_checksums
 
-    with shown("checksum", "B", quiet=quiet) as progress:
+    with Bar("checksum", "B", on=not quiet) as progress:
         name, sha256 = whole_checksum(data, progress=progress)
     good = expect in (None, sha256)
     if as_json:
@@ -91,7 +91,7 @@ def _list(data: Path, threads: int | None, quiet: bool, as_json: bool) -> bool:
     from pythia_fast.tokens.checksum import checksums
     from pythia_fast.tokens.checksum_list import format_checksums
 
-    with shown("checksum", "B", quiet=quiet) as progress:
+    with Bar("checksum", "B", on=not quiet) as progress:
         found = checksums(data, threads=threads, progress=progress)
     if as_json:
         print_json({"sha256": found})
@@ -105,7 +105,7 @@ def _against(folder: Path, against: Path, threads: int | None, quiet: bool, as_j
     from pythia_fast.tokens.checksum_list import read_checksums
 
     expected = read_checksums(against)
-    with shown("checksum", "B", quiet=quiet) as progress:
+    with Bar("checksum", "B", on=not quiet) as progress:
         checked = check(folder, expected, threads=threads, progress=progress)
     if as_json:
         print_json(

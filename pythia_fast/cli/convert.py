@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
-from pythia_fast.cli.progress import shown
+from pythia_fast.progress import Bar
 from pythia_fast.quantities import counted
 
 
@@ -59,7 +59,7 @@ def convert(
     """
     from pythia_fast.series.convert import convert as run
 
-    with shown("convert", "step", quiet=quiet) as progress:
+    with Bar("convert", "steps", on=not quiet) as progress:
         done = run(
             model,
             out,

@@ -7,7 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.prefix import prefix
-from pythia_fast.cli.progress import shown
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.shards import Written
@@ -48,7 +48,7 @@ def unshard(data: Path, out: str, no_resume: bool, quiet: bool, as_json: bool) -
     """
     from pythia_fast.tokens import shards
 
-    with shown("unshard", "B", quiet=quiet) as progress:
+    with Bar("unshard", "B", on=not quiet) as progress:
         written = shards.unshard(data, out, resume=not no_resume, progress=progress)
     _tell(written, as_json)
 
@@ -87,7 +87,7 @@ def shard(
     """
     from pythia_fast.tokens import shards
 
-    with shown("shard", "B", quiet=quiet) as progress:
+    with Bar("shard", "B", on=not quiet) as progress:
         written = shards.shard(
             data, out, shard_bytes=shard_bytes, resume=not no_resume, progress=progress
         )

@@ -7,8 +7,8 @@ import click
 
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.options import quiet_option
-from pythia_fast.cli.progress import shown
 from pythia_fast.cli.spans import Span, span
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -86,7 +86,7 @@ def stats(
         chosen = slice(selected.start, selected.stop)
     if counts is not None:
         check_counts(counts, dataset)
-    with shown("stats", "rows", quiet=quiet) as progress:
+    with Bar("stats", "rows", on=not quiet) as progress:
         result = token_stats(
             dataset,
             chosen,

@@ -8,8 +8,8 @@ import click
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.prefix import prefix
-from pythia_fast.cli.progress import shown
 from pythia_fast.cli.spans import Span, as_slice, span
+from pythia_fast.progress import Bar
 
 
 @click.command(
@@ -73,7 +73,7 @@ def swap_pronouns(
     """
     from pythia_fast.analysis.pronouns import swap_pronouns as run
 
-    with shown("swap pronouns", "rows", quiet=quiet) as progress:
+    with Bar("swap pronouns", "rows", on=not quiet) as progress:
         done = run(
             data,
             out,

@@ -9,7 +9,7 @@ import click
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
 from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.prefix import prefix
-from pythia_fast.cli.progress import shown
+from pythia_fast.progress import Bar
 
 
 @click.command(
@@ -87,7 +87,7 @@ def tokenize(
     """
     from pythia_fast.tokens.text.tokenize import tokenize as run
 
-    with shown("tokenize", "tok", quiet=quiet) as progress:
+    with Bar("tokenize", "tokens", on=not quiet) as progress:
         done = run(
             inputs,
             tokenizer,
@@ -100,7 +100,7 @@ def tokenize(
             keep_empty=keep_empty,
             on_error=on_error,
             overwrite=force,
-            progress=None if progress is None else lambda _, tokens: progress(tokens),
+            progress=lambda _, tokens: progress(tokens),
         )
     if as_json:
         print_json({"out": out, **asdict(done)})

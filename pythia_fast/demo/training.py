@@ -12,11 +12,11 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from pythia_fast.demo.corpus import Tokens
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.model import Weights, neox
+from pythia_fast.progress import Bar
 from pythia_fast.suite import Architecture
 from pythia_fast.tokens.steps import rows_of_step
 
@@ -47,8 +47,7 @@ def train(recipe: Recipe, rows: Tokens, save: Save, *, limit_s: float, progress:
     shape = neox.Shape.of(architecture)
     ids_NT = torch.from_numpy(rows.astype("int64"))
     losses: list[float] = []
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
-    with tqdm(total=recipe.steps, unit="step", desc="training", disable=hidden) as bar:
+    with Bar("train", "steps", recipe.steps, on=progress) as bar:
         save(0, _half(weights))
         for saved, following in pairwise(recipe.saved_steps):
             for step in range(saved + 1, following + 1):
@@ -62,8 +61,8 @@ def train(recipe: Recipe, rows: Tokens, save: Save, *, limit_s: float, progress:
                 clip_grad_norm_([leaf], recipe.clip_norm)
                 optimizer.step()
                 losses.append(loss.item())
-                bar.set_postfix_str(f"loss {sum(losses[-20:]) / len(losses[-20:]):.2f}", False)
-                bar.update()
+                bar.remark(f"loss {sum(losses[-20:]) / len(losses[-20:]):.2f}")
+                bar.advance()
             save(following, _half(weights))
             if _too_slow(recipe, following, time.monotonic() - started, limit_s):
                 break

@@ -224,3 +224,19 @@ def test_what_was_mended_is_said_to_be(tmp_path: Path) -> None:
     assert (found.kind, found.steps) == ("missing", (4000,))
     assert "mended on the Hub since" in str(found.known)
     assert str(found.known).endswith("issues/107)")
+
+
+def test_progress_is_told_where_there_is_no_terminal_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = tiny_suite(tmp_path / "s", steps=(0, 1))
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    audit(suite, "0,1", deep=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert {line.split(":")[0] for line in captured.err.splitlines()} == {
+        "audit files",
+        "audit weights",
+    }
+    audit(suite, "0,1", deep=True, progress=False)
+    assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.runs import progress as progress_module
+from pythia_fast import progress as progress_module
 from pythia_fast.runs.progress import Progress
 from pythia_fast.streaming.times import LoadTimes
 
@@ -35,11 +35,10 @@ def test_what_is_left_to_others_is_no_part_of_the_bar(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(checkpoints=8, tokens=1000, shown=True) as progress:
         progress.of("other").leave_to_others(5, 600)
-        assert progress._bar is not None
         assert progress._bar.total == 400
         progress.advance(400, 0)
         progress.checkpoint_done()
-        assert progress._bar.format_dict["n"] == progress._bar.format_dict["total"] == 400
+        assert progress._bar._drawn.format_dict["n"] == progress._bar._drawn.total == 400
     assert "1/3 checkpoints" in screen.getvalue()
 
 
@@ -54,7 +53,7 @@ def test_a_line_now_and_then_elsewhere(
         progress.advance(40, 0)
         progress.checkpoint_done()
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["0/2 checkpoints, 50/100 tokens, 2 tokens/s, 00:30 left"]
+    assert lines == ["0/2 checkpoints: 50/100 tokens, 2 tokens/s, 00:30 left"]
 
 
 def test_what_was_done_before_does_not_count_for_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,15 +63,15 @@ def test_what_was_done_before_does_not_count_for_the_speed(monkeypatch: pytest.M
         progress.skip(900, 0)
         now[0] += 10
         progress.advance(50, 0)
-        assert progress.line() == "0/10 checkpoints, 950/1,000 tokens, 5 tokens/s, 00:10 left"
+        assert progress.line() == "0/10 checkpoints: 950/1,000 tokens, 5 tokens/s, 00:10 left"
 
 
 def test_nor_does_it_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress(checkpoints=10, tokens=1000, shown=True) as progress:
         progress.skip(900, 0)
-        assert progress._bar is not None
-        assert progress._bar.format_dict["n"] == progress._bar.format_dict["initial"] == 900
+        drawn = progress._bar._drawn
+        assert drawn.format_dict["n"] == drawn.format_dict["initial"] == 900
 
 
 def test_nothing_where_nothing_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,12 +149,12 @@ def test_what_is_left_of_a_step_that_failed_is_passed_over(monkeypatch: pytest.M
         progress.advance(40, 1)
         progress.leave_out(1, 100)
         progress.leave_out(2, 100)
-        assert progress.line() == "0/3 checkpoints, 200/300 tokens, 4 tokens/s, 00:25 left"
+        assert progress.line() == "0/3 checkpoints: 200/300 tokens, 4 tokens/s, 00:25 left"
 
 
 def test_of_time_nothing_is_said_before_it_is_known() -> None:
     with Progress(checkpoints=3, tokens=300, shown=False) as progress:
-        assert progress.line() == "0/3 checkpoints, 0/300 tokens, 0 tokens/s"
+        assert progress.line() == "0/3 checkpoints: 0/300 tokens, 0 tokens/s"
 
 
 def test_each_of_several_models_speaks_in_its_own_name(
@@ -177,8 +176,8 @@ def test_each_of_several_models_speaks_in_its_own_name(
     assert capsys.readouterr().err.splitlines() == [
         "70m: 2 steps to load",
         "all are here",
-        "1/4 checkpoints, 150/400 tokens, 5 tokens/s, 00:50 left",
-        "1/4 checkpoints, 160/400 tokens, 3 tokens/s, 01:30 left; waiting for step 7 of 12b",
+        "1/4 checkpoints: 150/400 tokens, 5 tokens/s, 00:50 left",
+        "1/4 checkpoints: 160/400 tokens, 3 tokens/s, 01:30 left; waiting for step 7 of 12b",
     ]
 
 
@@ -190,8 +189,7 @@ def test_the_bar_is_one_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
             part = progress.of(name)
             part.advance(15, 0)
             part.checkpoint_done()
-        assert progress._bar is not None
-        assert progress._bar.format_dict["n"] == 30
+        assert progress._bar._drawn.format_dict["n"] == 30
     assert "2/2 checkpoints" in screen.getvalue()
 
 
@@ -247,10 +245,11 @@ def test_what_is_lost_and_done_again_counts_once(calls: list[tuple[str, int, int
                         getattr(each, call)(tokens, step)
                         looked_at[step] += tokens
                         computed[step] += tokens if call == "advance" else 0
-            bar = barred._bar
-            assert bar is not None
+            bar = barred._bar._drawn
             assert (bar.n, bar.n - bar.initial) == (looked_at.total(), computed.total())
             now[0] += 10
-            words = f"{looked_at.total():,}/900 tokens, {computed.total() / 10:,.0f} tokens/s"
+            rate = computed.total() / 10
+            told = f"{rate:.2g}" if 0 < rate < 1 else f"{rate:,.0f}"
+            words = f"{looked_at.total():,}/900 tokens, {told} tokens/s"
             assert words in plain.line()
             assert words in barred.line()

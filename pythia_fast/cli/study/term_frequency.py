@@ -8,7 +8,6 @@ import click
 from pythia_fast.analysis.telling import TABLE_KINDS
 from pythia_fast.cli.frame import Command
 from pythia_fast.cli.options import quiet_option
-from pythia_fast.cli.progress import shown
 from pythia_fast.cli.study.frame import (
     details_option,
     ends_with,
@@ -16,6 +15,7 @@ from pythia_fast.cli.study.frame import (
     study_options,
     tell,
 )
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +138,7 @@ def _count(
     from pythia_fast.tokens.passes.terms import Terms, count_terms
 
     terms = Terms.numbers(numbers, tokenizer, rule=rule)
-    with shown("count numbers", "rows", quiet=quiet) as progress:
+    with Bar("count numbers", "rows", on=not quiet) as progress:
         return count_terms(data, terms, steps, batch=batch, progress=progress).table
 
 

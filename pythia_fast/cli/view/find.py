@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import print_json
-from pythia_fast.cli.view.bar import bar
 from pythia_fast.cli.view.selection import Selection
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def show_hits(
     counts = [0] * len(names)
     kept: list[dict[str, Any]] = []
     shown = 0
-    with bar(len(selection.rows), "rows") as progress:
+    with Bar("find", "rows", len(selection.rows), on=True) as progress:
         for found in search(dataset, list(sequences.values()), selection.rows):
             for which, hits in enumerate(found.hits):
                 counts[which] += len(hits)
@@ -73,7 +73,8 @@ def show_hits(
                 if as_json:
                     kept.append(hit | {"sequence": which})
                 else:
-                    progress.print(_line(hit))
+                    with progress.aside():
+                        click.echo(_line(hit))
             progress.advance(found.rows)
     if as_json:
         print_json(

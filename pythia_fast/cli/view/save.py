@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pythia_fast.cli.frame import print_json
-from pythia_fast.cli.view.bar import bar
 from pythia_fast.cli.view.selection import Selection
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
@@ -20,7 +20,7 @@ def save_one(
     from pythia_fast.tokens.passes.save import matrix_of, save_rows
 
     matrix = matrix_of(dataset, selection.rows, dtype)
-    with bar(len(selection.rows), "rows") as shown:
+    with Bar("save", "rows", len(selection.rows), on=True) as shown:
         for rows in save_rows(dataset, matrix, out):
             shown.advance(rows)
     shape = [len(selection.rows), matrix.width]
@@ -47,10 +47,10 @@ def save_each(
     steps = selection.steps or range(0)
     kept = 0
     try:
-        with bar(len(steps), "steps") as shown:
+        with Bar("save", "steps", len(steps), on=True) as shown:
             for saved in save_steps(dataset, steps, folder, batch=selection.batch, dtype=dtype):
                 kept += saved.kept
-                shown.advance(1)
+                shown.advance()
     except KeyboardInterrupt:
         click.echo("what is complete is kept: the same command goes on from there", err=True)
         raise

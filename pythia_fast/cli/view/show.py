@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import print_json
-from pythia_fast.cli.view.bar import bar
 from pythia_fast.cli.view.selection import Selection
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,12 +59,12 @@ def show_summary(dataset: "TokenDataset", selection: Selection, *, as_json: bool
 
 
 def _rows(dataset: "TokenDataset", rows: range) -> Iterator[tuple[int, list[int]]]:
-    with bar(len(rows), "rows", beside_output=True) as shown:
+    with Bar("show", "rows", len(rows), on=True, beside_output=True) as shown:
         for rows_n in dataset.blocks(rows):
             ids_nL, lengths_n = dataset.gather(rows_n), dataset.lengths_of(rows_n)
             for place, row in enumerate(rows_n.tolist()):
                 yield row, ids_nL[place, : lengths_n[place]].tolist()
-                shown.advance(1)
+                shown.advance()
 
 
 def _print_stream(head: dict[str, Any], name: str, items: Iterator[dict[str, Any]]) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, print_json
-from pythia_fast.cli.view.bar import bar
 from pythia_fast.cli.view.selection import Selection
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
@@ -49,18 +49,19 @@ def run_function(
             steps = [step for step in steps if step not in lines]
         results = map_steps(dataset, function, steps, batch=selection.batch, workers=workers)
         stack.enter_context(contextlib.closing(results))
-        shown = stack.enter_context(bar(len(steps), "steps"))
+        shown = stack.enter_context(Bar("stats", "steps", len(steps), on=True))
         try:
             for result in results:
-                shown.advance(1)
+                shown.advance()
                 if result.values is None:
                     failed[result.step] = str(result.error)
-                    shown.print(f"step {result.step} failed: {result.error}", err=True)
+                    shown.say(f"step {result.step} failed: {result.error}")
                 elif lines is not None:
                     lines.add(result.step, result.values)
                 else:
                     line = step_line(result.step, result.values, **of)
-                    shown.print(line.removesuffix("\n"))
+                    with shown.aside():
+                        click.echo(line, nl=False)
         except KeyboardInterrupt:
             if lines is not None:
                 click.echo("what is done is kept: the same command goes on from there", err=True)

@@ -99,7 +99,7 @@ def test_what_one_machine_cannot_read_another_does(
         assert result.table.equals(known.table)
         assert not result.failures
         tokens = len(STEPS) * IDS.size
-        assert progress.line().startswith(f"7/7 checkpoints, {tokens}/{tokens} tokens, ")
+        assert progress.line().startswith(f"7/7 checkpoints: {tokens}/{tokens} tokens, ")
         there = Counter(step for host, step in cluster.computed_on if host == "bad")
         assert all(times == 1 for times in there.values())
         assert cluster.computed == Counter(STEPS) + there

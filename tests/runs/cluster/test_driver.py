@@ -47,7 +47,7 @@ def test_whatever_happens_all_is_computed(
         tokens = len(STEPS) * IDS.size
         progress = Progress(checkpoints=len(STEPS), tokens=tokens, shown=False)
         result = run(small, out, cluster, progress=progress)
-        assert progress.line().startswith(f"7/7 checkpoints, {tokens}/{tokens} tokens, ")
+        assert progress.line().startswith(f"7/7 checkpoints: {tokens}/{tokens} tokens, ")
         assert result.table.equals(known.table)
         assert result.sequences.equals(known.sequences)
         assert not result.failures

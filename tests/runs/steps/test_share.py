@@ -177,7 +177,7 @@ def test_a_share_of_nothing_is_done_at_once(
 def test_what_is_said_is_of_the_share(
     small_sweep: Sweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pythia_fast.runs.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
     small_sweep(worker="2/3", progress=True)
     said = capsys.readouterr().err
     assert "share 2/3: 2 of 6 steps" in said

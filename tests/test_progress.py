@@ -1,0 +1,157 @@
+"""Progress of long work: a bar on a terminal, lines elsewhere, nothing if it is not wanted."""
+
+import io
+import re
+import sys
+import time
+
+import pytest
+
+from pythia_fast.progress import LINE_EVERY_S, Bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Stands still unless it is set on."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def standard_error(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal; not a fixture, as pytest puts its own there between them and the test."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    return screen
+
+
+def test_lines_now_and_then(clock, capsys):
+    with Bar("unshard", "B", on=True) as bar:
+        bar(1000, 5000)  # what was there before says nothing of the speed
+        for done, total in ((3000, 5000), (3001, 5000), (4000, 5000), (4001, None)):
+            clock.now_s += 20
+            bar(done, total)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "unshard: 3 kB/5 kB, 50 B/s, 00:39 left",
+        "unshard: 4 kB/5 kB, 37.5 B/s, 00:26 left",
+    ]
+
+
+def test_a_total_may_stay_unknown_and_slow_work_is_not_at_rest(clock, capsys):
+    with Bar("convert", "steps", on=True) as bar:
+        clock.now_s += 200
+        bar.advance()
+    assert capsys.readouterr().err == "convert: 1 steps, 0.005 steps/s\n"
+
+
+def test_a_bar_on_a_terminal_before_anything_is_done(monkeypatch):
+    screen = standard_error(monkeypatch)
+    with Bar("unshard", "B", on=True) as bar:
+        assert "unshard" in screen.getvalue()
+        bar(1000, 5000)
+        bar(5000, 5000)
+        assert "0.00/5.00k" in screen.getvalue()
+    assert screen.getvalue().endswith("\r")
+    assert "\n" not in screen.getvalue()  # it goes when it is done
+
+
+def test_what_an_earlier_attempt_did_says_nothing_of_the_speed(monkeypatch):
+    standard_error(monkeypatch)
+    with Bar("unshard", "B", on=True) as bar:
+        bar(1000, 5000)
+        bar(3000, 5000)
+        assert (bar.done, bar.skipped, bar.total) == (3000, 1000, 5000)
+        assert (bar._drawn.n, bar._drawn.initial, bar._drawn.total) == (3000, 1000, 5000)
+
+
+def test_what_was_skipped_can_be_taken_back(monkeypatch):
+    standard_error(monkeypatch)
+    with Bar("sweep", "tokens", 100, on=True) as bar:
+        bar.skip(40)
+        bar.skip(-10)
+        bar.advance(5)
+        assert (bar.done, bar.skipped) == (35, 30)
+        assert (bar._drawn.n, bar._drawn.initial) == (35, 30)
+
+
+def test_one_thing_after_another_counts_from_nothing_and_lines_keep_their_distance(clock, capsys):
+    with Bar("tasks", "tasks", on=True) as bar:
+        bar.begin("requests of a", "requests", 10)
+        clock.now_s += 20
+        bar.advance(10)
+        bar.begin("requests of b", "requests", 8)
+        clock.now_s += 20
+        bar.advance(4)
+        bar.begin("texts", "texts", 8)
+        clock.now_s += 20
+        bar.advance(4)
+    assert capsys.readouterr().err == "requests of b: 4/8 requests, 0.2 requests/s, 00:20 left\n"
+
+
+def test_one_thing_after_another_on_a_terminal(monkeypatch):
+    screen = standard_error(monkeypatch)
+    with Bar("tasks", "tasks", on=True) as bar:
+        bar.skip(3)
+        bar.begin("requests of a", "requests", 10)
+        bar.advance(4)
+        drawn = bar._drawn
+        assert (drawn.n, drawn.initial, drawn.total) == (4, 0, 10)
+    assert "requests of a:   0%|          | 0.00/10.0 [00:00<?, ? requests/s]" in screen.getvalue()
+
+
+def test_lines_of_others_do_not_break_the_bar(capsys, monkeypatch):
+    screen = standard_error(monkeypatch)
+    with Bar("find", "rows", 10, on=True) as bar:
+        bar.say("a line")
+        with bar.aside():
+            print("a hit")
+        bar.remark("soon")
+    assert re.search("\r *\ra line\n\r?find:", screen.getvalue())
+    assert capsys.readouterr().out == "a hit\n"
+    assert "soon" in screen.getvalue()
+
+
+def test_nothing_if_it_is_not_wanted(clock, capsys, monkeypatch):
+    screen = standard_error(monkeypatch)
+    with Bar("unshard", "B", on=False) as bar:
+        clock.now_s += 2 * LINE_EVERY_S
+        bar(1, 2)
+        bar.advance()
+        bar.say("hidden")
+        with bar.aside():
+            print("output")
+    assert screen.getvalue() == ""
+    assert capsys.readouterr().out == "output\n"
+
+
+def test_nothing_where_the_shell_has_closed_standard_error(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Bar("unshard", "B", on=True) as bar:
+        clock.now_s += 2 * LINE_EVERY_S
+        bar(1, 2)
+        bar.say("nowhere")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_bar_amid_the_output(monkeypatch, terminal):
+    screen = standard_error(monkeypatch)
+    monkeypatch.setattr(sys, "stdout", Terminal() if terminal else io.StringIO())
+    with Bar("show", "rows", 3, on=True, beside_output=True) as bar:
+        bar.advance()
+    assert ("show" in screen.getvalue()) is not terminal
