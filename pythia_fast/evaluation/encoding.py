@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.likelihood import Pair
+from pythia_fast.progress import Bar
 from pythia_fast.tokens.sources import END_OF_TEXT
 
 Ids: TypeAlias = "array[int]"
@@ -23,6 +24,7 @@ class Encoder:
     Attributes:
         tokenizer: the tokenizer itself.
         end_of_text: the id that stands before a text without context, and ends what is generated.
+        bar: counts the texts that are encoded together, if there is one.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -34,6 +36,7 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.end_of_text: int = found
+        self.bar: Bar | None = None
 
     def ids(self, text: str, *, special: bool = True) -> list[int]:
         """The ids of one text, with what the tokenizer adds around it if `special`."""
@@ -90,12 +93,16 @@ class Encoder:
         by_kind: dict[bool, list[str]] = {True: [], False: []}
         for text in dict.fromkeys(texts):
             by_kind[special and not text.startswith(END_OF_TEXT)].append(text)
+        if self.bar is not None:
+            self.bar.begin("tokenize requests", "texts", sum(map(len, by_kind.values())))
         for kind, some in by_kind.items():
             for first in range(0, len(some), TEXTS_AT_ONCE):
                 chunk = some[first : first + TEXTS_AT_ONCE]
                 found = self.tokenizer.encode_batch_fast(chunk, add_special_tokens=kind)
                 for text, each in zip(chunk, found, strict=True):
                     known[text] = array("i", each.ids)
+                if self.bar is not None:
+                    self.bar.advance(len(chunk))
         return known
 
 

@@ -24,6 +24,7 @@ from pythia_fast.evaluation.tasks import LoadedTasks, Tasks, load_tasks
 from pythia_fast.extras import require
 from pythia_fast.model import resolve_precision
 from pythia_fast.model.devices import resolve_device
+from pythia_fast.progress import Bar
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import check_batch_tokens
 from pythia_fast.runs.asking import fresh_folder
@@ -110,10 +111,21 @@ def evaluate(
     precision = resolve_precision(dtype, target, series.spec.architecture)
     text = load_tokenizer(series.tokenizer_file(chosen[-1]) if tokenizer is None else tokenizer)
     answers = Answers(text, series.spec.architecture.max_positions, batch_tokens=batch_tokens)
-    with quiet_harness():
-        loaded = load_tasks(tasks, num_fewshot=num_fewshot, limit=limit, include_path=include_path)
-    harness = Harness(loaded, answers, log_samples=log_samples)
-    specification = _specification(series, loaded, text, precision.name, log_samples=log_samples)
+    with Bar("load tasks", "documents", on=progress) as bar:
+        with quiet_harness():
+            loaded = load_tasks(
+                tasks,
+                num_fewshot=num_fewshot,
+                limit=limit,
+                include_path=include_path,
+                bar=bar,
+            )
+        answers.encoder.bar = bar
+        harness = Harness(loaded, answers, log_samples=log_samples)
+        answers.encoder.bar = None
+        specification = _specification(
+            series, loaded, text, precision.name, log_samples=log_samples
+        )
     path = expanded(out) if out else _default_folder(series, specification, cache_dir)
     if not resume:
         path = fresh_folder(path, given=out is not None)

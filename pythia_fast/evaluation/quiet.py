@@ -13,6 +13,7 @@ import torch
 
 from pythia_fast.evaluation.bootstrap import bootstrap_stderr
 from pythia_fast.extras import require
+from pythia_fast.progress import Bar
 
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub", "evaluate")
 SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
@@ -46,6 +47,23 @@ def quiet_harness() -> Iterator[None]:
             datasets.disable_progress_bars()
             stack.callback(datasets.enable_progress_bars)
         stack.enter_context(_seeds())
+        yield
+
+
+@contextmanager
+def documents_counted(what: str, bar: Bar) -> Iterator[None]:
+    """Inside `quiet_harness`: whose requests the harness builds meanwhile is counted in `bar`."""
+    import lm_eval.api.task
+
+    def counted(
+        documents: Iterable[Any], *_: object, total: int | None = None, **__: object
+    ) -> Iterator[Any]:
+        bar.begin(what, "documents", total)
+        for document in documents:
+            yield document
+            bar.advance()
+
+    with _replaced(lm_eval.api.task, "tqdm", counted):
         yield
 
 

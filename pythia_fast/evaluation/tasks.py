@@ -5,6 +5,7 @@ import difflib
 import errno
 import fnmatch
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, HubError, ReadError
 from pythia_fast.evaluation.identity import group_identity, task_identity
-from pythia_fast.evaluation.quiet import SEEDS
+from pythia_fast.evaluation.quiet import SEEDS, documents_counted
 from pythia_fast.extras import require
+from pythia_fast.progress import Bar
 
 SUITE = (
     *("lambada_openai", "wikitext", "piqa", "sciq", "wsc", "winogrande"),
@@ -72,10 +74,12 @@ def load_tasks(
     num_fewshot: int | None = None,
     limit: float | None = None,
     include_path: str | Path | Sequence[str | Path] | None = None,
+    bar: Bar | None = None,
 ) -> LoadedTasks:
     """Load tasks and build their requests; to be called inside `quiet_harness`.
 
-    Task objects that are given stay as they are: requests are built in copies.
+    Task objects that are given stay as they are: requests are built in copies. `bar` counts the
+    documents of each task whose requests are built.
 
     ArgumentError for names that are not known, with the nearest, and for tasks that cannot be
     built; HubError for data that cannot be had; ReadError for an `include_path` that is no folder.
@@ -91,8 +95,11 @@ def load_tasks(
     loaded = LoadedTasks(found, limit)
     if not loaded.tasks:
         raise ArgumentError(f"{', '.join(map(str, wanted))} hold no tasks: nothing to evaluate")
-    for name, task in loaded.tasks.items():
-        _build(name, task, num_fewshot, limit)
+    count = len(loaded.tasks)
+    for number, (name, task) in enumerate(loaded.tasks.items(), 1):
+        what = f"build requests of {name} (task {number} of {count})"
+        with nullcontext() if bar is None else documents_counted(what, bar):
+            _build(name, task, num_fewshot, limit)
     return loaded
 
 

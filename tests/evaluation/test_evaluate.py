@@ -170,3 +170,23 @@ def test_the_adapter_answers_simple_evaluate(suite, evaluate, definitions):
     assert found["results"] == ours
     assert adapter.tok_encode("hi") == [104, 105]
     assert adapter._loglikelihood_tokens([(("", ""), [1], [2])])[0][0] < 0
+
+
+def test_building_and_tokenizing_tell_how_far_they_are(suite, evaluate, monkeypatch, capsys):
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    evaluate(suite, [8], progress=True)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    told = [line.split(", ")[0] for line in captured.err.splitlines()]
+    for number, task in enumerate(TASKS, 1):
+        for count in (1, 2, 3):
+            line = f"build requests of {task} (task {number} of 2): {count}/3 documents"
+            assert told.count(line) == 1
+    evaluating = [line.startswith("0/1 checkpoints: ") for line in told].index(True)
+    assert told.index("tokenize requests: 3/3 texts") < evaluating
+
+
+def test_of_nothing_is_told_if_nothing_is_wanted(suite, evaluate, monkeypatch, capfd):
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    evaluate(suite, [8], progress=False)
+    assert capfd.readouterr() == ("", "")
