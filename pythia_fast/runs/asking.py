@@ -18,7 +18,7 @@ from pythia_fast.metrics import Metric, resolve
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import Asked, check_batch_tokens
 from pythia_fast.runs.folder.run_folder import RunFolder
-from pythia_fast.runs.plan import Plan, Sequences, fingerprint, sequences_argument
+from pythia_fast.runs.plan import Fetching, Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
@@ -36,6 +36,7 @@ class Question:
     deterministic: bool
     batch_tokens: int | Literal["auto"]
     budget_bytes: int | None
+    fetching: Fetching | None = None
 
     def plan(self, dtype: str) -> Plan:
         """The plan in the dtype of this resolved name: "float32", "split-bf16", …, never "auto".
@@ -46,6 +47,8 @@ class Question:
 
     def check(self) -> None:
         """Look at all rows, once, however often it is asked for.
+
+        They are fetched, where they are not here, and `fetching` is told of it.
 
         ArgumentError or TokenRangeError for sequences that the model or a metric does not take.
         """
@@ -62,6 +65,7 @@ class Question:
             sequences=self.sequences,
             dtype="float32",
             deterministic=self.deterministic,
+            fetching=self.fetching,
         )
 
 
@@ -76,6 +80,7 @@ def questions(
     batch_tokens: int | Literal["auto"],
     disk_budget: int | str | None,
     cache_dir: str | Path | None,
+    fetching: Fetching | None = None,
 ) -> tuple[Question, ...]:
     """The same question to each series; the arguments are those of `sweep`, and so are the errors.
 
@@ -99,6 +104,7 @@ def questions(
             deterministic=deterministic,
             batch_tokens=batch_tokens,
             budget_bytes=budget_bytes,
+            fetching=fetching,
         )
         for each, of_it, dataset in zip(series, parsed, datasets, strict=True)
     )

@@ -7,7 +7,7 @@ from the specification, so that any process may compute any unit, in any order, 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import InitVar, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -26,6 +26,8 @@ SHARD_SEQUENCES = 4096
 
 Sequences = int | slice | Literal["seen", "unseen"]
 Rows = npt.NDArray[np.int64]
+Fetching = Callable[[int, int], None]
+"""Is told how many bytes of tokens have come, and how many are to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +51,8 @@ class Plan:
     """What a sweep computes: `steps`, `metrics` and, for each step, the rows of the dataset.
 
     ArgumentError or TokenRangeError for sequences that the model or a metric does not take, unless
-    they are `checked` already.
+    they are `checked` already. Making one fetches the rows, where they are not here, and tells
+    `fetching` of it.
     """
 
     spec: ModelSpec
@@ -60,15 +63,17 @@ class Plan:
     dtype: str
     deterministic: bool
     checked: InitVar[bool] = False
+    fetching: InitVar[Fetching | None] = None
 
-    def __post_init__(self, checked: bool) -> None:
+    def __post_init__(self, checked: bool, fetching: Fetching | None) -> None:
         if not checked:
             # Of "seen" the last step has all rows, of "unseen" the first; else all have the same.
-            self._check_rows(max(self.steps) if self.sequences == "seen" else min(self.steps))
+            step = max(self.steps) if self.sequences == "seen" else min(self.steps)
+            self._check_rows(step, fetching)
 
     def in_dtype(self, dtype: str) -> "Plan":
         """The same in another dtype, for which no row need be looked at again."""
-        return dataclasses.replace(self, dtype=dtype, checked=True)
+        return dataclasses.replace(self, dtype=dtype, checked=True, fetching=None)
 
     def rows(self, step: int) -> Rows:
         """The dataset's rows that are looked at in `step`, in order."""
@@ -128,7 +133,7 @@ class Plan:
         """The rows of `step` as a range, the same one for a number and for its slice."""
         return chosen_rows(self.sequences, step, self.spec, len(self.dataset))
 
-    def _check_rows(self, step: int) -> None:
+    def _check_rows(self, step: int, fetching: Fetching | None) -> None:
         rows = self.rows(step)
         if not len(rows) and not isinstance(self.sequences, str):
             raise ArgumentError(
@@ -149,6 +154,7 @@ class Plan:
                     f"sequence {rows[long[0]]} has {lengths[long[0]]} tokens, but the model takes "
                     f"{limit - 1} and one more as the last label: cut long texts into pieces"
                 )
+        self.dataset.fetch(rows, progress=fetching)
         self.dataset.check_ids(self.spec.architecture.vocab_rows, rows)
 
 

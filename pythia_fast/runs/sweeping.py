@@ -12,6 +12,7 @@ from pythia_fast.errors import ArgumentError, SweepInterruptedError
 from pythia_fast.metrics import Metric
 from pythia_fast.model import known_precision, resolve_precision
 from pythia_fast.model.devices import resolve_device
+from pythia_fast.progress import Bar
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster import Cluster
@@ -176,24 +177,27 @@ def sweep(
     share = _share(worker, engine, resume)
     names, several = names_of(model)
     target = None if engine == "ray" else resolve_device(device)
-    asking = questions(
-        [open_series(name, cache_dir=cache_dir, disk_budget=disk_budget) for name in names],
-        steps,
-        tokens=tokens,
-        sequences=sequences,
-        metrics=metrics,
-        deterministic=deterministic,
-        batch_tokens=batch_tokens,
-        disk_budget=disk_budget,
-        cache_dir=cache_dir,
-    )
+    with Bar("fetch tokens", "B", on=progress) as bar:
+        asking = questions(
+            [open_series(name, cache_dir=cache_dir, disk_budget=disk_budget) for name in names],
+            steps,
+            tokens=tokens,
+            sequences=sequences,
+            metrics=metrics,
+            deterministic=deterministic,
+            batch_tokens=batch_tokens,
+            disk_budget=disk_budget,
+            cache_dir=cache_dir,
+            fetching=bar,
+        )
+        if target is None:
+            given = None if device is None else str(device)
+            check_device(given)
+        for each in asking:
+            each.check()  # what is wrong with the sequences is told before anybody is asked
     architectures = [each.series.spec.architecture for each in asking]
     settle = partial(settled, asking, out=out, several=several, resume=resume, cache_dir=cache_dir)
     if target is None:
-        given = None if device is None else str(device)
-        check_device(given)
-        for each in asking:
-            each.check()  # what is wrong with the sequences is told before anybody is asked
         with _kept(()), Cluster(resolve_workers(workers), given) as cluster:
             steps_in_all = sum(len(each.steps) for each in asking)
             cluster.begin(str(dtype), architectures, most=steps_in_all)

@@ -6,7 +6,8 @@ Legend: N sequences of the data, n of them asked for, L tokens of the longest on
 import hashlib
 import operator
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, cast
 
@@ -279,6 +280,20 @@ class TokenDataset:
                 kept_nL = np.arange(begin, begin + ids_nL.shape[1]) < lengths_n[:, None]
                 digest.update((ids_nL if kept_nL.all() else ids_nL[kept_nL]).data)
         return digest.hexdigest()
+
+    def fetch(
+        self, rows: Rows | None = None, *, progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Have `rows` (by default all) on disk; of data that is not on the Hub they are.
+
+        `progress` is told of the bytes that have come, and of all that are to.
+        """
+        if not self.is_remote:
+            return
+        from pythia_fast.tokens.remote.store import RemoteStore  # it imports huggingface_hub
+
+        blocks = partial(self._row_blocks, rows)
+        cast(RemoteStore, self._store).fetch(blocks, progress or (lambda _, __: None))
 
     def check_ids(self, vocab_rows: int, rows: Rows | None = None) -> None:
         """Raise TokenRangeError unless every id of `rows` (by default all) is in [0, vocab_rows).

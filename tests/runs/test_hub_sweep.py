@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
 from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
+from pythia_fast.quantities import sized
 from pythia_fast.testing import HubServer, make_series
 from pythia_fast.tokens import write_tokens
 from pythia_fast.tokens.remote.pile import REPOSITORIES
@@ -72,3 +75,30 @@ def test_model_and_data_come_from_the_hub(series: Path, tmp_path: Path) -> None:
             logits = model(window[:, :-1]).logits.double()
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
         assert row["loss"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+def test_the_tokens_that_come_are_told_before_the_work_begins(
+    small_sweep: Callable[..., pythia_fast.SweepResult],
+    tiny_ids: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_tokens(tmp_path / "data/document", tiny_ids)
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    with HubServer({"datasets/me/data": {"main": tmp_path / "data"}}, redirect=True) as hub:
+        files = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        asked = {"tokens": "hub:me/data", "cache_dir": tmp_path / "cache"}
+        small_sweep(**asked, progress=True)
+        told = capsys.readouterr()
+        small_sweep(**asked, progress=True, out=tmp_path / "another")
+        again = capsys.readouterr()
+        small_sweep(**asked, out=tmp_path / "quiet", progress=False)
+    lines = told.err.splitlines()
+    size = (tmp_path / "data/document.bin").stat().st_size
+    assert lines[0].startswith(f"fetch tokens: {sized(size)}/")
+    assert not any(line.startswith("fetch tokens: ") for line in again.err.splitlines())
+    assert (told.out, again.out, *capsys.readouterr()) == ("", "", "", "")

@@ -55,6 +55,7 @@ VERIFIED_BYTES = 2**26
 """A file up to this is verified unasked, which takes a twentieth of a second."""
 
 Blocks = npt.NDArray[np.int64]
+Seen = Callable[[int], None]
 _ENTRY_BYTES = 8
 _HASHED_BYTES = 2**20
 _MARK_FACTOR, _MARK = 0x9E3779B1, 0x70797468
@@ -147,12 +148,18 @@ class Mirror:
             write_all(self._record_descriptor, self._record_path, _ENTRY_BYTES * first, nothing)
             self._good[first:stop] = False
 
-    def need(self, spans: Blocks) -> None:
+    def absent_bytes(self, spans: Blocks) -> int:
+        """How much of the `spans` [n, 2] is not there by the record; what is may be damaged."""
+        unseen = self._unseen(spans)
+        return int((self._entries(unseen) == 0).sum()) * BLOCK_BYTES
+
+    def need(self, spans: Blocks, seen: Seen | None = None) -> None:
         """Return when all blocks of the `spans` [n, 2], [first, stop) each, are there and checked.
 
         What this process has not seen yet is checked against the record's CRC. What is absent or
-        damaged is fetched, several ranges at once. The errors of `fetch`, ReadError, WriteError;
-        ChecksumError if a file of up to VERIFIED_BYTES is complete, but is not what was promised.
+        damaged is fetched, several ranges at once; `seen` is told of bytes that have come, by one
+        thread or another. The errors of `fetch`, ReadError, WriteError; ChecksumError if a file of
+        up to VERIFIED_BYTES is complete, but is not what was promised.
         """
         if not len(self._unseen(spans)):
             return
@@ -161,7 +168,7 @@ class Mirror:
             self._check_present(unseen)
             absent = unseen[~self._good[unseen]]
             if len(absent):
-                self._fetch(self._pieces(absent))
+                self._fetch(self._pieces(absent), seen)
             for number in np.unique(self._files_of(unseen)).tolist():
                 if number not in self._verified and self.files[number].size <= VERIFIED_BYTES:
                     self._verify(number)
@@ -281,14 +288,14 @@ class Mirror:
             ]
         return pieces
 
-    def _fetch(self, pieces: Sequence[_Piece]) -> None:
+    def _fetch(self, pieces: Sequence[_Piece], seen: Seen | None = None) -> None:
         self._check_space(sum(piece.stop - piece.first for piece in pieces) * BLOCK_BYTES)
         pool = ThreadPoolExecutor(min(CONNECTIONS, len(pieces)), "pythia-fast-fetch")
         batch: list[Future[tuple[_Piece, npt.NDArray[np.uint32]]]] = []
         blocks = 0
         try:
             for piece in pieces:
-                batch.append(pool.submit(self._store, piece))
+                batch.append(pool.submit(self._store, piece, seen))
                 blocks += piece.stop - piece.first
                 if blocks >= BATCH_BLOCKS or piece is pieces[-1]:
                     self._finish(batch)
@@ -327,7 +334,7 @@ class Mirror:
         for future in ran:
             future.result()
 
-    def _store(self, piece: _Piece) -> tuple[_Piece, npt.NDArray[np.uint32]]:
+    def _store(self, piece: _Piece, seen: Seen | None) -> tuple[_Piece, npt.NDArray[np.uint32]]:
         """Fetch blocks and write them to their file; returns their checksums."""
         file, begin, end = self._place(piece.first, piece.stop)
         data = memoryview(self._fetch_range(file, begin, end))
@@ -336,6 +343,8 @@ class Mirror:
                 f"{self.files[file].path}: got {len(data)} of {end - begin} bytes from {begin} on"
             )
         write_all(self._descriptors[file], self.path(file), begin, data)
+        if seen is not None:
+            seen(len(data))
         parts = range(0, len(data), BLOCK_BYTES)
         crcs = [zlib.crc32(data[at : at + BLOCK_BYTES]) for at in parts]
         return piece, np.array(crcs, dtype=np.uint32)

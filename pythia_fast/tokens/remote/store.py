@@ -13,8 +13,9 @@ before it first uses the block.
 
 import logging
 import shutil
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from pythia_fast.tokens.remote.sparse import naming, publish_text
 
 LISTING = "listing.json"
 _MAIN = "main"
+_MOST = np.iinfo(np.int64).max
 
 _log = logging.getLogger("pythia_fast")
 
@@ -126,21 +128,63 @@ class RemoteStore:
         self._mirror.verify()
         self.local.verify(threads)
 
-    def prepare(self, rows: Vector, start: int = 0, stop: int = np.iinfo(np.int64).max) -> None:
+    def prepare(
+        self,
+        rows: Vector,
+        start: int = 0,
+        stop: int = _MOST,
+        seen: Callable[[int], None] | None = None,
+    ) -> None:
         """Have tokens [start, stop) of the rows, and what the index says of them, on disk.
 
         All that is absent is asked for at once, where the rows have one length; otherwise first the
-        index.
+        index. `seen` as in Mirror.need.
         """
         index_spans = self._index.spans(rows)
         expected = self._index.expected(rows)
         if expected is None:
-            self._mirror.need(index_spans)
-            self._mirror.need(self._data_spans(*self._index.places(rows), start, stop))
+            self._mirror.need(index_spans, seen)
+            self._mirror.need(self._data_spans(*self._index.places(rows), start, stop), seen)
         else:
             data_spans = self._data_spans(*expected, start, stop)
-            self._mirror.need(np.concatenate([index_spans, data_spans]))
+            self._mirror.need(np.concatenate([index_spans, data_spans]), seen)
             self._index.places(rows)  # an error unless they are as expected
+
+    def fetch(
+        self, blocks: Callable[[], Iterable[Vector]], progress: Callable[[int, int], None]
+    ) -> None:
+        """Have rows on disk, some at a time; `blocks` gives them, each time it is called.
+
+        `progress` is told of bytes that have come and of all that are to, one thread at a time; if
+        nothing is absent, of nothing.
+        """
+        total = sum(map(self._absent_bytes, blocks()))
+        done, lock = 0, threading.Lock()
+
+        def seen(nbytes: int) -> None:
+            nonlocal done
+            with lock:
+                done += nbytes
+                progress(done, max(done, total))
+
+        if total:
+            progress(0, total)
+        for rows in blocks():
+            self.prepare(rows, seen=seen)
+
+    def _absent_bytes(self, rows: Vector) -> int:
+        """How much `prepare` will fetch for the rows, but for what is damaged.
+
+        Of rows that a large index must tell apart, the index alone while that is absent.
+        """
+        index_spans = self._index.spans(rows)
+        absent = self._mirror.absent_bytes(index_spans)
+        expected = self._index.expected(rows)
+        if expected is None:
+            if absent:
+                return absent
+            expected = self._index.places(rows)
+        return absent + self._mirror.absent_bytes(self._data_spans(*expected, 0, _MOST))
 
     def _data_spans(self, offset_n: Vector, length_n: Vector, start: int, stop: int) -> Vector:
         """The mirror's blocks of columns of rows at `offset_n` bytes, `length_n` tokens long."""

@@ -246,9 +246,9 @@ class TestLikeTheTruePile:
         waves: list[int] = []
         fetch = Mirror._fetch
 
-        def counted(mirror: Mirror, pieces: Sequence[object]) -> None:
+        def counted(mirror: Mirror, pieces: Sequence[object], *more: object) -> None:
             waves.append(len(pieces))
-            fetch(mirror, pieces)
+            fetch(mirror, pieces, *more)
 
         monkeypatch.setattr(Mirror, "_fetch", counted)
         pile = TokenDataset("hub:pile-deduped")
@@ -650,3 +650,39 @@ def test_a_cache_that_is_up_to_date_is_not_written(hub: HubServer, monkeypatch) 
     np.testing.assert_array_equal(TokenDataset(NAME)[:5], IDS[:5])
     monkeypatch.setattr(remote_tokens, "publish_text", refuse)
     np.testing.assert_array_equal(TokenDataset(NAME)[:5], IDS[:5])
+
+
+def test_fetching_tells_what_has_come_of_what_is_to(hub: HubServer, data: Path) -> None:
+    remote = TokenDataset(NAME)
+    remote.gather(range(100))
+    before = fetched(hub)
+    told: list[tuple[int, int]] = []
+    remote.fetch(range(1500), progress=lambda *far: told.append(far))
+    came = fetched(hub) - before
+    dones, totals = zip(*told, strict=True)
+    assert dones[0] == 0
+    assert list(dones) == sorted(dones)
+    assert dones[-1] == came
+    assert came <= totals[0] <= came + 3 * BLOCK_BYTES  # a file's last block is a part of one
+    assert came + BLOCK_BYTES >= 1400 * 258
+    before, told = len(hub.requests), []
+    remote.fetch(range(1500), progress=lambda *far: told.append(far))
+    remote.check_ids(50_254, range(1500))
+    assert (len(hub.requests), told) == (before, [])
+    TokenDataset(data / "document").fetch(progress=lambda *far: told.append(far))
+    assert told == []
+
+
+@pytest.mark.usefixtures("_ends_only")
+def test_fetching_rows_of_a_large_index_of_uneven_rows(
+    tmp_path: Path, at: Callable[[HubServer], None], index_bytes: Index
+) -> None:
+    lengths = [1 + row % 7 for row in range(20_000)]
+    ids = np.arange(sum(lengths), dtype=np.uint16)
+    folder = write(tmp_path / "data", index_bytes(lengths, 2), ids.tobytes(), 10**9)
+    told: list[tuple[int, int]] = []
+    with HubServer({f"datasets/{REPO}": {"main": folder}}, redirect=True) as server:
+        at(server)
+        TokenDataset(NAME).fetch(range(20_000), progress=lambda *far: told.append(far))
+    assert told[-1][0] >= ids.nbytes
+    assert all(done <= total for done, total in told)
