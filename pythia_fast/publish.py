@@ -167,7 +167,16 @@ def remove_partials(path: Path) -> None:
 
     A folder goes with all that is in it.
     """
-    _remove_dead(path.parent.glob(f".{glob.escape(path.name)}.*.partial"))
+    _remove_dead(_partials(path))
+
+
+def has_dead_partial(path: Path) -> bool:
+    """Whether a kill has left something of what was to become `path`."""
+    return any(map(left_by_the_dead, _partials(path)))
+
+
+def _partials(path: Path) -> Iterator[Path]:
+    return path.parent.glob(f".{glob.escape(path.name)}.*.partial")
 
 
 def remove_partials_in(folder: Path) -> None:

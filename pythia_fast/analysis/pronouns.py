@@ -32,7 +32,7 @@ from pythia_fast.tokens.passes.edges import DIGIT, LETTER, edges, partial
 from pythia_fast.tokens.rows import Rows, chosen_rows
 from pythia_fast.tokens.sources import plain
 from pythia_fast.tokens.steps import require_rows
-from pythia_fast.tokens.write import DTYPE_CODES, TokenWriter
+from pythia_fast.tokens.write import DTYPE_CODES, TokenWriter, is_half_published
 
 FEMININE: Mapping[str, str] = MappingProxyType(
     {
@@ -229,7 +229,7 @@ def _check_target(dataset: TokenDataset, target: str | os.PathLike[str], overwri
     for path in (raw.index, *raw.bins) if isinstance(raw, Files) else ():
         if path.resolve() in new:
             raise ArgumentError(f"{path} is what is read: give another prefix for the new pair")
-    if there and not overwrite:
+    if there and not overwrite and not is_half_published(target):
         raise ArgumentError(
             f"{there[0]} is there already: give another prefix, or --force (overwrite=True) to "
             "replace it"

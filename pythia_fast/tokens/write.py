@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.publish import partial_of, remove_partials
+from pythia_fast.publish import has_dead_partial, partial_of, remove_partials
 from pythia_fast.tokens.files import HEADER, MAGIC, SHARD, pair
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
@@ -146,6 +146,15 @@ class TokenWriter:
 
     def _refused(self, error: OSError) -> WriteError:
         return WriteError(error.errno, error.strerror, str(self._bin))
+
+
+def is_half_published(prefix: str | os.PathLike[str]) -> bool:
+    """Whether a writer was killed between the names of its two files.
+
+    Its .bin has the name then, and its .idx has not. The next writer of the prefix removes both.
+    """
+    index, data = pair(prefix)
+    return not index.exists() and has_dead_partial(index) and not has_dead_partial(data)
 
 
 def _append(out: TokenWriter, rows: list[npt.NDArray[Any]]) -> None:

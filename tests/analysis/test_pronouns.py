@@ -117,6 +117,14 @@ def test_many_blocks_and_progress(tmp_path, words, monkeypatch):
     assert seen == [(3, 9), (6, 9), (9, 9)]
 
 
+def test_what_a_kill_has_left_of_a_pair_does_not_count_as_one(tmp_path, words):
+    write_tokens(tmp_path / "old", [[1]])
+    (tmp_path / "new.bin").write_bytes(b"whole")
+    (tmp_path / ".new.idx.0a.partial").write_bytes(b"left")
+    swap_pronouns(tmp_path / "old", tmp_path / "new", tokenizer=words, overwrite=False)
+    assert {path.name for path in tmp_path.glob("*new*")} == {"new.bin", "new.idx"}
+
+
 def test_what_is_refused(tmp_path, words):
     write_tokens(tmp_path / "old", [[1, 2], [3, 4]])
     with pytest.raises(ArgumentError, match=r"' himself' is \d tokens here"):

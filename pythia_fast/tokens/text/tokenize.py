@@ -34,7 +34,7 @@ from pythia_fast.tokens.text.documents import (
     check_choice,
     read_documents,
 )
-from pythia_fast.tokens.write import TokenWriter
+from pythia_fast.tokens.write import TokenWriter, is_half_published
 
 BATCH_CHARACTERS = 1 << 18  # for each processor, of which 16 count
 BATCH_DOCUMENTS = 1 << 12
@@ -84,7 +84,8 @@ def tokenize(
     ArgumentError for a tokenizer without <|endoftext|> where one is needed, or for one that cannot
     encode a text, for an `out` that is a folder or belongs to shards, and without `overwrite` where
     a pair is there; MissingTokensError for a file not there; WriteError where the system refuses.
-    The pair appears when it is whole. `progress` is called with documents and tokens so far.
+    The pair appears when it is whole; after a kill the next call begins anew, and removes what is
+    left of this one. `progress` is called with documents and tokens so far.
     """
     _check_out(out, overwrite)
     paths = [os.fspath(each) for each in inputs]
@@ -123,7 +124,8 @@ def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
                 f"{os.fspath(out)!r} is a folder: give the prefix of the new pair, as "
                 f"{os.fspath(Path(out) / 'document')}"
             )
-        there = [] if overwrite else [path for path in pair(out) if path.exists()]
+        taken = not overwrite and not is_half_published(out)
+        there = [path for path in pair(out) if path.exists()] if taken else []
     except OSError as error:
         raise write_error(expanded(out), error) from error
     if there:

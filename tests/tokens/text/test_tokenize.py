@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import signal
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -213,3 +216,47 @@ def test_choices_that_are_none(tmp_path, tokenizer, name):
     path = jsonl(tmp_path / "in.jsonl", TEXTS)
     with pytest.raises(ArgumentError, match=f"{name} is '.*', not 'x'"):
         tokenize([path], tokenizer, tmp_path / "out", **{name: "x"})
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pythia_fast.demo.corpus import byte_tokenizer
+from pythia_fast.tokens.text import tokenize as module
+
+source, out, when = sys.argv[1:]
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+replace = Path.replace
+if when in (".bin", ".idx"):
+    Path.replace = lambda path, to: kill() if to.suffix == when else replace(path, to)
+module.BATCH_DOCUMENTS = 1
+told = lambda count, _: kill() if when == str(count) else None
+module.tokenize([source], byte_tokenizer(), out, progress=told)
+"""
+
+
+@pytest.mark.parametrize("when", ["4", ".bin", ".idx"])
+def test_a_kill_leaves_nothing_that_the_next_call_minds(tmp_path, tokenizer, when):
+    source, out = jsonl(tmp_path / "a.jsonl", TEXTS), tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", KILLED, source, out, when], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = {path.name for path in tmp_path.iterdir()} - {"a.jsonl"}
+    assert len(left) == 2
+    assert "out.idx" not in left
+    assert ("out.bin" in left) is (when == ".idx")  # whole by then, and no pair without the other
+    tokenize([source], tokenizer, out, overwrite=False)
+    assert rows(out) == encoded(tokenizer, TEXTS)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "out.bin", "out.idx"}
+
+
+def test_a_bin_of_somebody_else_is_not_replaced(tmp_path, tokenizer):
+    source, out = jsonl(tmp_path / "a.jsonl", TEXTS), tmp_path / "out"
+    for name in (".out.idx.0a.partial", ".out.bin.0a.partial"):  # of a kill before either name
+        (tmp_path / name).write_bytes(b"left")
+    (tmp_path / "out.bin").write_bytes(b"another's")
+    with pytest.raises(ArgumentError, match=r"out.bin is there already"):
+        tokenize([source], tokenizer, out, overwrite=False)
+    assert (tmp_path / "out.bin").read_bytes() == b"another's"
