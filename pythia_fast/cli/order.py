@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
+from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.prefix import prefix
 from pythia_fast.cli.spans import Span, as_slice, span
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
@@ -58,6 +60,7 @@ def order() -> None:
 )
 @click.option("--name", default="train_0", show_default=True, help="What GPT-NeoX calls the data.")
 @threads_option
+@quiet_option
 @common
 def build(
     data: Path,
@@ -67,6 +70,7 @@ def build(
     out: str | None,
     name: str,
     threads: int | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Build the order of raw (not shuffled) data and keep it as three .npy files.
@@ -80,14 +84,17 @@ def build(
 
     refuse_hub(data)
     beside = find_files(data).index.with_suffix("")
-    built = build_order(
-        data,
-        seed=seed,
-        sequence_length=sequence_length,
-        samples=PYTHIA_SAMPLES if samples is None else samples,
-        threads=threads,
-    )
-    stem = built.save(beside if out is None else out, name=name)
+    with Bar("build order", "entries", on=not quiet) as bar:
+        built = build_order(
+            data,
+            seed=seed,
+            sequence_length=sequence_length,
+            samples=PYTHIA_SAMPLES if samples is None else samples,
+            threads=threads,
+            progress=bar,
+        )
+        bar.describe("save order")
+        stem = built.save(beside if out is None else out, name=name)
     _say(built, stem, as_json)
 
 
@@ -104,8 +111,9 @@ def build(
     "--data", type=click.Path(path_type=Path), help="The raw data, for a check to the last row."
 )
 @threads_option
+@quiet_option
 @common
-def check(files: Path, data: Path | None, threads: int | None, as_json: bool) -> None:
+def check(files: Path, data: Path | None, threads: int | None, quiet: bool, as_json: bool) -> None:
     """Read a whole order, by GPT-NeoX or by `build`, and see whether it is one.
 
     FILES is the prefix of the data beside which the order lies, the stem of its three files, or
@@ -114,7 +122,8 @@ def check(files: Path, data: Path | None, threads: int | None, as_json: bool) ->
     from pythia_fast.tokens.order import Order
 
     found = Order.load(files)
-    found.check(data, threads=threads)
+    with Bar("check order", "documents", on=not quiet) as bar:
+        found.check(data, threads=threads, progress=bar)
     assert found.files is not None
     _say(found, found.files.stem, as_json)
 
@@ -138,6 +147,7 @@ def check(files: Path, data: Path | None, threads: int | None, as_json: bool) ->
     "--rows", callback=span, metavar="A:B", help="Which rows, from 0, without B. [default: all]"
 )
 @threads_option
+@quiet_option
 @common
 def verify(
     raw: Path,
@@ -145,6 +155,7 @@ def verify(
     files: Path | None,
     rows: Span | None,
     threads: int | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Check an order, and compare raw data that is read in it with data that was shuffled before.
@@ -159,11 +170,19 @@ def verify(
 
     order = Order.load(find_files(raw).index if files is None else files)
     data = TokenDataset(raw)
-    order.check(data, threads=threads)
+    with Bar("check order", "documents", on=not quiet) as bar:
+        order.check(data, threads=threads, progress=bar)
     in_order = data.in_order(order)
     chosen = None if rows is None else as_slice(rows)
     try:
-        compared = verify_rows(in_order, TokenDataset(preshuffled), rows=chosen, threads=threads)
+        with Bar("compare rows", "rows", on=not quiet) as bar:
+            compared = verify_rows(
+                in_order,
+                TokenDataset(preshuffled),
+                rows=chosen,
+                threads=threads,
+                progress=bar,
+            )
     except OrderMismatchError as error:
         if as_json:
             difference = {

@@ -117,3 +117,21 @@ def test_help_names_the_commands(run):
 def test_where_an_order_is_not_built(run, raw):
     run("order", "build", raw, "--out", "", exit_code=2)
     assert "download them first" in run("order", "build", "hub:pile-deduped", exit_code=3).stderr
+
+
+def test_each_says_how_far_it_is_on_standard_error_only(run, raw, tmp_path, monkeypatch):
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    built = run("order", "build", raw, *SMALL)
+    order = Order.load(raw)
+    entries = 2 * len(order.doc_idx) + len(order)
+    assert f"build order: {entries}/{entries} entries" in built.stderr
+    documents = len(order.doc_idx)
+    checked = run("order", "check", raw, "--data", raw, "--json")
+    json.loads(checked.stdout)
+    assert f"check order: {documents}/{documents} documents" in checked.stderr
+    shuffled = tmp_path / "shuffled"
+    write_tokens(shuffled, TokenDataset(raw).in_order(order)[:2])
+    compared = run("order", "verify", raw, shuffled)
+    assert "compare rows: 2/2 rows" in compared.stderr
+    assert compared.stdout == "2 rows are the same\n"
+    assert run("order", "verify", raw, shuffled, "--quiet").stderr == ""

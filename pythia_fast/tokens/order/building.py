@@ -8,6 +8,7 @@ samples [1024 (s - 1), 1024 s) of that order.
 
 import operator
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +32,7 @@ from pythia_fast.tokens.order import files as order_files
 from pythia_fast.tokens.threads import thread_count
 
 Lengths: TypeAlias = TokenDataset | str | os.PathLike[str] | npt.ArrayLike
+Progress: TypeAlias = Callable[[int, int], None]
 
 SEED = 1234
 SEQUENCE_LENGTH = 2048
@@ -144,7 +146,13 @@ class Order:
         files = order_files.find(path, mmap=mmap)
         return _loaded(files)
 
-    def check(self, data: Lengths | None = None, *, threads: int | None = None) -> None:
+    def check(
+        self,
+        data: Lengths | None = None,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         """Read all of it: OrderError for the first thing that no right order has.
 
         That is: shuffle_idx is a permutation, doc_idx holds every document equally often, and
@@ -152,6 +160,7 @@ class Order:
         or its documents' lengths, every row of sample_idx must be the right one. Without, the
         documents are taken to be those that doc_idx names. What it was shuffled by is not checked:
         for that, build it anew and compare. Takes 1 bit a sample and 1 byte a document of memory.
+        With `data`, `progress` is called with the documents whose samples were compared, and all.
         """
         workers = thread_count(threads)
         try:
@@ -166,8 +175,10 @@ class Order:
             check_doc_idx(self.doc_idx, len(lengths), workers)
             self.check_size(len(lengths), sum_lengths(lengths, workers))
             cutter = Cutter(lengths, self.doc_idx, self.sequence_length)
-            while cutter.position < len(self.doc_idx):
+            told = _Told(len(self.doc_idx), progress)
+            while (before := cutter.position) < len(self.doc_idx):
                 cutter.compare(self.sample_idx, BLOCK_DOCUMENTS, workers)
+                told.add(cutter.position - before)
         except OrderError as error:
             raise OrderError(self._say(str(error))) from error
 
@@ -194,6 +205,7 @@ def build(
     sequence_length: int = SEQUENCE_LENGTH,
     samples: int = PYTHIA_SAMPLES,
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Order:
     """The order in which GPT-NeoX v1.0 trains on `data` with this seed, bit for bit.
 
@@ -204,6 +216,7 @@ def build(
     Takes the memory of the arrays (4 bytes a document and epoch, 20 a sample) and some 20 MB more:
     the lengths of files are read from the mapped .idx. `threads` draw numbers, look up lengths and
     cut samples; the exchanges of a shuffle are one thread's, as each needs the one before.
+    `progress` is called with the entries of the arrays that are done, and all of them.
 
     ArgumentError where there are no tokens, more documents than int32 counts, or more of all than
     this machine has memory for; OrderError for a negative length.
@@ -228,16 +241,18 @@ def build(
             "fewer samples"
         )
     random = LegacyRandom(seed)
+    told = _Told(2 * epochs * documents + count, progress)
 
     doc_idx = np.empty(epochs * documents, dtype=np.int32)
     for epoch in range(epochs):
         _count_up(doc_idx[epoch * documents : (epoch + 1) * documents])
-    _shuffle(random, doc_idx, workers)
+    _shuffle(random, doc_idx, workers, told)
 
     sample_idx = np.empty((count + 1, 2), dtype=np.int64)
     cutter = Cutter(lengths, doc_idx, sequence_length)
-    while cutter.position < len(doc_idx):
+    while (before := cutter.position) < len(doc_idx):
         cutter.write(sample_idx, BLOCK_DOCUMENTS, workers)
+        told.add(cutter.position - before)
     if cutter.tokens != epochs * tokens:
         raise OrderError("the documents' lengths changed while the order was built: build it anew")
 
@@ -245,7 +260,7 @@ def build(
         count, dtype=np.uint32 if count < WIDE_FROM_SAMPLES else np.int64
     )
     _count_up(shuffle_idx)
-    _shuffle(random, shuffle_idx, workers)
+    _shuffle(random, shuffle_idx, workers, told)
     return Order(doc_idx, sample_idx, shuffle_idx, sequence_length, operator.index(seed), samples)
 
 
@@ -287,9 +302,24 @@ def _count_up(x: npt.NDArray[Any]) -> None:
         x[begin:end] = np.arange(begin, end, dtype=x.dtype)
 
 
-def _shuffle(random: LegacyRandom, x: npt.NDArray[Any], threads: int) -> None:
+def _shuffle(random: LegacyRandom, x: npt.NDArray[Any], threads: int, told: "_Told") -> None:
     for end in range(len(x), 0, -BLOCK_SHUFFLED):
-        random.shuffle(x, max(0, end - BLOCK_SHUFFLED), end, threads)
+        begin = max(0, end - BLOCK_SHUFFLED)
+        random.shuffle(x, begin, end, threads)
+        told.add(end - begin)
+
+
+class _Told:
+    """Adds up what is done of several arrays."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        self.add(0)
+
+    def add(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def _loaded(files: order_files.OrderFiles) -> Order:
