@@ -1,8 +1,9 @@
 """How far long work is, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LINE_EVERY_S = 30.0
+TELL_EVERY_S = 1.0
 
 
 class Bar:
@@ -123,6 +125,31 @@ class Bar:
         self._remark = text
         if self._drawn is not None:
             self._drawn.set_postfix_str(text)
+
+    @contextmanager
+    def telling(self, remark: Callable[[], str]) -> Iterator[None]:
+        """While entered, a thread asks once a second what is to be told behind the numbers.
+
+        For work of which a single piece takes long; lines are written by it too.
+        """
+        if not self._on:
+            yield
+            return
+        ended = threading.Event()
+
+        def tell() -> None:
+            while not ended.wait(TELL_EVERY_S):
+                self.remark(remark())
+                if self.line_is_due():
+                    self.say(self.words())
+
+        thread = threading.Thread(target=tell, name="pythia-fast-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @property
     def is_drawn(self) -> bool:

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+import threading
 import time
 
 import pytest
@@ -155,3 +156,23 @@ def test_no_bar_amid_the_output(monkeypatch, terminal):
     with Bar("show", "rows", 3, on=True, beside_output=True) as bar:
         bar.advance()
     assert ("show" in screen.getvalue()) is not terminal
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_piece_that_takes_long_is_told_of_meanwhile(monkeypatch, terminal):
+    screen = standard_error(monkeypatch) if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("pythia_fast.progress.TELL_EVERY_S", 0.01)
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    asked = threading.Event()
+
+    def remark() -> str:
+        if "12 MB received" in screen.getvalue():
+            asked.set()
+        return "12 MB received"
+
+    with Bar("convert", "steps", 3, on=True) as bar, bar.telling(remark):
+        assert asked.wait(60)
+    before = threading.active_count()
+    with Bar("convert", "steps", 3, on=False) as bar, bar.telling(remark):
+        assert threading.active_count() == before  # nobody is asked where nothing is told

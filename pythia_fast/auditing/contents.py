@@ -1,7 +1,7 @@
 """What the tensors themselves say of a series: read once, step by step, with bounded memory."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,7 +17,9 @@ from pythia_fast.errors import (
     ReadError,
     WeightsError,
 )
+from pythia_fast.progress import Bar
 from pythia_fast.series import CheckpointSeries
+from pythia_fast.series.arriving import Arriving
 
 
 @dataclass(slots=True)
@@ -46,15 +48,19 @@ def read_contents(
     steps: Sequence[int],
     *,
     threads: int,
-    seen: Callable[[], None],
+    bar: Bar,
 ) -> Contents:
-    """Read the steps one after the other, each fetched while the one before is read.
+    """Read the steps one after the other, each fetched while the one before is read; `bar` counts.
 
     What is wrong with a step is a finding. HubError, WriteError or ArgumentError where the Hub, the
     disk or its budget stands in the way: then nothing is known.
     """
     contents = Contents()
-    with ThreadPoolExecutor(threads, "pythia_fast-audit") as pool, series.ahead(steps):
+    with (
+        ThreadPoolExecutor(threads, "pythia_fast-audit") as pool,
+        series.ahead(steps) as ahead,
+        bar.telling(Arriving(ahead)),
+    ):
         for step in steps:
             try:
                 with closing(series.open(step)) as checkpoint:
@@ -63,7 +69,7 @@ def read_contents(
                 *(MissingCheckpointError, FormatError, WeightsError, ChecksumError, ReadError),
             ) as error:
                 contents.findings.append(_unreadable(step, error))
-            seen()
+            bar.advance()
     return contents
 
 

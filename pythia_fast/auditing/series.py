@@ -56,7 +56,7 @@ def audit_series(
         same = [each.steps for each in found if each.kind == "same weights"]
         readable = [each.step for each in listed if each.step is not None and each.error is None]
         with Bar("audit weights", "steps", len(readable), on=progress) as bar:
-            contents = read_contents(series, readable, threads=threads, seen=bar.advance)
+            contents = read_contents(series, readable, threads=threads, bar=bar)
         found += content_findings(contents, same)
     known = [each for each in anomalies(series.spec) if set(each.steps) & set(steps)]
     return AuditReport(

@@ -24,6 +24,7 @@ from pythia_fast.cli.options import (
     quiet_option,
     steps_option,
 )
+from pythia_fast.progress import Bar
 
 if TYPE_CHECKING:
     from pythia_fast.evaluation import EvaluationResult
@@ -132,7 +133,7 @@ def evaluate(
     Ends with 4 if steps failed.
     """
     if list_tasks:
-        _list(include_path, as_json)
+        _list(include_path, quiet, as_json)
         return
     if model is None or tasks is None:
         raise click.UsageError("a MODEL and --tasks are needed; --list-tasks shows what there is")
@@ -174,10 +175,11 @@ def evaluate(
         raise click.exceptions.Exit(INCOMPLETE)
 
 
-def _list(include_path: tuple[Path, ...], as_json: bool) -> None:
-    from pythia_fast.evaluation import task_names
+def _list(include_path: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
+    with Bar("read the harness's tasks", "tasks", on=not quiet):
+        from pythia_fast.evaluation import task_names
 
-    names = task_names(include_path or None)
+        names = task_names(include_path or None)
     if as_json:
         print_json(list(names))
     else:

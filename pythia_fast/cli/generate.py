@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import cache_dir_option, device_option, dtype_option
+from pythia_fast.cli.options import cache_dir_option, device_option, dtype_option, quiet_option
 
 
 @click.command(
@@ -48,6 +48,7 @@ from pythia_fast.cli.options import cache_dir_option, device_option, dtype_optio
 @device_option
 @dtype_option
 @cache_dir_option
+@quiet_option
 @common
 def generate(
     model: str,
@@ -61,6 +62,7 @@ def generate(
     device: str | None,
     dtype: str,
     cache_dir: Path | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Let a checkpoint of MODEL go on from PROMPT."""
@@ -81,7 +83,14 @@ def generate(
     target = resolve_device(device)
     kind = resolve_precision(dtype, target, series.spec.architecture).name
     click.echo(f"{series.name} at step {chosen}: computing in {kind} on {target}", err=True)
-    resident = load(model, chosen, device=target, dtype=kind, cache_dir=cache_dir, tokenizer=text)
+    resident = load(
+        *(model, chosen),
+        device=target,
+        dtype=kind,
+        cache_dir=cache_dir,
+        tokenizer=text,
+        progress=not quiet,
+    )
     found = complete(
         resident, prompt, max_new_tokens, temperature=temperature, top_k=top_k, seed=seed
     )

@@ -28,6 +28,7 @@ from pythia_fast.errors import (
     RunMismatchError,
     WorkInterruptedError,
 )
+from pythia_fast.progress import Bar
 from pythia_fast.publish import (
     TakenError,
     published,
@@ -36,11 +37,12 @@ from pythia_fast.publish import (
     write_error,
 )
 from pythia_fast.quantities import parse_bytes
+from pythia_fast.series.arriving import Arriving
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES, TOKENIZER
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.parts import part_of, write_parts
-from pythia_fast.series.sources import CheckpointSeries, open_series
+from pythia_fast.series.sources import Ahead, CheckpointSeries, open_series
 from pythia_fast.series.strict_json import parse_object
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.write import (
@@ -88,7 +90,7 @@ def convert(
     out, a tokenizer.json goes along. `format` is "safetensors" or "torch"; above `max_shard_size`
     ("5GB", or bytes) the weights are cut into shards. "torch" holds one file's tensors in memory,
     and cuts at 5 GB if no size is given; "safetensors" needs a few megabytes. `progress` is told
-    steps done and steps in all.
+    steps done and steps in all; a Bar also of what is downloaded.
 
     Steps that an earlier call has finished are passed over if they are of the same weights, and in
     the same format; RunMismatchError says so if they are not, before anything is written. The other
@@ -110,7 +112,7 @@ def convert(
         for revision in series.survey(todo).values():
             if revision.error is not None:
                 raise revision.error
-        with series.ahead(todo):
+        with series.ahead(todo) as ahead, _told(ahead, progress):
             for step in todo:
                 if progress is not None:
                     progress(done, len(wanted))
@@ -131,6 +133,14 @@ def convert(
     if progress is not None:
         progress(done, len(wanted))
     return Conversion(target.out, wanted, tuple(written), written_bytes)
+
+
+def _told(
+    ahead: Ahead, progress: Callable[[int, int], None] | None
+) -> contextlib.AbstractContextManager[None]:
+    if isinstance(progress, Bar):
+        return progress.telling(Arriving(ahead))
+    return contextlib.nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

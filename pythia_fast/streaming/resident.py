@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 
 from pythia_fast.model import Model, Precision, TokenizerSource, resolve_precision
 from pythia_fast.model.devices import resolve_device
+from pythia_fast.progress import Bar
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.streaming.arenas import make_arenas
-from pythia_fast.streaming.prefetching import Loaded, NotLoaded, prefetch
+from pythia_fast.streaming.prefetching import Loaded, NotLoaded, Waiting, prefetch
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import load_tokenizer
 
@@ -31,6 +32,7 @@ def load(
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
     tokenizer: TokenizerSource | None = None,
+    progress: bool = True,
 ) -> Model:
     """One checkpoint as a `Model`; `step=None` is the last of the series.
 
@@ -49,6 +51,7 @@ def load(
             as much as there is room for.
         tokenizer: the path of a tokenizer.json, or a Tokenizer, for `model.tokenizer`; None is each
             step's own, looked for when it is first used.
+        progress: show on standard error what is downloaded.
 
     Raises:
         UnknownModelError, UnknownStepError: no such model or step; the nearest are named.
@@ -58,19 +61,17 @@ def load(
         HubError, ChecksumError: they cannot be had, or are not what the Hub promises.
         FormatError, WeightsError: a file is not what it should be.
     """
-    wanted: str | int = "last" if step is None else step
-    stream_of_one = stream(
-        model,
-        wanted,
-        device=device,
-        dtype=dtype,
-        deterministic=deterministic,
-        cache_dir=cache_dir,
-        disk_budget=disk_budget,
-        tokenizer=tokenizer,
+    target, given, series, precision = _opened(
+        model, device, dtype, cache_dir, disk_budget, tokenizer
     )
-    with closing(stream_of_one):
-        return next(stream_of_one)[1]
+    (chosen,) = parse_steps("last" if step is None else step, series.steps)
+    with Bar(f"load {series.name} at step {chosen}", "B", on=progress) as bar:
+        stream_of_one = _stream(
+            *(series, (chosen,), precision, target, given, deterministic),
+            waiting=lambda _, ahead: bar(ahead.received_bytes),
+        )
+        with closing(stream_of_one):
+            return next(stream_of_one)[1]
 
 
 def stream(
@@ -117,13 +118,26 @@ def stream(
         MissingCheckpointError, HubError, ChecksumError, FormatError, WeightsError: a step cannot be
             had or loaded; what was yielded before stays good.
     """
-    target = resolve_device(device)
-    given = None if tokenizer is None else load_tokenizer(tokenizer)
-    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
-    precision = resolve_precision(dtype, target, series.spec.architecture)
+    target, given, series, precision = _opened(
+        model, device, dtype, cache_dir, disk_budget, tokenizer
+    )
     return _stream(
         series, parse_steps(steps, series.steps), precision, target, given, deterministic
     )
+
+
+def _opened(
+    model: str | Path,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype,
+    cache_dir: str | Path | None,
+    disk_budget: int | str | None,
+    tokenizer: TokenizerSource | None,
+) -> tuple[torch.device, Tokenizer | None, CheckpointSeries, Precision]:
+    target = resolve_device(device)
+    given = None if tokenizer is None else load_tokenizer(tokenizer)
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
+    return target, given, series, resolve_precision(dtype, target, series.spec.architecture)
 
 
 def _stream(
@@ -133,6 +147,8 @@ def _stream(
     device: torch.device,
     tokenizer: Tokenizer | None,
     deterministic: bool,
+    *,
+    waiting: Waiting | None = None,
 ) -> Generator[tuple[int, Model], None, None]:
     arenas = make_arenas(series.spec.architecture, len(steps), precision, device)
     resident = Model(
@@ -145,7 +161,10 @@ def _stream(
     if tokenizer is not None:
         resident.tokenizer = tokenizer
     coming = prefetch(
-        *(series, deque(steps), arenas.loading), hashed=False, poured_into=arenas.poured_into
+        *(series, deque(steps), arenas.loading),
+        hashed=False,
+        poured_into=arenas.poured_into,
+        waiting=waiting,
     )
     with closing(coming) as loaded_steps:
         for loaded in loaded_steps:

@@ -240,3 +240,22 @@ def test_progress_is_told_where_there_is_no_terminal_too(
     }
     audit(suite, "0,1", deep=True, progress=False)
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_downloaded_is_told_meanwhile(
+    model: pythia_fast.ModelSpec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pythia_fast.progress.TELL_EVERY_S", 0.01)
+    suite = tiny_suite(tmp_path / "s", steps=(0,), layout="torch")
+    with HubServer({model.repo: {"step0": suite / "step0"}}) as hub:
+        hub.slow("pytorch_model.bin", bytes_per_s=1e5, times=9)
+        series = HubSeries(model, tmp_path / "cache", endpoint=hub.url)
+        audit_series(series, (0,), deep=True)
+    told = capsys.readouterr().err.splitlines()
+    assert any(
+        line.startswith("audit weights: 0/1 steps") and " received, " in line for line in told
+    )

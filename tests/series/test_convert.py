@@ -26,6 +26,7 @@ from pythia_fast.errors import (
     WorkInterruptedError,
     WriteError,
 )
+from pythia_fast.progress import Bar
 from pythia_fast.publish import partial_of
 from pythia_fast.series import convert as module
 from pythia_fast.series import open_series
@@ -113,6 +114,20 @@ def test_from_the_hub(tmp_path: Path, tiny: Architecture, monkeypatch) -> None:
             convert("14m", out, (0, 1, 2), cache_dir=tmp_path / "cache")
     for step in (0, 1):
         assert same(loaded(out / f"step{step}"), random_state_dict(tiny, step=step))
+
+
+def test_what_is_downloaded_is_told_meanwhile(tmp_path: Path, tiny, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pythia_fast.progress.TELL_EVERY_S", 0.01)
+    source = make_series(tmp_path / "source", tiny, (0,))
+    with HubServer({"EleutherAI/pythia-14m": {"step0": source / "step0"}}) as hub:
+        hub.slow("model", bytes_per_s=1e5, times=9)
+        series = HubSeries(spec("14m"), tmp_path / "cache", endpoint=hub.url)
+        monkeypatch.setattr(module, "open_series", lambda *_, **__: series)
+        with Bar("convert", "steps", on=True) as bar:
+            convert("14m", tmp_path / "out", (0,), progress=bar)
+    told = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("convert: 0/1 steps") and " received, " in line for line in told)
 
 
 def test_doubles_and_mixed_dtypes(tmp_path: Path, tiny: Architecture) -> None:

@@ -1,5 +1,6 @@
 """One resident model: the same object and memory, other weights."""
 
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from transformers import GPTNeoXForCausalLM
 import pythia_fast
 from pythia_fast.errors import ArgumentError, UnknownModelError, UnknownStepError
 from pythia_fast.series import Checkpoint, LocalSeries
+from pythia_fast.series.hub import HubSeries
 from pythia_fast.streaming import arenas, resident
+from pythia_fast.testing import HubServer, make_series, tiny
 
 STEPS = [0, 1, 2, 4, 8, 16]
 
@@ -64,6 +67,24 @@ def test_load_is_one_step(tiny_series: Path) -> None:
     model = pythia_fast.load(tiny_series, 4, dtype="bfloat16")
     assert (model.step, model.dtype) == (4, torch.bfloat16)
     assert model.spec.name == "tiny"
+
+
+def test_what_load_downloads_is_told_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pythia_fast.streaming.prefetching.TELL_EVERY_S", 0.01)
+    source = make_series(tmp_path / "source", tiny(), (0,))
+    spec = dataclasses.replace(pythia_fast.spec("14m"), architecture=tiny())
+    with HubServer({spec.repo: {"step0": source / "step0"}}) as hub:
+        hub.slow("model", bytes_per_s=1e5, times=9)
+        for progress in (True, False):
+            series = HubSeries(spec, tmp_path / f"{progress}", endpoint=hub.url)
+            monkeypatch.setattr(resident, "open_series", lambda *_, to=series, **__: to)
+            assert pythia_fast.load("14m", 0, progress=progress).step == 0
+            told = capsys.readouterr()
+            assert any("load 14m at step 0: " in line for line in told.err.splitlines()) is progress
+            assert told.out == ""
 
 
 def test_steps_come_in_order_and_once(tiny_series: Path) -> None:
