@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pythia_fast.quantities import sized
+from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,7 +25,7 @@ class Bar:
     output is the terminal too, as it would stand amid the output.
 
     Attributes:
-        done: what is done, in units; "B" are bytes.
+        done: what is done, in units; "B" are bytes, and without a unit only the time is told.
         skipped: the part of it that says nothing of the speed.
         total: all there is to do, None where it is not known.
     """
@@ -127,10 +127,10 @@ class Bar:
             self._drawn.set_postfix_str(text)
 
     @contextmanager
-    def telling(self, remark: Callable[[], str]) -> Iterator[None]:
+    def telling(self, remark: Callable[[], str] | None = None) -> Iterator[None]:
         """While entered, a thread asks once a second what is to be told behind the numbers.
 
-        For work of which a single piece takes long; lines are written by it too.
+        For work of which a single piece takes long; the bar's clock goes on, and lines are written.
         """
         if not self._on:
             yield
@@ -139,7 +139,7 @@ class Bar:
 
         def tell() -> None:
             while not ended.wait(TELL_EVERY_S):
-                self.remark(remark())
+                self.remark(remark() if remark else "")
                 if self.line_is_due():
                     self.say(self.words())
 
@@ -182,6 +182,8 @@ class Bar:
     def words(self) -> str:
         """How far the work is, in words."""
         elapsed_s = time.monotonic() - self._started
+        if not self._unit:
+            return f"{self._what}: {duration(elapsed_s)}"
         rate = (self.done - self.skipped) / elapsed_s if elapsed_s > 0 else 0.0
         amount = _bytes if self._unit == "B" else _number
         unit = "" if self._unit == "B" else f" {self._unit}"
@@ -207,7 +209,15 @@ def _draw(what: str, unit: str, total: int | None) -> "tqdm[None]":
         unit_scale=True,
         dynamic_ncols=True,
         leave=False,
+        bar_format=None if unit else "{desc}: {elapsed}",
     )
+
+
+@contextmanager
+def clock(what: str, *, on: bool = True) -> Iterator[None]:
+    """While entered, how long it has taken; for work that cannot say how far it is."""
+    with Bar(what, "", on=on) as bar, bar.telling():
+        yield
 
 
 def _bytes(nbytes: float) -> str:

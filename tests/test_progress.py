@@ -9,6 +9,7 @@ import time
 import pytest
 
 from pythia_fast.progress import LINE_EVERY_S, Bar
+from pythia_fast.progress import clock as clock_of
 
 
 class Terminal(io.StringIO):
@@ -176,3 +177,17 @@ def test_a_piece_that_takes_long_is_told_of_meanwhile(monkeypatch, terminal):
     before = threading.active_count()
     with Bar("convert", "steps", 3, on=False) as bar, bar.telling(remark):
         assert threading.active_count() == before  # nobody is asked where nothing is told
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_that_cannot_say_how_far_it_is_shows_the_time(monkeypatch, terminal):
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr("pythia_fast.progress.TELL_EVERY_S", 0.01)
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    with clock_of("read the runs"):
+        until = time.monotonic() + 60
+        while screen.getvalue().count("read the runs: ") < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert screen.getvalue().count("read the runs: 0") >= 2
+    assert "?" not in screen.getvalue()

@@ -24,7 +24,7 @@ from pythia_fast.cli.options import (
     quiet_option,
     steps_option,
 )
-from pythia_fast.progress import Bar
+from pythia_fast.progress import clock
 
 if TYPE_CHECKING:
     from pythia_fast.evaluation import EvaluationResult
@@ -176,7 +176,7 @@ def evaluate(
 
 
 def _list(include_path: tuple[Path, ...], quiet: bool, as_json: bool) -> None:
-    with Bar("read the harness's tasks", "tasks", on=not quiet):
+    with clock("read the harness's tasks", on=not quiet):
         from pythia_fast.evaluation import task_names
 
         names = task_names(include_path or None)

@@ -15,6 +15,7 @@ from pythia_fast.cli.options import (
     sequences_option,
     steps_option,
 )
+from pythia_fast.progress import clock
 from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
@@ -77,17 +78,18 @@ def plan(
     largest checkpoint, which of a cluster is not known.
     """
     if on_cluster is not None or len(models) > 1 or models[0] == "all":
-        found = forecast_of(
-            *(models, steps, on_cluster or OnCluster()),
-            tokens=tokens,
-            sequences=sequences,
-            metrics=metrics,
-            device=device,
-            dtype=dtype,
-            cache_dir=cache_dir,
-            disk_budget=disk_budget,
-            network=network,
-        )
+        with clock("plan on paper"):
+            found = forecast_of(
+                *(models, steps, on_cluster or OnCluster()),
+                tokens=tokens,
+                sequences=sequences,
+                metrics=metrics,
+                device=device,
+                dtype=dtype,
+                cache_dir=cache_dir,
+                disk_budget=disk_budget,
+                network=network,
+            )
         show(found, as_json=as_json)
         return
     _plan_one(
@@ -120,18 +122,19 @@ def _plan_one(
 
     from pythia_fast.runs.forecast import here
 
-    found = here.plan(
-        model,
-        steps,
-        tokens=tokens,
-        sequences=sequences,
-        metrics=metrics,
-        device=device,
-        dtype=dtype,
-        cache_dir=cache_dir,
-        disk_budget=disk_budget,
-        network=network,
-    )
+    with clock("look up and measure"):
+        found = here.plan(
+            model,
+            steps,
+            tokens=tokens,
+            sequences=sequences,
+            metrics=metrics,
+            device=device,
+            dtype=dtype,
+            cache_dir=cache_dir,
+            disk_budget=disk_budget,
+            network=network,
+        )
     if as_json:
         print_json(found.to_dict())
     else:

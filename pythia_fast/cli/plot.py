@@ -8,6 +8,7 @@ import click
 
 from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.progress import clock
 
 if TYPE_CHECKING:
     from pythia_fast.evaluation.results import EvaluationResult
@@ -88,11 +89,12 @@ def plot(
     from pythia_fast.plots import curves, save_figure
 
     folders = run_folders(runs)
-    results = [_open(path) for path in folders]
-    name = _name(results, metric)
-    lines = named(folders, [_curve(result, name, level) for result in results])
-    label = name if _is_sweep(results[0]) else ": ".join(name.split(":", 1))
-    saved = save_figure(curves(lines, label, steps=steps_axis), target, dpi=dpi)
+    with clock("draw the runs"):
+        results = [_open(path) for path in folders]
+        name = _name(results, metric)
+        lines = named(folders, [_curve(result, name, level) for result in results])
+        label = name if _is_sweep(results[0]) else ": ".join(name.split(":", 1))
+        saved = save_figure(curves(lines, label, steps=steps_axis), target, dpi=dpi)
     if as_json:
         print_json({"path": str(saved), "metric": name, "lines": [_document(x) for x in lines]})
     for line in lines:

@@ -11,6 +11,7 @@ import click
 from pythia_fast.cli.frame import Command, print_json
 from pythia_fast.cli.study.frame import study_options, tell
 from pythia_fast.errors import ArgumentError
+from pythia_fast.progress import clock
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +47,8 @@ def published(
         raise click.UsageError("--figure is of the comparison: give --compare")
     from pythia_fast import analysis
 
-    found = analysis.published(folder)
+    with clock("read the evaluations"):
+        found = analysis.published(folder)
     if not found["value"].null_count < len(found):
         raise ArgumentError(_nothing(folder, found))
     if ours is not None:

@@ -8,6 +8,7 @@ import click
 from pythia_fast.cli.data import open_tokens
 from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import Command, common, print_json
+from pythia_fast.progress import clock
 
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
@@ -62,10 +63,11 @@ def report(
     from pythia_fast.report import write_report
     from pythia_fast.runs import SweepResult
 
-    results = [SweepResult(run) for run in run_folders(runs)]
-    data = _tokens(tokens, tokenizer, cache_dir)
-    path = write_report(results, output, tokens=data, tokenizer=tokenizer, cache_dir=cache_dir)
-    missing = {str(result.path): len({gap.step for gap in result.gaps}) for result in results}
+    with clock("make the report"):
+        results = [SweepResult(run) for run in run_folders(runs)]
+        data = _tokens(tokens, tokenizer, cache_dir)
+        path = write_report(results, output, tokens=data, tokenizer=tokenizer, cache_dir=cache_dir)
+        missing = {str(result.path): len({gap.step for gap in result.gaps}) for result in results}
     if as_json:
         size_bytes = path.stat().st_size
         print_json({"path": str(path), "bytes": size_bytes, "missing_steps": missing})

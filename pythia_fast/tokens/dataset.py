@@ -261,14 +261,18 @@ class TokenDataset:
                 yield index_n[begin:end]
                 begin = end
 
-    def fingerprint(self, rows: Rows | None = None) -> str:
+    def fingerprint(
+        self, rows: Rows | None = None, *, progress: Callable[[int, int], None] | None = None
+    ) -> str:
         """Identify the tokens of `rows` (by default all): a sha256 in hexadecimal.
 
         It is taken over the number of rows, their lengths and all ids, as little-endian int64,
         so it is the same for the same tokens, whatever file, array or text they come from.
+        `progress` is called with the rows that are done, and all of them.
         """
         digest = hashlib.sha256(b"pythia_fast tokens 1\n")
-        digest.update(np.int64(len(chosen_rows(rows, len(self)))).tobytes())
+        done, total = 0, len(chosen_rows(rows, len(self)))
+        digest.update(np.int64(total).tobytes())
         for index_n in self.blocks(rows):
             digest.update(self._lengths_of(index_n).data)
         for index_n in self.blocks(rows):
@@ -279,6 +283,9 @@ class TokenDataset:
                 ids_nL = self.gather(index_n, columns=slice(begin, begin + BLOCK_TOKENS))
                 kept_nL = np.arange(begin, begin + ids_nL.shape[1]) < lengths_n[:, None]
                 digest.update((ids_nL if kept_nL.all() else ids_nL[kept_nL]).data)
+            done += len(index_n)
+            if progress is not None:
+                progress(done, total)
         return digest.hexdigest()
 
     def fetch(

@@ -248,3 +248,12 @@ def test_on_a_terminal_there_is_a_bar(run, tokens, tmp_path, arguments, last_lin
     assert last_line.replace("OUT", str(tmp_path)) in stdout.splitlines()[-1]
     if "save" not in arguments:
         assert stdout == run(*arguments).stdout
+
+
+def test_both_passes_of_the_statistics_are_told(run, tokens, monkeypatch):
+    monkeypatch.setattr("pythia_fast.progress.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("pythia_fast.tokens.dataset.BLOCK_TOKENS", 800)
+    said = run("view", tokens, "--mode", "stats", "--json")
+    json.loads(said.stdout)
+    assert "look at ids: 24/24 rows" in said.stderr
+    assert "fingerprint: 24/24 rows" in said.stderr

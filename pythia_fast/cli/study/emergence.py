@@ -15,6 +15,7 @@ from pythia_fast.cli.study.frame import (
     study_options,
     tell,
 )
+from pythia_fast.progress import clock
 
 
 @click.command(
@@ -60,14 +61,15 @@ def emergence(
     """
     from pythia_fast import analysis
 
-    study = analysis.emergence(
-        open_runs(runs),
-        measures=None
-        if measures is None
-        else [name.strip() for name in measures.split(",") if name.strip()],
-        steps=steps,
-        batch=batch,
-        bins=bins,
-        level=level,
-    )
+    with clock("look at the runs"):
+        study = analysis.emergence(
+            open_runs(runs),
+            measures=None
+            if measures is None
+            else [name.strip() for name in measures.split(",") if name.strip()],
+            steps=steps,
+            batch=batch,
+            bins=bins,
+            level=level,
+        )
     tell(study, figure, table, as_json=as_json, details=details)

@@ -7,6 +7,7 @@ import click
 
 from pythia_fast.cli.frame import Command
 from pythia_fast.cli.study.frame import details_option, level_option, study_options, tell
+from pythia_fast.progress import clock
 
 if TYPE_CHECKING:
     from pythia_fast.plots import StepAxis
@@ -75,7 +76,8 @@ def gender_bias(
 
         results.append(read(published))
     chosen = None if models is None else [name.strip() for name in models.split(",")]
-    study = run(results, models=chosen, level=level, steps_axis=steps_axis)
+    with clock("look at the runs"):
+        study = run(results, models=chosen, level=level, steps_axis=steps_axis)
     tell(study, figure, table, as_json=as_json, details=details)
 
 

@@ -12,6 +12,7 @@ from pythia_fast.cli.study.frame import (
     study_options,
     tell,
 )
+from pythia_fast.progress import clock
 
 
 @click.command(
@@ -68,15 +69,16 @@ def predictability(
     """
     from pythia_fast import analysis
 
-    (aim,) = open_runs([target])
-    study = analysis.predictability(
-        open_runs(runs),
-        aim,
-        steps=steps,
-        earlier=None if earlier == "none" else earlier,
-        step=step,
-        first=first,
-        batch=batch,
-        level=level,
-    )
+    with clock("look at the runs"):
+        (aim,) = open_runs([target])
+        study = analysis.predictability(
+            open_runs(runs),
+            aim,
+            steps=steps,
+            earlier=None if earlier == "none" else earlier,
+            step=step,
+            first=first,
+            batch=batch,
+            level=level,
+        )
     tell(study, figure, table, as_json=as_json)

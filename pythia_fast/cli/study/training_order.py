@@ -15,6 +15,7 @@ from pythia_fast.cli.study.frame import (
     study_options,
     tell,
 )
+from pythia_fast.progress import clock
 
 
 @click.command(
@@ -58,7 +59,8 @@ def training_order(
     """
     from pythia_fast import analysis
 
-    study = analysis.training_order(
-        open_runs(runs), block=block, steps=steps, batch=batch, level=level
-    )
+    with clock("look at the runs"):
+        study = analysis.training_order(
+            open_runs(runs), block=block, steps=steps, batch=batch, level=level
+        )
     tell(study, figure, table, as_json=as_json, details=details)

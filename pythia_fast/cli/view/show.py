@@ -50,7 +50,8 @@ def show_summary(dataset: "TokenDataset", selection: Selection, *, as_json: bool
     """Print numbers about the rows, taken together."""
     from pythia_fast.tokens.passes.summary import summary
 
-    found = summary(dataset, selection.rows)
+    with Bar("look at ids", "rows", len(selection.rows), on=True) as bar:
+        found = summary(dataset, selection.rows, bar)
     if as_json:
         print_json(found | {"selection": selection.as_json()})
         return

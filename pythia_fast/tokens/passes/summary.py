@@ -4,12 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pythia_fast.progress import Bar
+
 if TYPE_CHECKING:
     from pythia_fast.tokens.dataset import TokenDataset
 
 
-def summary(dataset: "TokenDataset", rows: range) -> dict[str, Any]:
-    """What there is: sequences, tokens, lengths, lowest and highest id, and the fingerprint."""
+def summary(dataset: "TokenDataset", rows: range, bar: Bar) -> dict[str, Any]:
+    """What there is: sequences, tokens, lengths, lowest and highest id, and the fingerprint.
+
+    The rows are read twice, and counted in `bar` each time.
+    """
+    bar.begin("look at ids", "rows", len(rows))
     tokens, longest = 0, 0
     shortest: int | None = None
     ends: list[int] = []  # the lowest and the highest id
@@ -22,6 +28,8 @@ def summary(dataset: "TokenDataset", rows: range) -> dict[str, Any]:
         ids = ids_nL[np.arange(ids_nL.shape[1]) < lengths_n[:, None]]
         if len(ids) > 0:
             ends = [min([*ends, int(ids.min())]), max([*ends, int(ids.max())])]
+        bar.advance(len(rows_n))
+    bar.begin("fingerprint", "rows", len(rows))
     return {
         "source": dataset.source,
         "dtype": dataset.dtype,
@@ -32,5 +40,5 @@ def summary(dataset: "TokenDataset", rows: range) -> dict[str, Any]:
         "mean_length": round(tokens / len(rows), 2) if rows else None,
         "lowest_id": ends[0] if ends else None,
         "highest_id": ends[1] if ends else None,
-        "fingerprint": dataset.fingerprint(rows),
+        "fingerprint": dataset.fingerprint(rows, progress=bar),
     }

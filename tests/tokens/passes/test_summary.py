@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pythia_fast.progress import Bar
 from pythia_fast.tokens import TokenDataset, dataset
 from pythia_fast.tokens.passes.summary import summary
 
@@ -20,7 +21,9 @@ def test_it_is_that_of_the_rows(tmp_path_factory, token_files, lengths, span, bl
     chosen = range(*(min(end, len(rows)) for end in sorted(span)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "BLOCK_TOKENS", block)
-        found = summary(data, chosen)
+        with Bar("stats", "rows", on=False) as bar:
+            found = summary(data, chosen, bar)
+        assert (bar.done, bar.total) == (len(chosen), len(chosen))
     some = [rows[row] for row in chosen]
     every = np.concatenate([*some, np.array([], dtype=int)])
     assert (found["sequences"], found["tokens"]) == (len(some), len(every))
