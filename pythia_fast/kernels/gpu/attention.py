@@ -216,10 +216,13 @@ def _weigh(
         score_MS = tl.dot(q_MX, k_SX.T, score_MS, input_precision="ieee")
     if MASKED:
         known_M = tl.minimum(t_M, length - 1)
-        seen_MS = s_S[None, :] <= known_M[:, None]
-        if ends is not None:
+        if ends is None:
+            seen_MS = s_S[None, :] <= known_M[:, None]
+        else:
             end_S = tl.load(ends + s_S, mask=s_S < length, other=0).to(tl.int32)
-            seen_MS = seen_MS & (known_M[:, None] < end_S[None, :])
+            # One comparison for s <= t < end: before the key, the difference wraps around.
+            behind_MS = (known_M[:, None] - s_S[None, :]).to(tl.uint32)
+            seen_MS = behind_MS < tl.maximum(end_S - s_S, 0).to(tl.uint32)[None, :]
         score_MS = tl.where(seen_MS, score_MS, -float("inf"))
     higher_M = tl.maximum(peak_M, tl.max(score_MS, 1) * scale)
     weight_MS = tl.exp2(score_MS * scale - higher_M[:, None])
@@ -359,7 +362,9 @@ def _run(
         _tiles_of(qkv_BTC, config.S, K - W) if by_engine and K > W else None,
         out_BTD, end_BT, starts_B, T, heads, B * heads, min(max(near, 1), B * heads), C,
         out_BTD.stride(0), out_BTD.stride(1),
-        K=K, W=W, X=K - W, M=config.M, S=config.S, num_warps=config.warps, num_stages=config.stages,
+        K=K, W=W, X=K - W, M=config.M, S=config.S, num_warps=config.warps,
+        # Ends take registers: with two accumulators and three stages, triton 3.6 spills on Hopper.
+        num_stages=config.stages if end_BT is None or K == W else 2,
     )  # fmt: skip
 
 

@@ -23,6 +23,9 @@ CHUNK = 256
 TILE = 8192
 """Numbers of keys that a program of `WARPS` warps has in registers at a time; not measured."""
 
+MOST_KEYS = 128
+"""At a time: of twice as many, 32 wide, ptxas spills on some chips by triton 3.6."""
+
 WARPS = 4
 
 
@@ -169,8 +172,8 @@ def decode_attention(
         device,
         qkv_BC, rope.cos_TP, rope.sin_TP, cache, slot_B, position, out_BD, parts, heads, P, C,
         cache.stride(0), cache.stride(1), out_BD.stride(0),
-        K=K, K_PADDED=padded, HALF=half, S=min(TILE // padded, CHUNK), CHUNK=CHUNK, CHUNKS=chunks,
-        num_warps=WARPS,
+        K=K, K_PADDED=padded, HALF=half, S=min(TILE // padded, MOST_KEYS), CHUNK=CHUNK,
+        CHUNKS=chunks, num_warps=WARPS,
     )  # fmt: skip
     if chunks > 1:
         launch(
