@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.usefixtures("kernel_device")
 def test_all_small_cases_are_right():
     script = Path(__file__).with_name("small_cases.py")
     done = subprocess.run(
