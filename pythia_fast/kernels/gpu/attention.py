@@ -1,11 +1,9 @@
 """Rotary attention of whole sequences on a GPU, straight from the qkv projection.
 
-Two kernels. The first turns queries and keys where they lie, which touches R of the K numbers of a
-head, and fills a cache where there is one. The second is causal attention by an online softmax
+Behind the kernel that turns queries and keys (`rotary`) comes causal attention by an online softmax
 (arXiv:2205.14135, arXiv:2307.08691): a program has M queries of a head, and keys and values come
 by in tiles, from the copy engine where the chip has one. Scores, maxima and sums are float32, which
-14m needs: its q·k overflows float16. Turning keys on their way to the tensor cores would cost a
-detour through registers each time that a tile is read; turned once, they go straight there.
+14m needs: its q·k overflows float16.
 
 Each sequence's numbers come from the same operations in the same order whatever lies beside it.
 B sequences, T time, N tokens of all sequences, H heads, K head width, C = 3HK, D = HK, R rotated
@@ -22,9 +20,10 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.gpu import HEAD_DIMS
+from pythia_fast.kernels.gpu.arguments import check_cache, check_projection, check_rope
 from pythia_fast.kernels.gpu.chips import chip_of, lookup
 from pythia_fast.kernels.gpu.launching import launch
+from pythia_fast.kernels.gpu.rotary import extent, rotate_and_store_
 from pythia_fast.kernels.rotary import Rope
 
 
@@ -77,60 +76,8 @@ CONFIGS = {
 None is measured. On Hopper 128 keys at a time spill, or ptxas gives up overlapping the products.
 """
 
-TURNED = 4096
-"""Numbers of a head in a program that turns keys; of twice as many ptxas spills on some chips."""
-
 NEAR_BYTES = 16 << 20
 """Keys and values of the heads whose programs run side by side: a part of the cache of any chip."""
-
-
-@triton.jit(
-    do_not_specialize=["T", "heads", "positions", "rope_step"],
-    do_not_specialize_on_alignment=["starts_B"],
-)
-def rotate_and_store(
-    qkv_BTC, cos, sin, cache, starts_B, T, heads, C, rope_step, cache_part, cache_step, positions,
-    K: tl.constexpr, HALF: tl.constexpr, HALF_PADDED: tl.constexpr, K_PADDED: tl.constexpr,
-    ROWS: tl.constexpr,
-):  # fmt: skip
-    """Turn dimension i of the first R against i + R/2, in place; store keys and values if asked.
-
-    In place is safe: what is stored is computed from both numbers of the pair, which no other pair
-    needs.
-    """
-    blocks = tl.cdiv(T, ROWS)
-    pair = tl.program_id(0) // heads
-    h, block, b = tl.program_id(0) % heads, pair % blocks, (pair // blocks).to(tl.int64)
-    begin, length = _extent(starts_B, b, T)
-    t_R1 = block * ROWS + tl.arange(0, ROWS)[:, None]
-    here_R1 = t_R1 < length
-    row_R1 = qkv_BTC + (begin + t_R1) * C + h * 3 * K
-    into_R1 = b * cache_step + (h * positions + t_R1) * K
-    if HALF:
-        i_1P = tl.arange(0, HALF_PADDED)[None, :]
-        pairs_RP = here_R1 & (i_1P < HALF)
-        angle_RP = (b * rope_step + t_R1) * HALF + i_1P
-        cos_RP = tl.load(cos + angle_RP, mask=pairs_RP, other=0.0)
-        sin_RP = tl.load(sin + angle_RP, mask=pairs_RP, other=0.0)
-        for part in tl.static_range(2):
-            at_RP = row_R1 + part * K + i_1P
-            first_RP = tl.load(at_RP, mask=pairs_RP, other=0.0)
-            second_RP = tl.load(at_RP + HALF, mask=pairs_RP, other=0.0)
-            x_RP, y_RP = first_RP.to(tl.float32), second_RP.to(tl.float32)
-            first_RP = (x_RP * cos_RP - y_RP * sin_RP).to(first_RP.dtype)
-            second_RP = (y_RP * cos_RP + x_RP * sin_RP).to(second_RP.dtype)
-            tl.store(at_RP, first_RP, mask=pairs_RP)
-            tl.store(at_RP + HALF, second_RP, mask=pairs_RP)
-            if part == 1 and cache is not None:
-                tl.store(cache + into_R1 + i_1P, first_RP, mask=pairs_RP)
-                tl.store(cache + into_R1 + i_1P + HALF, second_RP, mask=pairs_RP)
-    if cache is not None:
-        k_1K = tl.arange(0, K_PADDED)[None, :]
-        all_RK = here_R1 & (k_1K < K)
-        rest_RK = all_RK & (k_1K >= 2 * HALF)
-        tl.store(cache + into_R1 + k_1K, tl.load(row_R1 + K + k_1K, mask=rest_RK), mask=rest_RK)
-        v_RK = tl.load(row_R1 + 2 * K + k_1K, mask=all_RK)
-        tl.store(cache + into_R1 + cache_part + k_1K, v_RK, mask=all_RK)
 
 
 @triton.jit(
@@ -151,7 +98,7 @@ def attend(
     place, size = tl.program_id(0) % (group * blocks), tl.minimum(group, pairs - leader)
     block, pair = blocks - 1 - place // size, leader + place % size
     b, h = (pair // heads).to(tl.int64), pair % heads
-    begin, length = _extent(starts_B, b, T)
+    begin, length = extent(starts_B, b, T)
     if block * M >= length:
         return
     t_M = block * M + tl.arange(0, M)
@@ -187,17 +134,6 @@ def attend(
     tl.store(row_M1 + tl.arange(0, W)[None, :], (acc_MW / sum_M1).to(dtype), mask=here_M1)
     if X:
         tl.store(row_M1 + W + tl.arange(0, X)[None, :], (acc_MX / sum_M1).to(dtype), mask=here_M1)
-
-
-@triton.jit
-def _extent(starts_B, b, T):
-    """First row and number of rows of a sequence."""
-    if starts_B is None:
-        begin, length = b * T, T
-    else:
-        begin = tl.load(starts_B + b).to(tl.int64)
-        length = (tl.load(starts_B + b + 1) - begin).to(tl.int32)
-    return begin, length
 
 
 @triton.jit
@@ -330,24 +266,10 @@ def _run(
     T: int,
 ) -> None:
     C, device = qkv_BTC.shape[2], qkv_BTC.device
-    K, half = C // (3 * heads), rope.cos_TP.shape[-1]
+    K = C // (3 * heads)
     if not B * T:
         return
-    if half or cache is not None:
-        padded = triton.next_power_of_2(K)
-        rows = TURNED // padded
-        launch(
-            rotate_and_store,
-            (triton.cdiv(T, rows) * B * heads,),
-            device,
-            qkv_BTC, rope.cos_TP, rope.sin_TP, cache, starts_B, T, heads, C,
-            T if rope.cos_TP.dim() == 3 else 0,
-            0 if cache is None else cache.stride(0),
-            0 if cache is None else cache.stride(1),
-            0 if cache is None else cache.shape[3],
-            K=K, HALF=half, HALF_PADDED=triton.next_power_of_2(half),
-            K_PADDED=padded, ROWS=rows, num_warps=4,
-        )  # fmt: skip
+    rotate_and_store_(qkv_BTC, heads, rope, cache, starts_B, B, T)
     chip = chip_of(device)
     config = lookup(CONFIGS, chip)[K]
     W = min(1 << (K.bit_length() - 1), 128)
@@ -372,53 +294,3 @@ def _tiles_of(qkv_BTC: torch.Tensor, rows: int, width: int) -> Any:
     """What the copy engine must know; rows behind a sequence read as zeros."""
     shape, strides = list(qkv_BTC.shape), list(qkv_BTC.stride())
     return TensorDescriptor(qkv_BTC, shape, strides, [1, rows, width])
-
-
-def check_projection(
-    qkv_BTC: torch.Tensor, heads: int, rope: Rope, out_BTD: torch.Tensor
-) -> tuple[int, int, int]:
-    """B, T and C of rows laid out [H, 3, K], or ArgumentError if the kernels don't take them."""
-    B, T, C = qkv_BTC.shape
-    K = C // (3 * heads)
-    if 3 * heads * K != C or K not in HEAD_DIMS:
-        raise ArgumentError(
-            f"rows of {C} are not queries, keys and values of {heads} heads of width "
-            f"{', '.join(map(str, sorted(HEAD_DIMS)))}"
-        )
-    if not qkv_BTC.is_contiguous() or qkv_BTC.data_ptr() % 16:
-        raise ArgumentError("qkv is contiguous and lies at a multiple of 16 bytes")
-    if 2 * rope.cos_TP.shape[-1] > K:
-        raise ArgumentError(f"{2 * rope.cos_TP.shape[-1]} rotated dimensions of {K}")
-    if out_BTD.shape[-1] != C // 3 or out_BTD.stride(-1) != 1 or out_BTD.dtype != qkv_BTC.dtype:
-        raise ArgumentError(
-            f"out has rows of {C // 3} {qkv_BTC.dtype} side by side: {out_BTD.dtype} "
-            f"{tuple(out_BTD.shape)}, strides {out_BTD.stride()}"
-        )
-    return B, T, C
-
-
-def check_rope(rope: Rope, B: int | None, T: int) -> None:
-    """ArgumentError unless it holds T positions' tables: of all, or if B is given of each."""
-    for table in (rope.cos_TP, rope.sin_TP):
-        fits = table.shape[:-1] == (B, T) if table.dim() == 3 else table.shape[0] >= T
-        if not fits or not table.is_contiguous() or table.dtype != torch.float32:
-            raise ArgumentError(
-                f"tables are [{T}, R/2]{f' or [{B}, {T}, R/2]' if B else ''} float32, contiguous: "
-                f"{table.dtype} {tuple(table.shape)}, strides {table.stride()}"
-            )
-
-
-def check_cache(cache: torch.Tensor, qkv: torch.Tensor, heads: int) -> None:
-    """ArgumentError unless it is [2, sequences, H, P, K], the last three without gaps."""
-    K = qkv.shape[-1] // (3 * heads)
-    P = cache.shape[3] if cache.dim() == 5 else 0
-    if (
-        cache.dim() != 5
-        or cache.shape[::2] != (2, heads, K)
-        or cache.stride()[2:] != (P * K, K, 1)
-        or cache.dtype != qkv.dtype
-    ):
-        raise ArgumentError(
-            f"a cache is [2, sequences, {heads}, positions, {K}] {qkv.dtype}: {cache.dtype} "
-            f"{tuple(cache.shape)}, strides {cache.stride()}"
-        )

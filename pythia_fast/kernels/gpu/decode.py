@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels.gpu.attention import check_cache, check_projection, check_rope
+from pythia_fast.kernels.gpu.arguments import check_cache, check_projection, check_rope
 from pythia_fast.kernels.gpu.launching import launch
 from pythia_fast.kernels.rotary import Rope
 

@@ -17,7 +17,7 @@ from pythia_fast.kernels.gpu.attention import (
     rotary_attention_packed,
 )
 from pythia_fast.kernels.gpu.chips import Chip
-from pythia_fast.kernels.rotary import Rope, rope_tables, rotate_
+from pythia_fast.kernels.rotary import Rope, rope_tables
 
 MORE = 8
 """Sequences more for torch's own error: of a few tokens it is small by luck at times."""
@@ -123,20 +123,6 @@ def test_scores_beyond_the_range_of_float16(kernel_device, T):
     unturned = rope_tables(T, 0, 10_000.0)  # whole numbers: no score is rounded, none decides by it
     got = attended(kernel_device, qkv_BTC, 4, unturned)
     assert torch.equal(got.double(), reference.attention(qkv_BTC.double(), 4, unturned).half())
-
-
-def test_queries_and_keys_are_turned_in_place(kernel_device, dtype):
-    rope = rope_tables(37, 20, 10_000.0)
-    qkv_BTC = projection(2, 37, 3, 80, dtype)
-    expected = rotate_(qkv_BTC.clone(), 3, rope)
-    turned = qkv_BTC.to(kernel_device, copy=True)
-    there = Rope(rope.cos_TP.to(kernel_device), rope.sin_TP.to(kernel_device))
-    rotary_attention(turned, 3, there, torch.empty_like(turned)[:, :, :240])
-    last_bit = torch.finfo(dtype).eps  # a product and a sum may be rounded at once
-    torch.testing.assert_close(turned.cpu(), expected, rtol=last_bit, atol=last_bit / 16)
-    parts, before = turned.cpu().view(2, 37, 3, 3, 80), qkv_BTC.view(2, 37, 3, 3, 80)
-    assert torch.equal(parts[:, :, :, 2], before[:, :, :, 2])
-    assert torch.equal(parts[..., 20:], before[..., 20:])
 
 
 @pytest.mark.parametrize(("K", "R"), [(32, 8), (80, 20), (128, 0), (256, 64)])
@@ -309,23 +295,12 @@ def test_every_chip_has_every_head_width_and_tiles_that_fit_together():
     ("match", "change"),
     [
         ("heads of width 32, 64", {"heads": 3}),
-        ("heads of width 32, 64", {"heads": 4}),
-        ("contiguous", {"qkv": torch.zeros(2, 8, 384)[:, :, ::2]}),
-        ("rotated dimensions", {"rope": rope_tables(8, 34, 1e4)}),
         ("tables are", {"rope": rope_tables(7, 8, 1e4)}),
-        ("tables are", {"rope": Rope(torch.zeros(3, 8, 4), torch.zeros(3, 8, 4))}),
-        ("tables are", {"rope": Rope(torch.zeros(8, 4), torch.zeros(8, 4).double())}),
-        ("out", {"out": torch.zeros(2, 8, 65)}),
         ("out", {"out": torch.zeros(2, 7, 64)}),
-        ("out", {"out": torch.zeros(2, 8, 64).half()}),
-        ("out", {"out": torch.zeros(2, 8, 128)[:, :, ::2]}),
         ("ends", {"end_BT": torch.ones(2, 7)}),
         ("do not fit a cache", {"cache": torch.zeros(2, 2, 2, 7, 32)}),
         ("do not fit a cache", {"cache": torch.zeros(2, 3, 2, 8, 32)}),
         ("a cache is", {"cache": torch.zeros(2, 2, 1, 8, 32)}),
-        ("a cache is", {"cache": torch.zeros(2, 2, 2, 8, 32).half()}),
-        ("a cache is", {"cache": torch.zeros(2, 2, 2, 8, 64)[..., ::2]}),
-        ("a cache is", {"cache": torch.zeros(2, 2, 2, 8)}),
     ],
 )
 def test_what_does_not_fit_is_refused(match, change):
