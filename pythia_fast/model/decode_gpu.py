@@ -8,8 +8,6 @@ writes to a row that is nobody's.
 B sequences of equal length, T tokens of each, D width, C = 3D, P positions, V vocabulary rows.
 """
 
-from collections import deque
-
 import torch
 
 from pythia_fast.errors import ArgumentError
@@ -17,6 +15,7 @@ from pythia_fast.kernels.gpu.attention import rotary_attention
 from pythia_fast.kernels.gpu.cross_entropy import linear_scores
 from pythia_fast.kernels.gpu.decode import decode_attention
 from pythia_fast.model.gpu import Gpu, by_sequence
+from pythia_fast.model.passes import finish
 from pythia_fast.model.weights import Weights
 
 
@@ -100,7 +99,7 @@ class GpuDecoder:
             last_BD = room.x_ND.view(-1, T, room.x_ND.shape[1])[:, -1]
             self._h_BD[rows] = gpu.final(last_BD, weights, room.norm1_ND[: len(last_BD)])
 
-        deque(gpu.in_passes(len(ids_BT), T, work), maxlen=0)
+        finish(gpu.in_passes(len(ids_BT), T, work))
         self._length = T
 
     def _step(self, ids_B: torch.Tensor) -> None:

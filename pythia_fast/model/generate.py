@@ -32,7 +32,7 @@ def sequences_at_once(model: "Model", positions: int) -> int:
     if model.native is None:
         if model.gpu is not None:
             sequence_bytes = 2 * a.layers * a.width * positions * model.dtype.itemsize
-            return max(1, model.gpu.free_bytes() // 4 // sequence_bytes)
+            return max(1, model.gpu.passes.free_bytes() // 4 // sequence_bytes)
         layer_bytes = 2 * a.width * positions * model.dtype.itemsize
     else:
         layer_bytes = model.native.kernels.key_value_bytes(a.heads, a.head_dim, positions)

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import torch
 
-from pythia_fast.errors import DeviceMemoryError
 from pythia_fast.kernels import tree
 from pythia_fast.kernels.gpu.attention import rotary_attention
 from pythia_fast.kernels.gpu.cross_entropy import linear_nll, linear_scores
@@ -23,21 +22,14 @@ from pythia_fast.kernels.gpu.linear import linear
 from pythia_fast.kernels.gpu.norm import dual_layer_norm, layer_norm
 from pythia_fast.kernels.rotary import Rope
 from pythia_fast.kernels.scores import TokenScores
-from pythia_fast.model.devices import free_bytes
 from pythia_fast.model.graphs import CudaRecorder, Graphs, Recorder
 from pythia_fast.model.neox import Shape
 from pythia_fast.model.parameters import BlockWeights
+from pythia_fast.model.passes import Passes
 from pythia_fast.model.weights import Weights
-from pythia_fast.quantities import sized
 from pythia_fast.suite.architecture import Architecture
 
 Result = TypeVar("Result")
-
-MOST_TOKENS = 32768
-"""Of a pass: sixteen whole sequences fill any GPU; more gain nothing."""
-
-MEMORY_SHARE = 0.5
-"""The part of the free memory that the activations of a pass may take."""
 
 Attend = Callable[[torch.Tensor, torch.Tensor], None]
 """(qkv [N, C], out [N, D], rows apart): attention of whatever the rows are."""
@@ -58,11 +50,17 @@ class Room:
         return Room(*(getattr(self, name)[:tokens] for name in self.__slots__))
 
 
+def token_bytes(a: Architecture, dtype: torch.dtype) -> int:
+    """What a token's activations take, and its part of the cross-entropy's scratch."""
+    scratch = 16 * -(-a.vocab_rows // 128)
+    return (7 * a.width + a.intermediate) * dtype.itemsize + scratch
+
+
 class Gpu:
     """One architecture's forward pass on one GPU. Calls from several threads take turns.
 
-    `pass_tokens` is how many tokens go through at a time, from the free memory when it is first
-    asked for; `shrink` halves it. Without a `recorder` nothing is recorded (see `graphs`).
+    `passes` plans how many tokens go through at a time. Without a `recorder` nothing is recorded
+    (see `graphs`).
     """
 
     def __init__(
@@ -82,65 +80,22 @@ class Gpu:
         self._shape, self._dtype, self._device = shape, dtype, device
         self.graphs = Graphs(recorder)
         self.turn = threading.RLock()
+        self.passes = Passes(token_bytes(architecture, dtype), device)
         self._room: Room | None = None
-        self._pass_tokens: int | None = None
-
-    @property
-    def token_bytes(self) -> int:
-        """What a token's activations take, and its part of the cross-entropy's scratch."""
-        a = self.architecture
-        scratch = 16 * -(-a.vocab_rows // 128)
-        return (7 * a.width + a.intermediate) * self._dtype.itemsize + scratch
-
-    @property
-    def pass_tokens(self) -> int:
-        """Tokens that go through at a time; one sequence at least, which may be longer."""
-        if self._pass_tokens is None:
-            free = self.free_bytes()
-            self._pass_tokens = max(
-                1, min(MOST_TOKENS, int(MEMORY_SHARE * free / self.token_bytes))
-            )
-        return self._pass_tokens
 
     def in_passes(
         self, sequences: int, tokens: int, work: Callable[[slice], Result]
     ) -> Iterator[tuple[slice, Result]]:
-        """The work on slices of so many sequences of so many tokens, as long as memory allows.
+        """The work on slices of so many sequences of so many tokens: see `Passes.run`."""
+        return self.passes.run(sequences, tokens, work, self.give_back)
 
-        It is done again, on half as many, where a slice does not fit, and so on; DeviceMemoryError
-        if one sequence does not.
-        """
-        first = 0
-        while first < sequences:
-            rows = slice(first, min(sequences, first + max(1, self.pass_tokens // tokens)))
-            try:
-                result = work(rows)
-            except torch.OutOfMemoryError:
-                pass
-            else:
-                yield rows, result
-                first = rows.stop
-                continue
-            # Behind the except: until there the error holds the tensors.
-            self.shrink(rows.stop - rows.start, tokens)
-
-    def shrink(self, sequences: int, tokens: int) -> None:
-        """A pass of so many sequences of so many tokens did not fit: take half as many from now on.
-
-        What the passes before kept is given back. DeviceMemoryError if it was one sequence.
-        """
+    def give_back(self) -> None:
+        """The memory that the passes before have kept."""
         with self.turn:
             self.graphs.forget()
             self._room = None
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
-            if sequences < 2:
-                raise DeviceMemoryError(
-                    f"one sequence of {tokens} tokens does not fit into the memory of "
-                    f"{self._device} beside the weights: {sized(self.free_bytes())} are free, and "
-                    f"its activations take {sized(tokens * self.token_bytes)}"
-                )
-            self._pass_tokens = sequences // 2 * tokens
 
     def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights) -> torch.Tensor:
         """Nats of each target, [B, T] float32."""
@@ -253,8 +208,10 @@ class Gpu:
         attended_ND, gelu_NF = branches_NE[:, :D], branches_NE[:, D:]
         if self._shape.parallel_residual:
             dual_layer_norm(x_ND, w.ln1, w.ln2, epsilon, norm1_ND, norm2_ND)
+            last = branches_NE, w.out_DE, w.out_bias_D, x_ND
         else:
             layer_norm(x_ND, w.ln1, epsilon, norm1_ND)
+            last = gelu_NF, w.mlp_out_DF, w.mlp_out_bias_D, x_ND
         linear(norm1_ND, w.qkv_CD, w.qkv_bias_C, room.qkv_NC, deterministic=fixed)
         attend(room.qkv_NC, attended_ND)
         if not self._shape.parallel_residual:
@@ -263,12 +220,7 @@ class Gpu:
             layer_norm(x_ND, w.ln2, epsilon, norm2_ND)
         into = w.mlp_in_FD, w.mlp_in_bias_F, gelu_NF
         linear(norm2_ND, *into, gelu=self._shape.gelu, deterministic=fixed)
-        if self._shape.parallel_residual:
-            out = w.out_DE, w.out_bias_D, x_ND
-            linear(branches_NE, *out, residual_NO=x_ND, deterministic=fixed)
-        else:
-            out = w.mlp_out_DF, w.mlp_out_bias_D, x_ND
-            linear(gelu_NF, *out, residual_NO=x_ND, deterministic=fixed)
+        linear(*last, residual_NO=x_ND, deterministic=fixed)
 
     def embed(self, ids_N: torch.Tensor, weights: Weights) -> Room:
         """The tokens' embeddings, as x of the room for so many."""
@@ -333,12 +285,6 @@ class Gpu:
 
     def _project(self, h_ND: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
         self.project(h_ND, weights, to_BTV.view(len(h_ND), -1))
-
-    def free_bytes(self) -> int:
-        """Memory that is free, or that torch keeps for reuse; in the interpreter, a full pass's."""
-        if self._device.type != "cuda":
-            return MOST_TOKENS * self.token_bytes
-        return free_bytes(self._device)
 
 
 def by_sequence(rows_NX: torch.Tensor, T: int) -> torch.Tensor:

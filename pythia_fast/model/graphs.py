@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 import torch
@@ -115,6 +116,13 @@ class _Recorded:
     address: int
 
 
+class _Unrecorded(Enum):
+    """Why a pass that has run is not recorded."""
+
+    RUN_ONCE = "it has come once"
+    TOO_LARGE = "recording takes more memory than there is, and more than running"
+
+
 class Graphs:
     """Runs passes, and records those that come again; without a recorder it only runs them.
 
@@ -125,10 +133,9 @@ class Graphs:
 
     def __init__(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
-        self._too_large: set[Hashable] = set()
-        self._of: weakref.WeakKeyDictionary[Weights, OrderedDict[Hashable, _Recorded | None]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._of: weakref.WeakKeyDictionary[
+            Weights, OrderedDict[Hashable, _Recorded | _Unrecorded]
+        ] = weakref.WeakKeyDictionary()
 
     def run(self, key: Hashable, weights: Weights, work: Pass, *inputs: torch.Tensor) -> Tensors:
         """The outputs of `work(*inputs)`, which must only depend on `key`, inputs and weights.
@@ -138,20 +145,17 @@ class Graphs:
         """
         if self._recorder is None or not weights.arrived:
             return work(*inputs)
-        recorded_passes = self._of.setdefault(weights, OrderedDict())
-        if key not in recorded_passes:
-            recorded_passes[key] = None
-            if len(recorded_passes) > MOST:
-                recorded_passes.popitem(last=False)
+        passes = self._of.setdefault(weights, OrderedDict())
+        if key not in passes:
+            passes[key] = _Unrecorded.RUN_ONCE
+            if len(passes) > MOST:
+                passes.popitem(last=False)
             return work(*inputs)
-        recorded_passes.move_to_end(key)
-        recorded = recorded_passes[key]
-        if recorded is None and key not in self._too_large:
-            try:
-                recorded = recorded_passes[key] = _record(self._recorder, weights, work, inputs)
-            except torch.OutOfMemoryError:
-                self._too_large.add(key)  # recording takes more than running
-        if recorded is None:
+        passes.move_to_end(key)
+        if passes[key] is _Unrecorded.RUN_ONCE:
+            passes[key] = _record(self._recorder, weights, work, inputs)
+        recorded = passes[key]
+        if isinstance(recorded, _Unrecorded):
             return work(*inputs)
         if weights.flat.data_ptr() != recorded.address:
             raise MovedWeightsError(
@@ -164,11 +168,19 @@ class Graphs:
         return tuple(output.clone() for output in recorded.outputs)
 
     def forget(self) -> None:
-        """Drop all recorded passes, before the memory that they work on is given away."""
+        """Drop all recorded passes, before the memory that they work on is given away.
+
+        What was too large to record is tried again.
+        """
         self._of.clear()
 
 
-def _record(recorder: Recorder, weights: Weights, work: Pass, inputs: Tensors) -> _Recorded:
-    kept = tuple(each.clone() for each in inputs)
-    replay, outputs = recorder.record(lambda: work(*kept))
+def _record(
+    recorder: Recorder, weights: Weights, work: Pass, inputs: Tensors
+) -> _Recorded | _Unrecorded:
+    try:
+        kept = tuple(each.clone() for each in inputs)
+        replay, outputs = recorder.record(lambda: work(*kept))
+    except torch.OutOfMemoryError:
+        return _Unrecorded.TOO_LARGE
     return _Recorded(replay, kept, outputs, weights.flat.data_ptr())

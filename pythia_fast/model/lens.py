@@ -7,7 +7,6 @@ B batch, T time, D width, V vocabulary rows, L layers.
 """
 
 import operator
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from pythia_fast.kernels.cross_entropy import linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import neox
 from pythia_fast.model.ids import target_count
+from pythia_fast.model.passes import finish
 from pythia_fast.model.scoring import in_passes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def hidden_states(
             if layer in found:
                 found[layer][rows] = x_BTD if layer < last else _final_norm(model, x_BTD)
 
-    deque(in_passes(model, ids_BT, work), maxlen=0)
+    finish(in_passes(model, ids_BT, work))
     return {asked: found[layer] for asked, layer in places.items()}
 
 
@@ -59,7 +59,7 @@ def logit_lens(
                 h_BTD = _final_norm(model, x_BTD)
                 found[layer][rows] = linear(h_BTD, model.weights.unembed_VD)
 
-    deque(in_passes(model, ids_BT, work), maxlen=0)
+    finish(in_passes(model, ids_BT, work))
     return {asked: found[layer] for asked, layer in places.items()}
 
 

@@ -3,7 +3,6 @@
 B batch, T time, N positions of several sequences, M those of one pass, D width, V vocabulary rows.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +14,7 @@ from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import neox
 from pythia_fast.model.ids import checked_ends, target_count
+from pythia_fast.model.passes import finish
 
 if TYPE_CHECKING:
     from pythia_fast.model.model import Model
@@ -32,7 +32,7 @@ NATIVE_PASS_TOKENS = 4096
 def pass_tokens(model: "Model") -> int:
     """Tokens that go through the model at a time, as whole sequences, one at least."""
     if model.gpu is not None:
-        return model.gpu.pass_tokens
+        return model.gpu.passes.tokens
     return PASS_TOKENS if model.native is None else NATIVE_PASS_TOKENS
 
 
@@ -62,7 +62,7 @@ def logits(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
         else:
             out_BTV[rows] = linear(_hidden(model, ids_BT[rows]), model.weights.unembed_VD)
 
-    deque(in_passes(model, ids_BT, work), maxlen=0)
+    finish(in_passes(model, ids_BT, work))
     return out_BTV
 
 

@@ -251,7 +251,7 @@ class TestDecoding:
     ) -> None:
         whole = model.generate(ids, 4)
         assert model.gpu is not None
-        monkeypatch.setattr(model.gpu, "_pass_tokens", 21)
+        monkeypatch.setattr(model.gpu.passes, "_tokens", 21)
         assert torch.equal(model.generate(ids, 4), whole)
 
 
@@ -326,7 +326,7 @@ class TestMemory:
         whole, tried = model.nll(many), []
         gpu = model.gpu
         assert gpu is not None
-        monkeypatch.setattr(gpu, "_pass_tokens", 1000)
+        monkeypatch.setattr(gpu.passes, "_tokens", 1000)
         room = gpu.room
 
         def scarce(tokens: int):  # type: ignore[no-untyped-def]
@@ -337,7 +337,7 @@ class TestMemory:
 
         monkeypatch.setattr(gpu, "room", scarce)
         assert torch.equal(model.nll(many), whole)
-        assert gpu.pass_tokens == 40
+        assert gpu.passes.tokens == 40
         assert [tokens for tokens in tried if tokens > 40] == [100]
         assert torch.equal(model.score(many).nll, whole)
 
@@ -367,14 +367,6 @@ class TestMemory:
         monkeypatch.setattr(model.gpu, "room", scarce)
         with pytest.raises(DeviceMemoryError, match="one sequence of 20 tokens does not fit"):
             model.nll(ids)
-
-    def test_how_many_tokens_go_through_follows_from_what_is_free(
-        self, model: Model, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        gpu = model.gpu
-        assert gpu is not None
-        monkeypatch.setattr(gpu, "free_bytes", lambda: 2 * 100 * gpu.token_bytes)
-        assert gpu.pass_tokens == 100
 
 
 def test_memorization_is_that_of_torch(model: Model) -> None:

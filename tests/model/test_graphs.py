@@ -179,6 +179,10 @@ class TestGraphs:
             (found,) = passes.run("key", weights, work, torch.ones(3))
             assert torch.equal(found, torch.full((3,), 2.0))
         assert len(tried) == 1, "it is not tried again"
+        passes.forget()
+        for _ in range(2):
+            passes.run("key", weights, work, torch.ones(3))
+        assert len(tried) == 2, "but where memory has been given back"
 
     def test_another_error_of_a_recording_is_told(
         self, weights: Weights, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
