@@ -57,7 +57,7 @@ def token_bytes(a: Architecture, dtype: torch.dtype) -> int:
 
 
 class Gpu:
-    """One architecture's forward pass on one GPU. Calls from several threads take turns.
+    """`Kernels` of one architecture on one GPU.
 
     `passes` plans how many tokens go through at a time. Without a `recorder` nothing is recorded
     (see `graphs`).
@@ -98,7 +98,7 @@ class Gpu:
                 torch.cuda.empty_cache()
 
     def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights) -> torch.Tensor:
-        """Nats of each target, [B, T] float32."""
+        """See `Kernels.nll`."""
 
         def work(ids_BT: torch.Tensor, y_BT: torch.Tensor) -> tuple[torch.Tensor]:
             h_ND = self._final(self._states(ids_BT, weights), weights)
@@ -113,7 +113,7 @@ class Gpu:
     def scores(
         self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights, start: int
     ) -> TokenScores:
-        """All scores of the targets from position `start` on, [B, T - start] each."""
+        """See `Kernels.scores`."""
 
         def work(ids_BT: torch.Tensor, y_BT: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return _tensors(self._scores(self._states(ids_BT, weights), weights, y_BT, start))
@@ -132,10 +132,7 @@ class Gpu:
         weights: Weights,
         end_BT: torch.Tensor | None = None,
     ) -> TokenScores:
-        """All scores of targets [N], each behind a place in a row.
-
-        Rows may be trees of tokens, each seen up to `end_BT`: see `pythia_fast.kernels.tree`.
-        """
+        """See `Kernels.scores_at`."""
         with self.turn:
             self.room(ids_BT.numel())
             x_ND = self._states(ids_BT, weights, end_BT)
@@ -143,7 +140,7 @@ class Gpu:
             return linear_scores(h_ND, weights.unawaited.unembed_VD, y_N)
 
     def logits_into(self, ids_BT: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
-        """Logits of each next token."""
+        """See `Kernels.logits_into`."""
         with self.turn:
             self.room(ids_BT.numel())
             self._project(self._final(self._states(ids_BT, weights), weights), weights, to_BTV)
@@ -151,7 +148,7 @@ class Gpu:
     def lens_into(
         self, ids_BT: torch.Tensor, weights: Weights, to: Mapping[int, torch.Tensor]
     ) -> None:
-        """`logits_into` from the residual stream at each layer that `to` has a tensor for."""
+        """See `Kernels.lens_into`."""
         with self.turn:
             for layer, x_ND in self._layers(ids_BT, weights, max(to, default=0)):
                 if layer in to:
@@ -165,7 +162,7 @@ class Gpu:
         start: int,
         layers: Collection[int],
     ) -> dict[int, TokenScores]:
-        """`scores` from the residual stream at each of the `layers`."""
+        """See `Kernels.lens_scores`."""
         with self.turn:
             return {
                 layer: self._scores(x_ND, weights, y_BT, start)
@@ -176,7 +173,7 @@ class Gpu:
     def residual_stream(
         self, ids_BT: torch.Tensor, weights: Weights, deepest: int
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """The residual stream before each block up to `deepest`, numbered, [B, T, D]."""
+        """See `Kernels.residual_stream`."""
         with self.turn:
             for layer, x_ND in self._layers(ids_BT, weights, deepest):
                 yield layer, x_ND.view(*ids_BT.shape, -1).clone()

@@ -19,6 +19,7 @@ from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import generate
 from pythia_fast.model.ids import Ids, PlacedIds, checked_ids, target_count
 from pythia_fast.model.near_tie import TieMargins, decide
+from pythia_fast.model.protocol import Kernels
 from pythia_fast.model.shown import model_html
 from pythia_fast.model.text import Tokenizers, TokenizerSource, complete
 from pythia_fast.model.to_transformers import to_transformers
@@ -104,7 +105,7 @@ class Model:
             self.gpu = self._make_gpu()
 
     @property
-    def kernels(self) -> "native.Native | Gpu | None":
+    def kernels(self) -> Kernels | None:
         """What computes: the kernels for this device, or None where torch does."""
         return self.native if self.gpu is None else self.gpu
 

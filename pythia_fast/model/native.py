@@ -53,7 +53,7 @@ class Room:
 
 
 class Native:
-    """One architecture's forward pass in one arithmetic. Calls from several threads take turns."""
+    """`Kernels` of one architecture in one arithmetic."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Native:
             return self._packer.take(weights)
 
     def nll(self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights) -> torch.Tensor:
-        """Nats of each target, [B, T] float32."""
+        """See `Kernels.nll`."""
         B, T = ids_BT.shape
         with self._states(ids_BT, weights) as (x_PDL, w):
             h = self.final(x_PDL, w)
@@ -88,7 +88,7 @@ class Native:
     def scores(
         self, ids_BT: torch.Tensor, y_BT: torch.Tensor, weights: Weights, start: int
     ) -> TokenScores:
-        """All scores of the targets from position `start` on, [B, T - start] each."""
+        """See `Kernels.scores`."""
         with self._states(ids_BT, weights) as (x_PDL, w):
             return self._scores(x_PDL, w, y_BT, start)
 
@@ -101,16 +101,13 @@ class Native:
         weights: Weights,
         end_BT: torch.Tensor | None = None,
     ) -> TokenScores:
-        """All scores of targets [N], each behind a place in a row; N is 1 at least.
-
-        Rows may be trees of tokens, each seen up to `end_BT`: see `pythia_fast.kernels.tree`.
-        """
+        """See `Kernels.scores_at`."""
         with self._states(ids_BT, weights, end_BT) as (x_PDL, w):
             x_ND = self._rows(x_PDL, *ids_BT.shape)[row_N, place_N]
             return self.kernels.scores(self.final(panelled(x_ND), w), w.unembed, y_N)
 
     def logits_into(self, ids_BT: torch.Tensor, weights: Weights, to_BTV: torch.Tensor) -> None:
-        """Logits of each next token, rounded to the dtype of `to`.
+        """See `Kernels.logits_into`.
 
         Some of the vocabulary's rows at a time: in float32 they are in memory for these only.
         """
@@ -121,7 +118,7 @@ class Native:
     def lens_into(
         self, ids_BT: torch.Tensor, weights: Weights, to: Mapping[int, torch.Tensor]
     ) -> None:
-        """`logits_into` from the residual stream at each layer that `to` has a tensor for."""
+        """See `Kernels.lens_into`."""
         for layer, x_PDL, w in self._layers(ids_BT, weights, max(to, default=0)):
             if layer in to:
                 self._project(self.final(x_PDL, w), weights, to[layer])
@@ -134,7 +131,7 @@ class Native:
         start: int,
         layers: Collection[int],
     ) -> dict[int, TokenScores]:
-        """`scores` from the residual stream at each of the `layers`."""
+        """See `Kernels.lens_scores`."""
         return {
             layer: self._scores(x_PDL, w, y_BT, start)
             for layer, x_PDL, w in self._layers(ids_BT, weights, max(layers, default=0))
@@ -144,7 +141,7 @@ class Native:
     def residual_stream(
         self, ids_BT: torch.Tensor, weights: Weights, deepest: int
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """The residual stream before each block up to `deepest`, numbered, [B, T, D] float32."""
+        """See `Kernels.residual_stream`; it is float32."""
         for layer, x_PDL, _ in self._layers(ids_BT, weights, deepest):
             yield layer, self._rows(x_PDL, *ids_BT.shape)
 
