@@ -4,64 +4,33 @@ B sequences, T tokens.
 """
 
 import itertools
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from bigram_series import sequences
 from gpu_bench import Bench, WrongAnswerError
+from gpu_forms import Form, for_each
 from gpu_transformers import NEW, PROMPT, best_decoding, dtype_on, sweep_matches
-from gpu_weights import series_in_memory
 
 import pythia_fast
-from pythia_fast.suite import Architecture, spec
-from pythia_fast.testing import tiny
 
 MEMORIZED = 4
 """Sequences that each checkpoint knows."""
 COLUMNS = {"memorization": "memorized", "memorization-score": "score"}
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A sweep of one size, with the ratios asked for flags and for scores."""
-
-    size: str
-    checkpoints: int
-    sequences: int
-    flags_target: float | None
-    scores_target: float | None
-    each_s: float = 25.0
-
-    def __str__(self) -> str:
-        return f"{self.size}, {self.checkpoints} checkpoints x {self.sequences} x {PROMPT + NEW}"
-
-    @property
-    def architecture(self) -> Architecture:
-        """The true shape, or a tiny one."""
-        return tiny(width=128, heads=2) if self.size == "tiny" else spec(self.size).architecture
-
-
+BOTH = {"memorization": 8.0, "memorization-score": 3.0}
 FORMS = (
-    Form("70m", 4, 4096, 8.0, 3.0),
-    Form("410m", 3, 4096, 8.0, 3.0),
-    Form("12b", 2, 1024, 3.0, None, each_s=80.0),
+    Form("70m", 4, 4096, PROMPT + NEW, BOTH, each_s=25.0),
+    Form("410m", 3, 4096, PROMPT + NEW, BOTH, each_s=25.0),
+    Form("12b", 2, 1024, PROMPT + NEW, {"memorization": 3.0}, each_s=80.0),
 )
-TINY = (Form("tiny", 1, 4, None, None),)
+TINY = (Form("tiny", 1, 4, PROMPT + NEW),)
 
 
 def run(bench: Bench) -> None:
     """Size by size."""
-    for form in TINY if bench.rehearsal else FORMS:
-        if not bench.rehearsal and bench.left_s < form.each_s:
-            bench.note(str(form), {"left out": "no time was left"})
-            continue
-        with (
-            bench.attempt(str(form)),
-            series_in_memory(form.architecture, form.checkpoints, bench.device) as series,
-        ):
-            _flags_and_scores(bench, form, series)
+    for_each(bench, TINY if bench.rehearsal else FORMS, partial(_flags_and_scores, bench))
 
 
 def _flags_and_scores(bench: Bench, form: Form, series: Path) -> None:
@@ -113,14 +82,14 @@ def _flags_and_scores(bench: Bench, form: Form, series: Path) -> None:
                 raise WrongAnswerError(f"{wrong} values of {metric} differ from generate's")
 
     theirs()
-    for metric, target in zip(COLUMNS, (form.flags_target, form.scores_target), strict=True):
+    for metric in COLUMNS:
         ours(metric)
         compare()
         bench.race(
             f"{metric}, {form}",
             lambda metric=metric: ours(metric),
             {str(way): theirs},
-            target={} if target is None else {str(way): target},
+            target={str(way): form.targets[metric]} if metric in form.targets else {},
             cache="files in memory",
             clock=bench.wall,
             case_s=form.each_s / 3,

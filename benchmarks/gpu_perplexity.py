@@ -6,7 +6,6 @@ B sequences, T tokens.
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,13 +14,12 @@ import numpy as np
 import torch
 from forms import forward_flops
 from gpu_bench import Bench, WrongAnswerError
+from gpu_forms import Form, for_each
 from gpu_transformers import Loop, Runner, best_loop, dtype_on, exact_and_own
-from gpu_weights import series_in_memory
 from roofline import Work
 
 import pythia_fast
-from pythia_fast.suite import Architecture, spec
-from pythia_fast.testing import tiny
+from pythia_fast.suite import Architecture
 
 TOKENS = 2049
 """The last is only a label."""
@@ -30,52 +28,28 @@ COMPILING_S = 90.0
 VLLM_S = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A sweep of one size: what the targets ask is against transformers' loop."""
-
-    size: str
-    checkpoints: int
-    sequences: int
-    target: float | None = None
-    each_s: float = 30.0
-    """About what it takes, peers and the making of weights included."""
-
-    def __str__(self) -> str:
-        return f"{self.size}, {self.checkpoints} checkpoints x {self.sequences} x {TOKENS - 1}"
-
-    @property
-    def architecture(self) -> Architecture:
-        """The true shape; a rehearsal's is tiny, with a head width that the kernels take."""
-        return tiny(width=64, heads=2) if self.size == "tiny" else spec(self.size).architecture
-
-
 # 12b takes three minutes, which it has where this theme is the only one.
 FORMS = (
-    Form("70m", 4, 512, 4.0, each_s=40),
-    Form("410m", 3, 256, 2.5, each_s=40),
-    Form("1.4b", 2, 128, each_s=30),
-    Form("12b", 2, 128, 1.5, each_s=180),
+    Form("70m", 4, 512, TOKENS - 1, {"perplexity": 4.0}, each_s=40),
+    Form("410m", 3, 256, TOKENS - 1, {"perplexity": 2.5}, each_s=40),
+    Form("1.4b", 2, 128, TOKENS - 1, each_s=30),
+    Form("12b", 2, 128, TOKENS - 1, {"perplexity": 1.5}, each_s=180),
 )
-TINY = (Form("tiny", 2, 3),)
+TINY = (Form("tiny", 2, 3, TOKENS - 1),)
 
 
 def run(bench: Bench) -> None:
     """Size by size: the answer, then the sweep, the pass alone, and who else is installed."""
-    for form in TINY if bench.rehearsal else FORMS:
-        if not bench.rehearsal and bench.left_s < form.each_s:
-            bench.note(str(form), {"left out": "no time was left"})
-            continue
-        with (
-            bench.attempt(str(form)),
-            series_in_memory(form.architecture, form.checkpoints, bench.device) as series,
-        ):
-            _sweeps(bench, form, series)
-            with bench.attempt(f"passes of {form}"):
-                _passes(bench, form, series)
-            if find_spec("vllm") and bench.left_s > VLLM_S:
-                with bench.attempt(f"vLLM, {form}"):
-                    _vllm(bench, form, series)
+
+    def measure(form: Form, series: Path) -> None:
+        _sweeps(bench, form, series)
+        with bench.attempt(f"passes of {form}"):
+            _passes(bench, form, series)
+        if find_spec("vllm") and bench.left_s > VLLM_S:
+            with bench.attempt(f"vLLM, {form}"):
+                _vllm(bench, form, series)
+
+    for_each(bench, TINY if bench.rehearsal else FORMS, measure)
 
 
 def _sweeps(bench: Bench, form: Form, series: Path) -> None:
@@ -110,6 +84,7 @@ def _sweeps(bench: Bench, form: Form, series: Path) -> None:
     peers: dict[str, Callable[[], object]] = {
         str(runner.loop): partial(theirs, runner) for runner in runners
     }
+    asked = form.targets.get("perplexity")
     flops = form.checkpoints * forward_flops(form.architecture, form.sequences, tokens - 1)
     counted = form.checkpoints * form.sequences * (tokens - 1)
     bench.race(
@@ -117,7 +92,7 @@ def _sweeps(bench: Bench, form: Form, series: Path) -> None:
         ours,
         peers,
         work=Work(flops, dtype="float16"),
-        target={} if form.target is None else dict.fromkeys(peers, form.target),
+        target=dict.fromkeys(peers, asked) if asked is not None else {},
         numbers={"tokens": counted, **errors},
         cache="files in memory",
         clock=bench.wall,

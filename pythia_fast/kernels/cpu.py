@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 
 from pythia_fast.core import CpuEngine, PackedWeight, instruction_sets
+from pythia_fast.kernels import Gelu
 from pythia_fast.kernels.panels import LANES, Heads, KeyValues, Operand, PanelRope
 from pythia_fast.kernels.scores import TokenScores
 
@@ -227,11 +228,11 @@ class CpuKernels:
         x: Operand,
         w_FD: Matrix,
         b_F: torch.Tensor,
-        gelu: str,
+        gelu: Gelu,
         out: Operand,
         out_row: int,
     ) -> None:
-        """gelu(W x + b) into rows `out_row` and on of `out`; `gelu` is "none" (erf) or "tanh"."""
+        """gelu(W x + b) into rows `out_row` and on of `out`."""
         self._engine.mlp(
             x.data.numpy(),
             _factor(w_FD),

@@ -5,12 +5,11 @@ V vocabulary rows. Everything here is differentiable in the parameters.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn.functional import embedding, gelu, linear
 
-from pythia_fast.kernels import tree
+from pythia_fast.kernels import Gelu, tree
 from pythia_fast.kernels.attention import attention
 from pythia_fast.kernels.rotary import Rope, rope_tables
 from pythia_fast.model.parameters import BlockWeights, Norm, Parameters
@@ -24,7 +23,7 @@ class Shape:
     heads: int
     epsilon: float
     parallel_residual: bool
-    gelu: Literal["none", "tanh"]
+    gelu: Gelu
     rope: Rope
 
     @classmethod

@@ -20,11 +20,9 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.kernels import Gelu
 from pythia_fast.kernels.gpu.chips import Chip, chip_of, lookup
 from pythia_fast.kernels.gpu.launching import launch
-
-Gelu = Literal["none", "tanh"]
-"""As torch names them: exact, by erf, and the approximation by tanh."""
 
 
 @dataclass(frozen=True, slots=True)

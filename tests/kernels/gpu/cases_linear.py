@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from pythia_fast.kernels.gpu.linear import FEW, Gelu, linear
+from pythia_fast.kernels import Gelu
+from pythia_fast.kernels.gpu.linear import FEW, linear
 from pythia_fast.kernels.gpu.norm import dual_layer_norm, layer_norm
 
 WIDTHS = (128, 256, 512, 768, 2048, 2560, 5120)  # 1024 and 4096 are the kernels of 768 and 2560

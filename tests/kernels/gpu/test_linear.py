@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.kernels import reference
+from pythia_fast.kernels import Gelu, reference
 from pythia_fast.kernels.gpu import linear as module
 from pythia_fast.kernels.gpu.chips import Chip, lookup
 from pythia_fast.kernels.gpu.linear import (
     CONFIGS,
     FEW,
     FEW_CONFIGS,
-    Gelu,
     linear,
     linear_by_cublas,
 )
