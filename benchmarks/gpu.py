@@ -19,10 +19,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpu_folders import remove_series_of
+from on_gpu.folders import remove_series_of
 
 if TYPE_CHECKING:
-    from gpu_bench import Bench
+    from on_gpu.bench import Bench
 
 THEMES = {
     "ceilings": 12.0,
@@ -63,9 +63,9 @@ def run_theme(theme: str, seconds: float, *, rehearsal: bool, folder: Path | Non
     """One theme in this process: the exit status."""
     import torch
     from comparison import Comparison
-    from gpu_bench import Bench
-    from gpu_ceilings import measure_ceilings
-    from gpu_machine import describe_gpu, gpu_name
+    from on_gpu.bench import Bench
+    from on_gpu.ceilings import measure_ceilings
+    from on_gpu.machine import describe_gpu, gpu_name
     from record import RESULTS, save
 
     device = torch.device("cpu" if rehearsal else "cuda")
@@ -79,7 +79,7 @@ def run_theme(theme: str, seconds: float, *, rehearsal: bool, folder: Path | Non
     roofline = measure_ceilings(device)
     bench = Bench(f"gpu-{theme}", device, roofline, seconds=seconds, keep=keep)
     try:
-        importlib.import_module(f"gpu_{theme.replace('-', '_')}").run(bench)
+        importlib.import_module(f"on_gpu.{theme.replace('-', '_')}").run(bench)
     finally:
         _show(theme, bench, rehearsal=rehearsal)
     return int(bool(bench.failures))

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import gpu
-import gpu_folders
 import pytest
 import record
 import tables
 import torch
-from gpu_bench import Bench, WrongAnswerError
-from gpu_ceilings import GpuRoofline, measure_ceilings
-from gpu_machine import describe_gpu
+from on_gpu import folders
+from on_gpu.bench import Bench, WrongAnswerError
+from on_gpu.ceilings import GpuRoofline, measure_ceilings
+from on_gpu.machine import describe_gpu
 from roofline import Work
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ def one_thread():
 @pytest.mark.filterwarnings("default")
 def test_every_theme_runs(theme):
     rehearsal = Bench(f"gpu-{theme}", CPU, measure_ceilings(CPU), seconds=600, keep=lambda _: None)
-    importlib.import_module(f"gpu_{theme.replace('-', '_')}").run(rehearsal)
+    importlib.import_module(f"on_gpu.{theme.replace('-', '_')}").run(rehearsal)
     assert not rehearsal.failures
     assert rehearsal.rows
     assert not [row for row in rehearsal.rows if "left out" in row]
@@ -67,7 +67,8 @@ def test_the_command_rehearses_and_keeps_nothing(tmp_path):
 def test_a_theme_that_takes_too_long_is_stopped_and_its_checkpoints_are_removed(monkeypatch, capfd):
     def slow(command, **rest):
         code = (
-            "import time, gpu_folders; print(gpu_folders.folder_for(1), flush=True); time.sleep(99)"
+            "import time; from on_gpu import folders; "
+            "print(folders.folder_for(1), flush=True); time.sleep(99)"
         )
         return started([sys.executable, "-c", code], cwd=Path(gpu.__file__).parent, **rest)
 
@@ -190,11 +191,11 @@ def test_the_record_of_a_gpu_is_a_table(tmp_path):
 
 
 def test_checkpoints_lie_in_memory_where_there_is_room(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_folders, "IN_MEMORY", tmp_path)
-    roomy = gpu_folders.folder_for(1)
+    monkeypatch.setattr(folders, "IN_MEMORY", tmp_path)
+    roomy = folders.folder_for(1)
     assert roomy.parent == tmp_path
-    large = gpu_folders.folder_for(2**60)
+    large = folders.folder_for(2**60)
     assert large.parent != tmp_path
-    gpu_folders.remove_series_of(int(large.name.split("-")[3]))
+    folders.remove_series_of(int(large.name.split("-")[3]))
     assert not roomy.exists()
     assert not large.exists()

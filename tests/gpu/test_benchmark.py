@@ -8,7 +8,7 @@ from pathlib import Path
 import gpu
 import pytest
 import torch
-from gpu_clock import EventClock
+from on_gpu.clock import EventClock
 
 
 def test_a_theme_leaves_its_record(tmp_path: Path):

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_bench import Bench
-from gpu_weights import series_in_memory
-
+from on_gpu.bench import Bench
+from on_gpu.weights import series_in_memory
 from pythia_fast.suite import Architecture, spec
 from pythia_fast.testing import tiny
 

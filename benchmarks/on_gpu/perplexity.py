@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from forms import forward_flops
-from gpu_bench import Bench, WrongAnswerError
-from gpu_forms import Form, for_each
-from gpu_transformers import Loop, Runner, best_loop, dtype_on, exact_and_own
 from roofline import Work
 
 import pythia_fast
+from on_gpu.bench import Bench, WrongAnswerError
+from on_gpu.forms import Form, for_each
+from on_gpu.transformers_loop import Loop, Runner, best_loop, dtype_on, exact_and_own
 from pythia_fast.suite import Architecture
 
 TOKENS = 2049

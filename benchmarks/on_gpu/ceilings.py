@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from gpu_bench import HALVES, Bench, WrongAnswerError, name_of
-from gpu_clock import Call, clock_of
 from roofline import Roofline, Work
+
+from on_gpu.bench import HALVES, Bench, WrongAnswerError, name_of
+from on_gpu.clock import Call, clock_of
 
 SIDE, COPIED_BYTES, PINNED_BYTES = 8192, 1 << 32, 1 << 30
 ROUNDS = 11

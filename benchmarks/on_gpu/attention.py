@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from gpu_bench import Bench, name_of
 from roofline import Work
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from on_gpu.bench import Bench, name_of
 from pythia_fast.kernels.gpu.attention import rotary_attention
 from pythia_fast.kernels.gpu.decode import decode_attention
 from pythia_fast.kernels.reference import attention as reference

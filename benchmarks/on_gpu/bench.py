@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 from comparison import Comparison, Ours
-from gpu_clock import Call, Clock, WallClock, clock_of
 from roofline import Roofline, Work
+
+from on_gpu.clock import Call, Clock, WallClock, clock_of
 
 Case = TypeVar("Case")
 Answer = Callable[[], torch.Tensor]

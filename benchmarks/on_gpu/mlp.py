@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from gpu_bench import Bench, name_of
 from roofline import Work
 from torch.nn.functional import gelu, layer_norm, linear
 
+from on_gpu.bench import Bench, name_of
 from pythia_fast.kernels import reference
 from pythia_fast.kernels.gpu import linear as ours_linear
 from pythia_fast.kernels.gpu.norm import dual_layer_norm

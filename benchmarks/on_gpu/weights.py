@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 from bigram_series import STRENGTH, successors
-from gpu_folders import folder_for
 
+from on_gpu.folders import folder_for
 from pythia_fast.series import write_checkpoint
 from pythia_fast.suite import Architecture
 

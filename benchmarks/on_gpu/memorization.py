@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from bigram_series import sequences
-from gpu_bench import Bench, WrongAnswerError
-from gpu_forms import Form, for_each
-from gpu_transformers import NEW, PROMPT, best_decoding, dtype_on, sweep_matches
 
 import pythia_fast
+from on_gpu.bench import Bench, WrongAnswerError
+from on_gpu.forms import Form, for_each
+from on_gpu.transformers_loop import NEW, PROMPT, best_decoding, dtype_on, sweep_matches
 
 MEMORIZED = 4
 """Sequences that each checkpoint knows."""

@@ -4,10 +4,10 @@ N rows, D width, V vocabulary rows.
 """
 
 import torch
-from gpu_bench import Bench, WrongAnswerError, name_of
 from roofline import Work
 from torch.nn import functional
 
+from on_gpu.bench import Bench, WrongAnswerError, name_of
 from pythia_fast.kernels.gpu.cross_entropy import linear_nll, linear_scores
 
 ROWS, V = 8192, 50_304

@@ -12,12 +12,12 @@ from itertools import cycle, pairwise
 from pathlib import Path
 
 import torch
-from gpu_bench import Bench, WrongAnswerError
-from gpu_clock import Call
-from gpu_transformers import dtype_on, from_pretrained
-from gpu_weights import series_in_memory
 
 import pythia_fast
+from on_gpu.bench import Bench, WrongAnswerError
+from on_gpu.clock import Call
+from on_gpu.transformers_loop import dtype_on, from_pretrained
+from on_gpu.weights import series_in_memory
 from pythia_fast.model import Weights
 from pythia_fast.model.ring import SLOT_BYTES, pieces
 from pythia_fast.model.streams import streams_of

@@ -2,12 +2,12 @@
 
 import torch
 from forms import forward_flops
-from gpu_bench import Bench, WrongAnswerError
-from gpu_transformers import dtype_on
-from gpu_weights import series_in_memory
 from roofline import Work
 
 import pythia_fast
+from on_gpu.bench import Bench, WrongAnswerError
+from on_gpu.transformers_loop import dtype_on
+from on_gpu.weights import series_in_memory
 from pythia_fast.suite import spec
 from pythia_fast.testing import tiny
 

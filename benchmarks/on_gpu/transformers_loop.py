@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from gpu_bench import Bench
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import GPTNeoXForCausalLM
 from transformers.utils import logging as transformers_logging
+
+from on_gpu.bench import Bench
 
 transformers_logging.disable_progress_bar()
 

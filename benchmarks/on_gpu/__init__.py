@@ -1,0 +1,1 @@
+"""What `gpu.py` runs: a module for each theme, and what they share."""
