@@ -134,7 +134,7 @@ class EvaluationResult(Tabular):
         """
         known = known_steps(self.path, self.failures) if self._steps is None else self._steps
         done = {(step, KIND) for step in self.results}
-        return find_gaps(known, [KIND], done, {}, self.failures)
+        return find_gaps(known, [KIND], dict.fromkeys(done, (1, 1)), self.failures, {})
 
     def curve(
         self, task: str | None = None, metric: str | None = None, *, level: float | None = 0.95

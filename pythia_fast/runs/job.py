@@ -68,11 +68,14 @@ class SweepJob:
         return sum(map(self._plan.tokens_of, self._plan.units(step)))
 
     def origins(self, step: int) -> list[dict[str, Any]] | None:
-        """Where a step's results are from; None if they are not all there. FormatError."""
-        units = list(self._plan.units(step))
-        if not all(self._folder.done(unit) for unit in units):
-            return None
-        return [dict(self._folder.origin(unit)) for unit in units]
+        """Where a step's results are from; None if they are not all there, and can be read."""
+        found = []
+        for unit in self._plan.units(step):
+            origin = self._folder.intact(unit)
+            if origin is None:
+                return None
+            found.append(dict(origin))
+        return found
 
     def first_origin(self) -> dict[str, Any] | None:
         """Where the first results that can be read are from; None without any."""
@@ -95,10 +98,10 @@ class SweepJob:
 
     def has(self, unit: Unit, sha256: str | None) -> bool:
         """Whether a unit's result is there; RunMismatchError if it is of other weights."""
-        if not self._folder.done(unit):
+        origin = self._folder.intact(unit)
+        if origin is None:
             return False
-        then = self._folder.origin(unit)["weights_sha256"]
-        check_unchanged(self._folder, unit.step, then, sha256)
+        check_unchanged(self._folder, unit.step, origin["weights_sha256"], sha256)
         if unit.path not in self._counted:
             self._counted.add(unit.path)
             self._progress.skip(self._plan.tokens_of(unit), unit.step)

@@ -22,7 +22,8 @@ from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.results.result import SweepResult
 from pythia_fast.runs.steps.share import read_shares
 
-_TOLD_AT_MOST = 8  # failures, in words
+_TOLD_AT_MOST = 8  # failures, and what is damaged, in words
+_STATES = ("unfinished", "failed", "not begun", "damaged")  # of gaps, as `Counts` has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,12 @@ class Counts:
     unfinished: int
     failed: int
     not_begun: int
+    damaged: int = 0
 
     @property
     def of(self) -> int:
         """All that are known."""
-        return self.done + self.unfinished + self.failed + self.not_begun
+        return self.done + self.unfinished + self.failed + self.not_begun + self.damaged
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class RunStatus:
         gaps: what is not done, each with the reason.
         failures: the steps that failed and have not been finished since.
         present: the processes that say that they work there; some may have been killed.
-        damaged: what is wrong with files in which processes should say so.
+        damaged: what is wrong with results that cannot be read, and what mends it; then with files
+            in which processes should say that they work there.
         idle_shares: shares such as "3/16" of steps that are left and on which nobody works, while
             others do on other shares of them; each with its number of steps.
         results_per_s: how many results (a step of a metric) come in a second, since the first of
@@ -98,7 +101,10 @@ class RunStatus:
         if self.complete:
             return lines
         lines += [f"  {line}" for each in self.present for line in each.lines()]
-        lines += [f"  {line}" for line in self.damaged]
+        lines += [f"  {line}" for line in self.damaged[:_TOLD_AT_MOST]]
+        more = len(self.damaged) - _TOLD_AT_MOST
+        if more > 0:
+            lines.append(f"  and {more} more damaged")
         if not self.running:
             lines.append("  nobody works on it")
         lines += [
@@ -141,15 +147,16 @@ class RunStatus:
 
     def _repr_html_(self) -> str:
         counts = [
-            [name, of.done, of.unfinished, of.failed, of.not_begun]
+            [name, of.done, of.unfinished, of.failed, of.damaged, of.not_begun]
             for name, of in self.counts.items()
         ]
-        names = ["metric", "done", "unfinished", "failed", "not begun"]
+        names = ["metric", "done", "unfinished", "failed", "damaged", "not begun"]
         page = html_table(names, counts, title=repr(self))
-        if (self.present or self.damaged) and not self.complete:
+        if self.present and not self.complete:
             lines = [[line] for each in self.present for line in each.lines()]
-            lines += [[line] for line in self.damaged]
             page += html_table(["at work"], lines)
+        if self.damaged and not self.complete:
+            page += html_table(["what is damaged"], [[line] for line in self.damaged])
         if self.failures:
             rows = [[each.step, f"{each.error}: {each.message}"] for each in self.failures]
             page += html_table(["step", "why it failed"], rows)
@@ -161,8 +168,9 @@ def status(path: str | Path) -> RunStatus:
 
         print(pythia_fast.status("runs/70m"))
 
-    Nothing is written. MissingCheckpointError if `path` is no run folder; FormatError if something
-    in it is damaged, but for who works there.
+    Nothing is written. Results that cannot be read are told, and count as not done: all are read.
+    MissingCheckpointError if `path` is no run folder; FormatError if its records are damaged, but
+    for who works there.
     """
     path = expanded(path)
     run = read_run(path)
@@ -179,9 +187,9 @@ def _of_evaluation(path: Path, run: dict[str, Any]) -> RunStatus:
     """The same of an evaluation; its results are not opened."""
     evaluated = set(evaluated_steps(path))
     failures = tuple(each for each in read_failures(path) if each.step not in evaluated)
-    complete = {(step, "evaluation") for step in evaluated}
+    complete = {(step, "evaluation"): (1, 1) for step in evaluated}
     known = known_steps(path, failures) | evaluated
-    gaps = find_gaps(known, ["evaluation"], complete, {}, failures)
+    gaps = find_gaps(known, ["evaluation"], complete, failures, {})
     return _status(path, run, "evaluation", ["evaluation"], known, gaps, failures)
 
 
@@ -197,14 +205,12 @@ def _status(
     states = Counter((gap.metric, gap.state) for gap in gaps)
     counts = {}
     for name in metrics:
-        unfinished, failed, not_begun = (
-            states[name, state] for state in ("unfinished", "failed", "not begun")
-        )
-        complete = len(steps) - unfinished - failed - not_begun
-        counts[name] = Counts(complete, unfinished, failed, not_begun)
+        missing_of_it = [states[name, state] for state in _STATES]
+        counts[name] = Counts(len(steps) - sum(missing_of_it), *missing_of_it)
     present, damaged = read_presences(path)
     running = [each for each in present if not each.silent]
     left = [gap for gap in gaps if gap.state != "failed"]
+    unreadable = [gap.reason.removeprefix("damaged: ") for gap in gaps if gap.state == "damaged"]
     missing = {(gap.step, gap.metric) for gap in gaps}
     done = [(step, name) for step in steps for name in metrics if (step, name) not in missing]
     rate = _rate(running, _finished(path, kind, done))
@@ -216,7 +222,7 @@ def _status(
         gaps=gaps,
         failures=failures,
         present=present,
-        damaged=tuple(map(str, damaged)),
+        damaged=(*unreadable, *map(str, damaged)),
         idle_shares=_idle_shares(path, running, {gap.step for gap in left}),
         results_per_s=rate,
         left_s=len(left) / rate if rate and left else None,
@@ -266,6 +272,7 @@ def _counted(counts: Counts) -> str:
     for many, what in (
         (counts.unfinished, "unfinished"),
         (counts.failed, "failed"),
+        (counts.damaged, "damaged"),
         (counts.not_begun, "not begun"),
     ):
         if many:

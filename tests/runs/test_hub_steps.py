@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damaged_parts import flipped
 
 import pythia_fast
 from pythia_fast.errors import (
     ChecksumError,
-    FormatError,
     MissingCheckpointError,
     RunMismatchError,
     SweepError,
@@ -25,9 +25,11 @@ from pythia_fast.errors import (
 from pythia_fast.runs.folder.parts import read_provenance
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.progress import Progress
+from pythia_fast.runs.steps.todo import Todo
 
 Sweep = Callable[..., pythia_fast.SweepResult]
 Interrupted = Callable[[Callable[[], bool]], AbstractContextManager[None]]
+PART = "parts/step=0/perplexity-00000.parquet"
 STEPS = [0, 1, 2, 4, 8, 16]
 
 
@@ -37,12 +39,15 @@ def same_weights(remote: Any, step: int, first: int) -> None:
     shutil.copytree(remote.folder / f"step{first}", remote.folder / f"step{step}")
 
 
-def damage(part: Path) -> None:
-    """Let the rows of a part be wrong, but not what it says of itself."""
-    data = bytearray(part.read_bytes())
-    for offset in range(4, 80):
-        data[offset] ^= 0xFF
-    part.write_bytes(data)
+def after_the_survey(monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
+    """Let something happen when it is known what is left, before anything is computed."""
+    look_again = Todo.look_again
+
+    def later(todo: Todo, *arguments: Any) -> None:
+        do()
+        look_again(todo, *arguments)
+
+    monkeypatch.setattr(Todo, "look_again", later)
 
 
 class Counting(pythia_fast.Perplexity):
@@ -221,37 +226,55 @@ class TestSameWeights:
         assert remote.opened == [0]
 
     def test_results_that_are_damaged_are_not_taken(
-        self, small_sweep: Sweep, remote: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, small_sweep: Sweep, remote: Any, tmp_path: Path
     ) -> None:
-        """Nor are they computed twice: the others take those of the step that is."""
+        """They are computed again, and taken then."""
         same_weights(remote, 1, 0)
         same_weights(remote, 2, 0)
         whole = small_sweep(steps=[0, 1, 2], out=tmp_path / "whole").table
         result = small_sweep(steps=[0])
-        damage(result.path / "parts/step=0/perplexity-00000.parquet")
+        flipped(result.path / PART)
         remote.opened.clear()
+        result = small_sweep(steps=[0, 1, 2])
+        assert remote.opened == [0]
+        assert result.failures == result.gaps == ()
+        assert result.table["value"].equals(whole["value"])
+        assert result.table["duplicate_of"].to_pylist() == [None, 0, 0]
+
+    def test_nor_are_those_that_are_damaged_meanwhile(
+        self,
+        small_sweep: Sweep,
+        remote: Any,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Nor are they computed twice: the others take those of the step that is."""
+        same_weights(remote, 1, 0)
+        same_weights(remote, 2, 0)
+        result = small_sweep(steps=[0])
+        remote.opened.clear()
+        after_the_survey(monkeypatch, lambda: flipped(result.path / PART))
         result = small_sweep(steps=[0, 1, 2], progress=True)
         assert "step 1 is computed although step 0 has" in capsys.readouterr().err
         assert remote.opened == [1]
         assert result.failures == ()
-        rows = pythia_fast.SweepResult(result.path, steps=[1, 2]).table
-        assert rows["value"].to_pylist() == whole["value"].to_pylist()[1:]
+        rows = result.table
+        assert rows["step"].to_pylist() == [1, 2]
         assert rows["duplicate_of"].to_pylist() == [None, 1]
-        with pytest.raises(FormatError):
-            _ = result.table
+        assert [(gap.step, gap.state) for gap in result.gaps] == [(0, "damaged")]
 
     def test_also_where_their_weights_are_known_when_they_are_loaded(
-        self, small_sweep: Sweep, tiny_series: Path, tmp_path: Path
+        self, small_sweep: Sweep, tiny_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = Path(shutil.copytree(tiny_series, tmp_path / "tiny"))
         shutil.rmtree(folder / "step1")
         shutil.copytree(folder / "step0", folder / "step1")
         result = small_sweep(model=folder, steps=[0])
-        damage(result.path / "parts/step=0/perplexity-00000.parquet")
+        after_the_survey(monkeypatch, lambda: flipped(result.path / PART))
         result = small_sweep(model=folder, steps=[0, 1])
         assert result.failures == ()
-        (row,) = pythia_fast.SweepResult(result.path, steps=[1]).table.to_pylist()
-        assert row["duplicate_of"] is None
+        (row,) = result.table.to_pylist()
+        assert (row["step"], row["duplicate_of"]) == (1, None)
 
     def test_the_next_is_tried_where_the_first_cannot_be_had(
         self, small_sweep: Sweep, remote: Any

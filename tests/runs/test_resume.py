@@ -1,5 +1,6 @@
 """Killed, interrupted, failed, changed under way: what was finished stays, and the rest follows."""
 
+import errno
 import os
 import shutil
 import signal
@@ -10,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from damaged_parts import DAMAGES, Damage, cut
 
 import pythia_fast
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
+    ReadError,
     RunMismatchError,
     SweepError,
     SweepInterruptedError,
@@ -29,6 +33,7 @@ from pythia_fast.suite import Architecture
 from pythia_fast.testing import random_state_dict
 
 Sweep = Callable[..., pythia_fast.SweepResult]
+PART = "parts/step=2/perplexity-00000.parquet"
 
 SCRIPT = """
 import sys, time
@@ -270,25 +275,67 @@ def test_a_failure_that_a_killed_process_left_is_forgotten(
     assert small_sweep().failures == ()
 
 
-def test_a_part_of_another_step_is_not_taken_for_this_one(
-    small_sweep: Sweep, tmp_path: Path
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_part_is_put_aside_and_computed_again(
+    small_sweep: Sweep, damage: Damage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small_sweep()
-    parts = tmp_path / "run/parts"
-    shutil.copy(parts / "step=2/perplexity-00000.parquet", parts / "step=1")
-    with pytest.raises(FormatError, match="its step is 2, not 1"):
-        _ = pythia_fast.SweepResult(tmp_path / "run").table
-    with pytest.raises(SweepError, match="its step is 2, not 1"):
-        small_sweep()
+    whole = small_sweep()
+    path = whole.path / PART
+    damage(path)
+    damaged = path.read_bytes()
+    again = small_sweep()
+    assert again.gaps == again.failures == ()
+    assert again.table.equals(whole.table)
+    assert again.sequences.equals(whole.sequences)
+    (aside,) = (whole.path / "damaged/step=2").iterdir()
+    assert aside.read_bytes() == damaged
+    assert [str(path) in text and str(aside) in text for text in caplog.messages] == [True]
 
 
-def test_a_damaged_finished_step_is_skipped_like_any_failure(small_sweep: Sweep) -> None:
-    path = small_sweep().path / "parts/step=2/perplexity-00000.parquet"
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(SweepError, match="step 2 failed"):
-        small_sweep()
-    path.unlink()
-    assert len(small_sweep(on_error="skip").table) == 6
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_also_in_a_step_that_is_not_finished(
+    small_sweep: Sweep, damage: Damage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pythia_fast.runs.plan.SHARD_SEQUENCES", 10)
+    whole = small_sweep(steps=[2])
+    damage(whole.path / PART)
+    (whole.path / PART.replace("00000", "00002")).unlink()
+    again = small_sweep(steps=[2])
+    assert again.sequences.equals(whole.sequences)
+
+
+def test_a_part_that_was_put_aside_is_not_looked_for_again(small_sweep: Sweep) -> None:
+    path = small_sweep(steps=[2]).path
+    cut(path / PART)
+    small_sweep(steps=[2])
+    modified = (path / PART).stat().st_mtime_ns
+    small_sweep(steps=[2])
+    assert (path / PART).stat().st_mtime_ns == modified
+    assert len(list((path / "damaged/step=2").iterdir())) == 1
+
+
+def test_what_cannot_be_read_for_now_is_not_put_aside(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system that is away says nothing of the part."""
+    path = small_sweep().path
+
+    def away(*_: object) -> None:
+        raise ReadError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pythia_fast.runs.folder.checked.checked_part", away)
+        with pytest.raises(SweepError, match="Stale file handle"):
+            small_sweep()
+    assert not (path / "damaged").exists()
+    assert len(small_sweep().table) == 6
+
+
+def test_a_part_of_other_sequences_is_computed_again(small_sweep: Sweep) -> None:
+    whole = small_sweep(steps=[2])
+    table = pq.read_table(whole.path / PART)
+    pq.write_table(table[::-1].replace_schema_metadata(table.schema.metadata), whole.path / PART)
+    assert small_sweep(steps=[2]).sequences.equals(whole.sequences)
 
 
 def test_another_series_of_the_same_name_is_refused(

@@ -98,12 +98,11 @@ class OneModel:
         return self._flops
 
     def order(self, step: int) -> Order:
-        """What a worker needs to know of a step. FormatError if a part of it is damaged."""
-        folder = self.asked.folder
+        """What a worker needs to know of a step."""
         done = {
-            unit.path: str(folder.origin(unit)["weights_sha256"])
+            unit.path: str(origin["weights_sha256"])
             for unit in self.asked.plan.units(step)
-            if folder.done(unit)
+            if (origin := self.asked.folder.intact(unit)) is not None
         }
         return Order(self.place, step, self.todo.remarks(step), done)
 

@@ -160,6 +160,10 @@ class SentParts:
         """Of which weights a unit's result is; more is not known here."""
         return {"weights_sha256": self._done[unit.path]}
 
+    def intact(self, unit: Unit) -> Mapping[str, Any] | None:
+        """`origin` of those that the driver has read; None of all others."""
+        return self.origin(unit) if self.done(unit) else None
+
     def first_origin(self) -> dict[str, Any] | None:
         """None: the driver has looked."""
         return None

@@ -18,6 +18,8 @@ from pythia_fast.suite import Architecture
 
 FORMAT = 1
 METADATA = b"pythia_fast"
+MENDED_BY = "the same sweep puts it aside and computes it again"
+"""What mends a damaged part, for an error about one."""
 T = TypeVar("T")
 _OF_A_PART = {
     *("model", "shards", "commit", "identity", "weights_sha256", "weights_nonfinite"),
@@ -101,9 +103,9 @@ def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             # Not by read_table, which takes three times as long for a small file.
             return pq.ParquetFile(file, page_checksum_verification=True).read(columns)
     except OSError as error:
-        raise FormatError(path, f"damaged: {error}; remove it to compute it again") from error
+        raise FormatError(path, f"damaged: {error}; {MENDED_BY}") from error
     except pa.ArrowException as error:
-        raise FormatError(path, f"no Parquet: {error}; remove it to compute it again") from error
+        raise FormatError(path, f"no Parquet: {error}; {MENDED_BY}") from error
 
 
 def _opened(path: Path) -> pa.OSFile:
@@ -121,9 +123,7 @@ def columns_of(path: Path) -> tuple[str, ...]:
         with _opened(path) as file:
             return tuple(pq.read_schema(file).names)
     except (OSError, pa.ArrowException) as error:
-        raise FormatError(
-            path, f"no part of a run ({error}); remove it to compute it again"
-        ) from error
+        raise FormatError(path, f"no part of a run ({error}); {MENDED_BY}") from error
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -133,28 +133,30 @@ def read_provenance(path: Path) -> dict[str, Any]:
             metadata = pq.read_schema(file).metadata or {}
         provenance = json.loads(metadata[METADATA])
     except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError) as error:
-        raise FormatError(
-            path, f"no part of a run ({error}); remove it to compute it again"
-        ) from error
+        raise FormatError(path, f"no part of a run ({error}); {MENDED_BY}") from error
     if not isinstance(provenance, dict):
-        raise FormatError(path, "its provenance is no JSON object; remove it to compute it again")
+        raise FormatError(path, f"its provenance is no JSON object; {MENDED_BY}")
     return provenance
 
 
 def read_origin(path: Path, run_hash: str, step: int, metric: str) -> dict[str, Any]:
     """A part's provenance. FormatError unless it is of this run, step and metric."""
     origin = read_provenance(path)
+    check_origin(path, origin, run_hash, step, metric)
+    return origin
+
+
+def check_origin(path: Path, origin: Any, run_hash: str, step: int, metric: str) -> None:
+    """FormatError unless this provenance of a part is complete, of this run, step and metric."""
+    if not isinstance(origin, dict):
+        raise FormatError(path, f"its provenance is no JSON object; {MENDED_BY}")
     for key, wanted in {"run": run_hash, "step": step, "metric": metric}.items():
         if origin.get(key) != wanted:
             raise FormatError(
-                path,
-                f"its {key} is {origin.get(key)!r}, not {wanted!r}; remove it to compute it again",
+                path, f"its {key} is {origin.get(key)!r}, not {wanted!r}; {MENDED_BY}"
             )
     if missing := sorted(_OF_A_PART - origin.keys()):
-        raise FormatError(
-            path, f"its provenance lacks {', '.join(missing)}; remove it to compute it again"
-        )
-    return origin
+        raise FormatError(path, f"its provenance lacks {', '.join(missing)}; {MENDED_BY}")
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:

@@ -4,6 +4,7 @@
     asked/<hash>.json                         the steps that a sweep was asked for
     commits/step=N.json                       which commit a step is from, see `pins`
     parts/step=N/<metric>-<shard>.parquet     one file a unit, never changed
+    damaged/step=N/<metric>-<shard>.<hex>.parquet   parts that could not be read, put aside
     failures/step=N.json                      why a step failed, until it succeeds
     shares/<hash>.json                        which steps are whose, where several share the work
     working/<host>-<pid>-<hex>.json           who works here, while it does, see `presence`
@@ -34,6 +35,7 @@ import pyarrow.parquet as pq
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
 from pythia_fast.publish import link, partial_of, remove_partials_in, sync_folder, write_error
 from pythia_fast.quantities import sized
+from pythia_fast.runs.folder.checked import read_or_put_aside
 from pythia_fast.runs.folder.differing import differences
 from pythia_fast.runs.folder.parts import (
     FORMAT,
@@ -62,6 +64,9 @@ class Parts(Protocol):
 
     def origin(self, unit: Unit) -> Mapping[str, Any]:
         """What a finished unit says of where it came from. FormatError."""
+
+    def intact(self, unit: Unit) -> Mapping[str, Any] | None:
+        """Where a unit's result is from if it is there, and all of it can be read."""
 
     def first_origin(self) -> dict[str, Any] | None:
         """The provenance of the first finished unit that can be read; None if there is none."""
@@ -93,6 +98,7 @@ class RunFolder:
     ) -> None:
         self.path = path
         self.hash = fingerprint(specification)
+        self._intact: set[str] = set()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,7 +130,7 @@ class RunFolder:
         if found is None or found["hash"] != run_hash:
             raise RunMismatchError(f"{path} is not the folder of this run any more")
         folder = cls.__new__(cls)
-        folder.path, folder.hash = path, run_hash
+        folder.path, folder.hash, folder._intact = path, run_hash, set()
         return folder
 
     def done(self, unit: Unit) -> bool:
@@ -138,6 +144,23 @@ class RunFolder:
     def origin(self, unit: Unit) -> dict[str, Any]:
         """`provenance`, but FormatError if the part is not this unit's."""
         return read_origin(self._inside(unit.path), self.hash, unit.step, unit.metric.name)
+
+    def intact(self, unit: Unit) -> dict[str, Any] | None:
+        """Where a unit's result is from; None if it is not there, and is to be computed.
+
+        All of it is read once by each process. One that is damaged, or another's, is put aside
+        first, into `damaged/`, with a warning. ReadError, WriteError.
+        """
+        if not self.done(unit):
+            return None
+        if unit.path in self._intact:
+            with suppress(FormatError):
+                return self.origin(unit)
+        path, folder = self._inside(unit.path), self._inside(f"damaged/step={unit.step}")
+        origin = read_or_put_aside(path, folder, self.hash, unit)
+        if origin is not None:
+            self._intact.add(unit.path)
+        return origin
 
     def first_origin(self) -> dict[str, Any] | None:
         """The provenance of the first finished unit that can be read; None if there is none."""

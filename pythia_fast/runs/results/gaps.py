@@ -1,6 +1,6 @@
 """What a run folder lacks: the steps that were asked for and are not complete."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,10 @@ from pythia_fast.runs.folder.parts import Failure, numbered, read_asked
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A step of which a metric has no result, and why: it failed, is unfinished or not begun."""
+    """A step of which a metric has no result, and why.
+
+    It failed, is damaged (then the file is named), unfinished or not begun.
+    """
 
     step: int
     metric: str
@@ -17,7 +20,7 @@ class Gap:
 
     @property
     def state(self) -> str:
-        """The reason in a word: "failed", "unfinished" or "not begun"."""
+        """The reason in a word: "failed", "damaged", "unfinished" or "not begun"."""
         return self.reason.partition(":")[0]
 
 
@@ -35,20 +38,22 @@ def known_steps(path: Path, failures: Iterable[Failure]) -> set[int]:
 def find_gaps(
     steps: Iterable[int],
     metrics: Iterable[str],
-    complete: Collection[tuple[int, str]],
-    parts: Mapping[tuple[int, str], tuple[int, int]],
+    shards: Mapping[tuple[int, str], tuple[int, int]],
     failures: Iterable[Failure],
+    damaged: Mapping[tuple[int, str], Sequence[Exception]],
 ) -> tuple[Gap, ...]:
-    """The gaps of `steps` × `metrics`; `parts` are how many of a result's shards are there."""
+    """The gaps of `steps` × `metrics`: where not all of how many `shards` there are can be read."""
     failed = {failure.step: f"{failure.error}: {failure.message}" for failure in failures}
     names = tuple(metrics)
     found = []
     for step in sorted(set(steps)):
         for name in names:
-            if (step, name) in complete:
+            here, of = shards.get((step, name), (0, None))
+            if here == of:
                 continue
-            here, of = parts.get((step, name), (0, 0))
-            if step in failed:
+            if (step, name) in damaged:
+                reason = _damaged_words(damaged[step, name])
+            elif step in failed:
                 reason = f"failed: {failed[step]}"
             elif here:
                 reason = f"unfinished: {here} of {of} shards are there"
@@ -56,3 +61,9 @@ def find_gaps(
                 reason = "not begun"
             found.append(Gap(step, name, reason))
     return tuple(found)
+
+
+def _damaged_words(errors: Sequence[Exception]) -> str:
+    """The first, and how many more there are."""
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"damaged: {errors[0]}{more}"

@@ -1,7 +1,7 @@
 """What a sweep found, read from its run folder."""
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,13 @@ from pythia_fast.runs.folder.parts import (
     Complete,
     Failure,
     no_run_words,
-    numbered,
     read_failures,
-    read_origin,
     read_part,
     read_provenance,
     read_run,
 )
 from pythia_fast.runs.results.columns import Columns
+from pythia_fast.runs.results.contents import Contents
 from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.results.intervals import interval_table, line_of
 from pythia_fast.runs.results.shown import run_html
@@ -51,6 +50,9 @@ class SweepResult(Tabular):
 
     `metrics` are the objects of metrics that are not built in; they sum up their steps by their
     own rule, without them a step is summed up by the mean of each column.
+
+    The bytes of what is read are checked. A part that is damaged is named in a warning, once, and
+    its step is one of `gaps`; all else is there. The same sweep puts it aside and computes it anew.
 
     Attributes:
         path: the run folder.
@@ -85,6 +87,8 @@ class SweepResult(Tabular):
         self._hash = run["hash"]
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
         self._steps = None if steps is None else frozenset(steps)
+        own = {name: self._metrics.get(name) for name in self._names}
+        self._contents = Contents(self.path, self._hash, own, self._asked)
         self.failures: tuple[Failure, ...] = tuple(
             failure for failure in read_failures(self.path) if self._is_failed(failure.step)
         )
@@ -111,7 +115,7 @@ class SweepResult(Tabular):
         `version`. Steps of which a shard is missing are left out.
         """
         rows = []
-        for step, name, origin, sequences in self._each(self._names):
+        for step, name, origin, sequences in self._contents.each(self._names):
             numbers = checked_numbers(name, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
@@ -135,7 +139,7 @@ class SweepResult(Tabular):
         have is the first one's.
         """
         by_step: dict[int, list[Complete]] = {}
-        for each in self._complete():
+        for each in self._contents.complete():
             by_step.setdefault(each[0], []).append(each)
         tables = []
         for step, complete in by_step.items():
@@ -165,7 +169,7 @@ class SweepResult(Tabular):
         Its steps are those that have all of the `names` that there are at any step: not each metric
         is complete at each step, or gives the same columns there.
         """
-        complete = self._complete()
+        complete = self._contents.complete()
         if steps is not None:
             complete = [each for each in complete if each[0] in steps]
         return Columns(complete, names)
@@ -182,7 +186,7 @@ class SweepResult(Tabular):
         """
         compute_s: dict[int, float] = {}
         loads: dict[int, set[LoadTimes]] = {}
-        for step, _, _, parts in self._complete():
+        for step, _, _, parts in self._contents.complete():
             for part in parts:
                 origin = read_provenance(part)
                 compute_s[step] = compute_s.get(step, 0.0) + origin.get("compute_s", 0.0)
@@ -197,7 +201,7 @@ class SweepResult(Tabular):
         """
         return {
             step: tuple(map(str, origin["remarks"]))
-            for step, _, origin, _ in self._complete()
+            for step, _, origin, _ in self._contents.complete()
             if origin.get("remarks")
         }
 
@@ -209,7 +213,8 @@ class SweepResult(Tabular):
         version before this was made with, from local files, does not know of steps not begun.
         """
         steps = known_steps(self.path, self.failures) if self._steps is None else self._steps
-        return find_gaps(steps, self._names, *self._here(), self.failures)
+        shards, damaged = self._contents.shards(), self._contents.damaged()
+        return find_gaps(steps, self._names, shards, self.failures, damaged)
 
     def intervals(self, level: float = 0.95) -> pa.Table:
         """Confidence intervals of the values in `table`, over the sequences (extra: `analysis`).
@@ -218,7 +223,7 @@ class SweepResult(Tabular):
         `metrics.intervals`), `level` and `sequences`. They say how far a value might lie from that
         of all sequences of which these are a sample. ArgumentError unless 0 < level < 1.
         """
-        return interval_table(self._each(self._names), self._metrics, level)
+        return interval_table(self._contents.each(self._names), self._metrics, level)
 
     def curve(self, metric: str | None = None, *, level: float | None = 0.95) -> Line:
         """The value of `metric` (None: the first) over the steps, as a line to be drawn.
@@ -227,7 +232,7 @@ class SweepResult(Tabular):
         complete. ArgumentError if the run has no such metric.
         """
         name = self.chosen_metric(metric)
-        table = interval_table(self._each([name]), self._metrics, level)
+        table = interval_table(self._contents.each([name]), self._metrics, level)
         gaps = [gap.step for gap in self.gaps if gap.metric == name]
         return line_of(table, gaps, self.model)
 
@@ -256,7 +261,7 @@ class SweepResult(Tabular):
         return len(self.table)
 
     def __repr__(self) -> str:
-        steps = sorted({step for step, *_ in self._complete()})
+        steps = sorted({step for step, *_ in self._contents.complete()})
         span = f"{counted(len(steps), 'step')}, {steps[0]} to {steps[-1]}" if steps else "no steps"
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"
@@ -269,42 +274,7 @@ class SweepResult(Tabular):
 
     def _is_failed(self, step: int) -> bool:
         """Whether a step with a failure is incomplete: another process may have finished it."""
-        try:
-            return self._asked(step) and len(self._complete(step)) < len(self._names)
-        except FormatError:
-            return True  # whoever asks for its results is told
-
-    def _here(self) -> tuple[set[tuple[int, str]], dict[tuple[int, str], tuple[int, int]]]:
-        """Which steps × metrics are complete, and how many shards of how many each has."""
-        shards = {
-            (step, name): (len(parts), origin["shards"])
-            for step, name, origin, parts in self._begun()
-        }
-        return {key for key, (here, of) in shards.items() if here == of}, shards
-
-    def _each(self, names: Sequence[str]) -> Iterator[tuple[int, str, dict[str, Any], pa.Table]]:
-        """What is complete of these metrics: step, metric, origin and all of its sequences."""
-        for step, name, origin, parts in self._complete():
-            if name in names:
-                yield step, name, origin, stacked([read_part(part) for part in parts], name)
-
-    def _complete(self, only: int | None = None) -> list[Complete]:
-        """Steps × metrics all of whose shards are there: their origin and their files."""
-        return [each for each in self._begun(only) if len(each[3]) == each[2]["shards"]]
-
-    def _begun(self, only: int | None = None) -> list[Complete]:
-        """The same of which any shard is there."""
-        found = []
-        for step, folder in numbered(self.path / "parts"):
-            if not self._asked(step) or only not in (None, step):
-                continue
-            for name in self._names:
-                files = folder.glob(f"{name}-?????.parquet")
-                parts = sorted(part for part in files if not part.is_symlink())
-                if parts:
-                    origin = read_origin(parts[0], self._hash, step, name)
-                    found.append((step, name, origin, parts))
-        return found
+        return self._asked(step) and len(self._contents.complete(step)) < len(self._names)
 
 
 def _joined(complete: Sequence[Complete]) -> pa.Table:

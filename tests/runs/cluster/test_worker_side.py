@@ -188,6 +188,7 @@ def test_a_part_that_is_sent_is_the_file_that_would_be_written(
     provenance = folder.provenance(unit)
     sent = SentParts(work(known, tmp_path / "none"), outbox)
     assert not sent.done(unit)
+    assert sent.intact(unit) is None
     assert sent.first_origin() is None
     with pytest.raises(FormatError, match="it is not on this machine"):
         sent.table(unit)
@@ -196,4 +197,4 @@ def test_a_part_that_is_sent_is_the_file_that_would_be_written(
     assert part == Part(3, 1, name, path.read_bytes())
     sent.know({name: "abc"})
     assert sent.done(unit)
-    assert sent.origin(unit) == {"weights_sha256": "abc"}
+    assert sent.origin(unit) == sent.intact(unit) == {"weights_sha256": "abc"}

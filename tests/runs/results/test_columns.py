@@ -117,5 +117,5 @@ def test_a_damaged_part_is_told(small_sweep: Sweep) -> None:
     columns = result.columns(["nll"])
     part = result.path / "parts/step=4/perplexity-00000.parquet"
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(FormatError, match="remove it"):
+    with pytest.raises(FormatError, match="computes it again"):
         columns.of_step(4)
