@@ -193,6 +193,12 @@ def may_pass(error: Exception) -> bool:
     return type(error) is OSError and error.errno in (None, *_NETWORK_ERRORS)
 
 
+def is_unanswered(error: HubError) -> bool:
+    """Whether the Hub did not say anything: not reached, not to be asked, or too busy to answer."""
+    cause = error.__cause__
+    return isinstance(error, OfflineError) or (isinstance(cause, Exception) and may_pass(cause))
+
+
 def _ask_again(error: Exception) -> bool | float:
     """Whether `ask` tries again, or after how many seconds, where the server names them."""
     cause = error.__cause__

@@ -7,12 +7,11 @@ disk budget; what huggingface_hub's cache has already is read there, and left al
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import (
@@ -21,9 +20,8 @@ from pythia_fast.errors import (
     HubError,
     MissingCheckpointError,
     MissingTokensError,
-    OfflineError,
 )
-from pythia_fast.hub.asking import COMMIT, may_pass, require_online
+from pythia_fast.hub.asking import COMMIT
 from pythia_fast.hub.download import Downloader
 from pythia_fast.hub.files import HubFile
 from pythia_fast.quantities import parse_bytes
@@ -34,20 +32,14 @@ from pythia_fast.series.layout import (
     INDEX_SUFFIX,
     SINGLE_FILES,
     TOKENIZER,
-    WeightFiles,
-    choose_weights,
     read_architecture,
-    weights_by_name,
 )
 from pythia_fast.series.listed import Listed
-from pythia_fast.series.lookahead import LookAhead, depth, in_daemons
-from pythia_fast.series.revision import Revision, made_bytes, weights_digest
+from pythia_fast.series.lookahead import LookAhead, depth
+from pythia_fast.series.revision import Revision
+from pythia_fast.series.surveying import Small, Surveying, source_of, total, weights_of
 from pythia_fast.store import CheckpointStore, Stopped, Waiting, default_root
 from pythia_fast.suite.model_spec import ModelSpec
-
-_LISTED_AT_A_TIME = 8
-
-_Small = Callable[[str, HubFile], Path]  # a small file of a commit, fetched if need be
 
 
 class HubSeries:
@@ -124,8 +116,9 @@ class HubSeries:
     def commit(self, step: int) -> str:
         """The commit that the step's branch was at when first asked; one request for all steps.
 
-        UnknownStepError for a step that the suite lacks, MissingCheckpointError if the Hub lacks
-        its branch, HubError if the Hub does not answer, and has not been asked before.
+        Where the Hub does not answer, or is busy, it is the commit that was listed last, as a
+        warning says. UnknownStepError for a step that the suite lacks, MissingCheckpointError if
+        the Hub lacks its branch, HubError if the Hub does not answer, and never has.
         """
         branch = self.spec.revision(step)
         with self._lock:
@@ -158,13 +151,14 @@ class HubSeries:
         """What the Hub lists of each step: one request for all branches, one for each new commit.
 
         UnknownStepError, and HubError if the Hub does not answer. What a step lacks is its `error`,
-        and so is it if the Hub refuses to list it, or answers nonsense.
+        and so is it if the Hub refuses to list it, or answers nonsense. Where the Hub is away but
+        its branches were listed before, so is what is not known of a step on this machine.
         """
         for step in steps:
             self.spec.revision(step)
         if not self._pinned.keys() >= set(steps):
             self._listed.branches()  # once: where this fails, it fails for all
-        return dict(zip(steps, in_daemons(self._survey, steps, _LISTED_AT_A_TIME), strict=True))
+        return self._surveying().survey(steps)
 
     @contextlib.contextmanager
     def ahead(self, steps: Sequence[int]) -> Iterator[LookAhead]:
@@ -179,11 +173,11 @@ class HubSeries:
             for revision in self.survey(steps).values()
             if revision.error is None
         ]
-        largest = max(wanted, default=[], key=_total)
+        largest = max(wanted, default=[], key=total)
         self._store.room.require(largest)
         look_ahead = LookAhead(
             list(dict.fromkeys(steps)),
-            depth(self._store.room.budget_bytes, _total(largest)),
+            depth(self._store.room.budget_bytes, total(largest)),
             self._begin,
             self._finish,
             self._fetching.abandon,
@@ -224,12 +218,12 @@ class HubSeries:
         """
         revision = self._require(step)
         commit = str(revision.commit)
-        source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
+        source = source_of(self.spec, self.repo, step, commit)
         fetched = self._fetch(step)
         try:
             listing = self._listed.files(commit)
             architecture = read_architecture(self._small(commit, listing[CONFIG]))
-            weights = _choose_weights(commit, listing, source, self._small)
+            weights = weights_of(commit, listing, source, self._small)
             names = [file.path for file in revision.files]
             if weights.index is not None and sorted(weights.names) != sorted(names):
                 raise FormatError(
@@ -278,57 +272,14 @@ class HubSeries:
                 "(tokenizer=, --tokenizer)"
             ) from error
 
-    def _survey(self, step: int, small: _Small | None = None) -> Revision:
-        """The step's files by the Hub's listing; a look into an index where that leaves a doubt."""
-        try:
-            commit = self.commit(step)
-            listing = self._listed.files(commit)
-        except MissingCheckpointError as error:
-            return Revision(step, error=error)
-        except HubError as error:
-            if not _is_of_one(error):
-                raise
-            return Revision(step, error=error)
-        source = f"{self.repo} {self.spec.revision(step)} at {commit[:12]}"
-        try:
-            names = weights_by_name(listing)
-            if names is None:
-                names = _choose_weights(commit, listing, source, small or self._small).names
-        except (MissingCheckpointError, FormatError) as error:
-            return Revision(step, commit, error=error)
-        except HubError as error:
-            if not _is_of_one(error):
-                raise
-            return Revision(step, commit, error=error)
-        files = tuple(listing[name] for name in names)
-        if CONFIG not in listing:
-            missing = MissingCheckpointError(f"{source} has no {CONFIG}")
-            return Revision(step, commit, files, error=missing)
-        for file in files:
-            if file.sha256 is None:
-                unknown = HubError(
-                    f"{self.repo}: the Hub lists no sha256 for {file.path} of commit {commit}, so "
-                    "its bytes cannot be verified"
-                )
-                return Revision(step, commit, files, error=unknown)
-        here_bytes = self._fetching.here_bytes(commit, files)
-        if here_bytes < _total(files):
-            try:
-                require_online(f"step {step} of {self.name}, which is not all on this machine,")
-            except OfflineError as error:
-                return Revision(step, commit, files, error=error)
-        return Revision(
-            step,
-            commit,
-            files,
-            weights_sha256=weights_digest({file.path: file.sha256 or "" for file in files}),
-            here_bytes=here_bytes,
-            elsewhere_bytes=_total(files) - _total(self._fetching.from_store(commit, files)),
-            made_bytes=made_bytes(_total(files), self.spec.architecture),
+    def _surveying(self, small: Small | None = None) -> Surveying:
+        return Surveying(
+            *(self.spec, self.repo, self.commit, self._listed, self._fetching),
+            small or self._small,
         )
 
-    def _require(self, step: int, small: _Small | None = None) -> Revision:
-        revision = self._survey(step, small)
+    def _require(self, step: int, small: Small | None = None) -> Revision:
+        revision = self._surveying(small).revision(step)
         if revision.error is not None:
             raise revision.error
         return revision
@@ -407,21 +358,3 @@ def _again(
     if branches is not None:
         series._listed.know(branches)
     return series
-
-
-def _total(files: Sequence[HubFile]) -> int:
-    return sum(file.size for file in files)
-
-
-def _choose_weights(
-    commit: str, listing: Mapping[str, HubFile], source: str, small: _Small
-) -> WeightFiles:
-    return choose_weights(listing.keys(), lambda name: small(commit, listing[name]), source)
-
-
-def _is_of_one(error: HubError) -> bool:
-    """Whether the Hub answered, for good: what it refuses of one step says nothing of others."""
-    cause = error.__cause__
-    if isinstance(error, OfflineError):
-        return False
-    return cause is None or (isinstance(cause, HfHubHTTPError) and not may_pass(cause))

@@ -4,12 +4,8 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is httpx's own
-    HfHubHTTPError,
-    HTTPError,
-)
-
 from pythia_fast.errors import HubError, OfflineError
+from pythia_fast.hub.asking import is_unanswered
 from pythia_fast.hub.download import PATIENCE_S
 from pythia_fast.hub.files import HubFile
 from pythia_fast.hub.revisions import list_branches, list_files
@@ -18,15 +14,20 @@ from pythia_fast.store.listings import Listings
 UNREACHED_S = 20.0
 """How long files are tried for where the Hub could not even be asked, until something comes."""
 
-_NO_ANSWER = (HTTPError, TimeoutError)
-
 _log = logging.getLogger("pythia_fast")
 
 
 class Listed:
-    """The branches of a repository, and the files of its commits. Threads may share it."""
+    """The branches of a repository, and the files of its commits. Threads may share it.
+
+    Attributes:
+        away: whether the Hub did not answer when it was asked for the branches, or may not be
+            asked, and has not given anything since.
+        first_patience_s: how long files are to be tried for until something comes.
+    """
 
     def __init__(self, repo: str, endpoint: str, kept: Listings) -> None:
+        self.away = False
         self.first_patience_s = PATIENCE_S
         self._repo, self._endpoint, self._kept = repo, endpoint, kept
         self._branches: dict[str, str] | None = None
@@ -36,8 +37,8 @@ class Listed:
     def branches(self) -> dict[str, str]:
         """The commits that all branches were at when first asked for, in one request.
 
-        Without a network, or where HF_HUB_OFFLINE forbids it, as they were last seen. HubError if
-        they never were, or if the Hub is there and refuses.
+        Without a network or an answer, or where HF_HUB_OFFLINE forbids it, as they were last seen.
+        HubError if they never were, or if the Hub is there and refuses.
         """
         with self._lock:
             if self._branches is None:
@@ -66,24 +67,32 @@ class Listed:
             known = self._files[commit] = {file.path: file for file in files}
         return known
 
+    def knows(self, commit: str) -> bool:
+        """Whether `files` of a commit are on this machine."""
+        return commit in self._files or self._kept.files(self._repo, commit) is not None
+
     def reached(self) -> None:
         """The Hub has given something: if it could not be reached before, that is over."""
         self.first_patience_s = PATIENCE_S
+        self.away = False
 
     def _ask(self) -> dict[str, str]:
         try:
             branches = list_branches(self._repo, endpoint=self._endpoint)
         except HubError as error:
-            cause = error.__cause__
-            answered = isinstance(cause, HfHubHTTPError) or not isinstance(cause, _NO_ANSWER)
-            if answered and not isinstance(error, OfflineError):
+            if not is_unanswered(error):
                 raise  # with a refusal or nonsense
             last = self._kept.branches(self._repo)
             if last is None:
                 raise
+            self.away = True
             if not isinstance(error, OfflineError):
                 self.first_patience_s = UNREACHED_S
-                _log.warning("%s; its branches are taken to be where they were last seen", error)
+                _log.warning(
+                    "%s; going on with what is on this machine: its branches are taken to be where "
+                    "they were last seen",
+                    error,
+                )
             return last
         self._kept.keep_branches(self._repo, branches, endpoint=self._endpoint)
         return branches

@@ -19,7 +19,7 @@ from pythia_fast.errors import (
 from pythia_fast.hub import download
 from pythia_fast.runs import sweeping
 from pythia_fast.runs.forecast import rates
-from pythia_fast.series import LocalSeries
+from pythia_fast.series import LocalSeries, listed
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import HubServer, make_series
@@ -208,3 +208,33 @@ def test_a_transfer_that_ends_before_all_is_there_is_measured_to_its_end(
     series = sweeping.open_series("14m")  # type: ignore[attr-defined]
     rate = rates.network_bytes_per_s(series, [0], 10**12)
     assert 0 < rate <= download.CONNECTIONS * 2e6
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_hub_that_is_away_does_not_hold_up_what_is_here(
+    hub_sweep: Sweep, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(listed, "UNREACHED_S", 0.2)
+    first = hub_sweep(steps=[0, 1, 2])
+    hub.fail("", status=status, times=100_000)
+    again = hub_sweep(steps=[0, 1, 2], out=tmp_path / "anew")
+    columns = ["step", "value", "commit", "weights_sha256"]
+    assert again.table.select(columns).equals(first.table.select(columns))
+    with pytest.raises(SweepError, match=r"2 of 3 steps cannot be had: step 4: .* step 8: "):
+        hub_sweep(steps=[0, 4, 8], out=tmp_path / "more")
+    some = hub_sweep(steps=[0, 4, 8], out=tmp_path / "more", on_error="skip")
+    assert some.table["step"].to_pylist() == [0]
+    assert [failure.step for failure in some.failures] == [4, 8]
+
+
+def test_a_run_goes_on_at_its_own_commits_while_the_hub_is_away(
+    hub_sweep: Sweep, hub: HubServer, folder: Path, tmp_path: Path
+) -> None:
+    """The branch was listed at other weights since, by another run with the same store."""
+    first = hub_sweep(steps=[0, 2])
+    (first.path / "parts/step=2/perplexity-00000.parquet").unlink()
+    hub.publish(REPO, "step2", folder / "step4")
+    hub_sweep(steps=[0, 2], out=tmp_path / "other")
+    hub.fail("", status=503, times=100_000)
+    with pytest.raises(RunMismatchError, match="weights of step 2 have changed on the Hub"):
+        hub_sweep(steps=[0, 2])

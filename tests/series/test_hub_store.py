@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
@@ -33,7 +34,7 @@ from pythia_fast.hub import body, download
 from pythia_fast.hub.download import PATIENCE_S, Downloader
 from pythia_fast.hub.files import HubFile
 from pythia_fast.hub.ranges import RangeReader
-from pythia_fast.series import LocalSeries, fetching, listed
+from pythia_fast.series import LocalSeries, fetching, listed, surveying
 from pythia_fast.series.hub import HubSeries
 from pythia_fast.series.lookahead import LookAhead, depth
 from pythia_fast.store import store
@@ -940,3 +941,105 @@ def test_offline_what_is_not_here_is_known_before_the_start(
     surveyed = series(hub, tmp_path).survey([0, 2])
     assert surveyed[0].error is None
     assert isinstance(surveyed[2].error, OfflineError)
+
+
+class TestTheHubIsAway:
+    """It answers 5xx, or nothing at all; what is needed was fetched before."""
+
+    @pytest.fixture(params=["500", "503", "nobody"])
+    def away(
+        self,
+        hub: HubServer,
+        tmp_path: Path,
+        request: pytest.FixtureRequest,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> Iterator[Callable[[], HubSeries]]:
+        """Steps 0, 1, 2 and 4 were surveyed, and those but 4 fetched. No answer from then on."""
+        monkeypatch.setattr(listed, "UNREACHED_S", 0.2)
+        url = hub.url
+        before = series(hub, tmp_path)
+        before.survey([0, 1, 2, 4])
+        for step in (0, 2):
+            before.open(step).close()
+        if request.param == "nobody":
+            hub.__exit__(None, None, None)
+        else:
+            hub.fail("", status=int(request.param), times=100_000)
+        yield lambda: HubSeries(spec("14m"), tmp_path, endpoint=url)
+        if request.param == "nobody":
+            hub.__enter__()
+
+    def test_what_is_here_is_opened_at_the_commit_that_was_listed(
+        self,
+        away: Callable[[], HubSeries],
+        folder: Path,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        (listing,) = tmp_path.rglob("branches.json")
+        branches = json.loads(listing.read_text())["branches"]
+        found = away()
+        surveyed = found.survey([0, 1, 2])
+        assert [each.error for each in surveyed.values()] == [None] * 3
+        with found.ahead([0, 2]):
+            for step in (0, 2):
+                checkpoint = found.open(step)
+                assert checkpoint.commit == found.identity(step) == branches[f"step{step}"]
+                assert checkpoint.weights_sha256 == LocalSeries(folder).open(step).weights_sha256
+        (line,) = [text for text in caplog.messages if "last seen" in text]
+        assert "going on with what is on this machine" in line
+
+    def test_only_what_is_not_here_is_an_error_and_named(
+        self, away: Callable[[], HubSeries]
+    ) -> None:
+        found = away()
+        surveyed = found.survey(STEPS)
+        assert [step for step, each in surveyed.items() if each.error is not None] == [8, 16]
+        for step in (8, 16):
+            assert f"the files of step {step} of 14m are not known" in str(surveyed[step].error)
+            assert isinstance(surveyed[step].error, HubError)
+        with pytest.raises(HubError, match=r"could not be had|no byte has come"):
+            found.open(4)
+
+    def test_without_a_listing_nothing_is_known(
+        self, away: Callable[[], HubSeries], tmp_path: Path
+    ) -> None:
+        (listing,) = tmp_path.rglob("branches.json")
+        listing.unlink()
+        with pytest.raises(HubError, match="its branches could not be had"):
+            away().survey([0])
+
+    def test_after_one_that_is_not_answered_no_other_is_asked_for(
+        self,
+        away: Callable[[], HubSeries],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(surveying, "_LISTED_AT_A_TIME", 1)
+        for path in tmp_path.glob("checkpoints/listings/*/*.json"):
+            if path.stem != "branches":
+                path.unlink()
+        asked: list[str] = []
+        list_files = listed.list_files
+
+        def asking(repo: str, commit: str, *, endpoint: str) -> tuple[HubFile, ...]:
+            asked.append(commit)
+            return list_files(repo, commit, endpoint=endpoint)
+
+        monkeypatch.setattr(listed, "list_files", asking)
+        surveyed = away().survey(STEPS)
+        assert {step for step, each in surveyed.items() if each.error is not None} == {*STEPS}
+        assert len(asked) == 1
+
+
+def test_offline_a_step_whose_files_are_not_known_is_an_error_of_its_own(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = series(hub, tmp_path)
+    online.survey([0])
+    online.open(0).close()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    surveyed = series(hub, tmp_path).survey([0, 2])
+    assert surveyed[0].error is None
+    assert isinstance(surveyed[2].error, OfflineError)
+    assert "step 2 of 14m" in str(surveyed[2].error)
