@@ -7,12 +7,18 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, HubError, ReadError
+from pythia_fast.evaluation.definitions import (
+    broken_definition,
+    check_definitions,
+    config_of,
+    told,
+)
 from pythia_fast.evaluation.identity import group_identity, task_identity
 from pythia_fast.evaluation.quiet import SEEDS, documents_counted
 from pythia_fast.extras import require
@@ -82,24 +88,33 @@ def load_tasks(
     documents of each task whose requests are built.
 
     ArgumentError for names that are not known, with the nearest, and for tasks that cannot be
-    built; HubError for data that cannot be had; ReadError for an `include_path` that is no folder.
+    built; FormatError for a file of the user's that is no definition of a task; HubError for data
+    that cannot be had; ReadError for an `include_path` that is no folder.
     """
     require("lm_eval")
     wanted = _wanted(tasks)
     folders = _folders(include_path)
     manager, specifications = _resolved(wanted, folders)
+    check = partial(check_definitions, specifications, manager.task_index, folders)
     try:
         found: dict[str, Any] = manager.load([_copied(each) for each in specifications])
     except Exception as error:
-        raise _loading_error(error, wanted) from error
+        _raise_missing_data(error, wanted)
+        check()
+        raise _loading_error(error, wanted, manager.task_index) from error
     loaded = LoadedTasks(found, limit)
-    if not loaded.tasks:
+    if not loaded.tasks or not all(isinstance(name, str) for name in loaded.tasks):
+        check()
         raise ArgumentError(f"{', '.join(map(str, wanted))} hold no tasks: nothing to evaluate")
     count = len(loaded.tasks)
     for number, (name, task) in enumerate(loaded.tasks.items(), 1):
         what = f"build requests of {name} (task {number} of {count})"
         with nullcontext() if bar is None else documents_counted(what, bar):
-            _build(name, task, num_fewshot, limit)
+            try:
+                _build(name, task, num_fewshot, limit)
+            except ArgumentError:
+                check()
+                raise
     return loaded
 
 
@@ -155,11 +170,12 @@ def _resolved(wanted: Sequence[Any], folders: tuple[Path, ...]) -> tuple[Any, li
         if all(name in manager.all_subtasks for name in names):
             return manager, list(wanted)
     manager = _manager(folders, defaults=True)
+    known = [name for name in manager.all_tasks if isinstance(name, str)]
     specifications: list[Any] = []
     for each in wanted:
-        matching = fnmatch.filter(manager.all_tasks, each) if isinstance(each, str) else [each]
+        matching = fnmatch.filter(known, each) if isinstance(each, str) else [each]
         if not matching and not _is_file(each):
-            raise _unknown(each, manager.all_tasks)
+            raise broken_definition(each, folders) or _unknown(each, known)
         specifications += (
             more for more in matching or [each] if all(more is not some for some in specifications)
         )
@@ -197,17 +213,28 @@ def _own_tasks() -> Any:
     return TaskManager()
 
 
-def _loading_error(error: Exception, wanted: Sequence[Any]) -> Exception:
-    """What kept tasks from being loaded, in our words."""
-    names = ", ".join(map(_name, wanted))
+def _raise_missing_data(error: Exception, wanted: Sequence[Any]) -> None:
+    """HubError if it was the network that kept tasks from being loaded."""
     said = " ".join(str(error).split())
     if isinstance(error, (ConnectionError, TimeoutError)) or "offline" in said.lower():
-        return HubError(
-            f"the data of {names} cannot be had: {said}. It comes from the Hub: load it once where "
-            "there is a network, or define the tasks over local files and give include_path "
-            "(--include-path)"
-        )
-    return ArgumentError(f"{names} cannot be loaded: {type(error).__name__}: {said}")
+        raise HubError(
+            f"the data of {', '.join(map(_name, wanted))} cannot be had: {said}. It comes from the "
+            "Hub: load it once where there is a network, or define the tasks over local files and "
+            "give include_path (--include-path)"
+        ) from error
+
+
+def _loading_error(
+    error: Exception, wanted: Sequence[Any], index: Mapping[str, Any]
+) -> ArgumentError:
+    """What kept tasks from being loaded, in our words, with the file that defines them."""
+    names = ", ".join(map(_name, wanted))
+    if len(wanted) > 1 or not isinstance(wanted[0], str):
+        config = wanted[0] if len(wanted) == 1 and isinstance(wanted[0], Mapping) else {}
+        return ArgumentError(f"{names} cannot be loaded: {told(error, config)}")
+    path, config = config_of(wanted[0], index)
+    where = "" if path is None or str(path) == names else f" ({path})"
+    return ArgumentError(f"{names}{where} cannot be loaded: {told(error, config)}")
 
 
 def _name(task: Any) -> str:
@@ -243,6 +270,8 @@ def _build(name: str, task: Any, num_fewshot: int | None, limit: float | None) -
         task.set_config(key="num_fewshot", value=num_fewshot)
     if getattr(task, "UNSAFE_CODE", False):
         raise ArgumentError(f"task {name} runs code that the model writes: it is not run here")
+    if None in getattr(task, "_aggregation_list", {}).values():
+        raise ArgumentError(f"task {name} has a metric with an aggregation that is not known")
     task.set_fewshot_seed(seed=SEEDS["fewshot"])
     from lm_eval.evaluator_utils import get_sample_size
 

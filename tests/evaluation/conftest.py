@@ -132,6 +132,19 @@ def own_tasks_only(monkeypatch: pytest.MonkeyPatch, definitions: Path) -> None:
 
 
 @pytest.fixture
+def no_tasks_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness knows what is in the folders that it is given, and nothing else."""
+    from lm_eval.tasks import TaskManager
+
+    from pythia_fast.evaluation import tasks
+
+    def manager(folders: tuple[Path, ...], *, defaults: bool) -> object:
+        return TaskManager(include_path=list(folders), include_defaults=False)
+
+    monkeypatch.setattr(tasks, "_manager", manager)
+
+
+@pytest.fixture
 def evaluate(definitions, tmp_path):
     """`pythia_fast.evaluate` into one folder, with few documents."""
 

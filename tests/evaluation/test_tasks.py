@@ -243,7 +243,9 @@ def test_a_task_without_documents(definitions, tmp_path):
     (tmp_path / "rolling.yaml").write_text(
         text.replace("local_rolling", "local_empty").replace("doc_to_text", empty + "doc_to_text")
     )
-    with pytest.raises(ArgumentError, match=r"local_empty cannot be loaded|local_empty .* built"):
+    with pytest.raises(
+        ArgumentError, match=r"local_empty .* cannot be loaded|local_empty .* built"
+    ):
         load("local_empty", tmp_path)
 
 
