@@ -121,6 +121,7 @@ def in_our_words(
     return kind(
         f"{where} could not be had from {endpoint}: {type(reason).__name__}: "
         f"{str(reason).partition(chr(10))[0]}{_asks_to_wait(error)}{_asks_for_token(error)}"
+        f"{_asks_for_trust(reason)}"
     )
 
 
@@ -212,6 +213,16 @@ def _ask_again(error: Exception) -> bool | float:
 def _asks_for_token(error: Exception) -> str:
     refused = isinstance(error, HfHubHTTPError) and error.response.status_code == 401
     return f": {_LOG_IN}, or with a token that is still good" if refused else ""
+
+
+def _asks_for_trust(error: BaseException) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return ""
+    return (
+        ": whoever answers, maybe a proxy, is vouched for by nobody that is trusted here; "
+        "SSL_CERT_FILE names a file of the certificates to trust (REQUESTS_CA_BUNDLE is not read "
+        "by huggingface_hub)"
+    )
 
 
 def _asks_to_wait(error: Exception) -> str:
