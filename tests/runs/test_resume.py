@@ -331,6 +331,19 @@ def test_what_cannot_be_read_for_now_is_not_put_aside(
     assert len(small_sweep().table) == 6
 
 
+def test_a_part_of_another_series_is_computed_again_even_if_it_is_the_first(
+    small_sweep: Sweep, own_series: Path, tmp_path: Path
+) -> None:
+    """A copy of another run's must not speak for this one."""
+    other = Path(shutil.copytree(own_series, tmp_path / "other"))
+    shutil.copytree(other / "step4", other / "step0", dirs_exist_ok=True)
+    theirs = small_sweep(model=other, steps=[0], out=tmp_path / "theirs")
+    whole = small_sweep(model=own_series)
+    first = PART.replace("step=2", "step=0")
+    shutil.copy(theirs.path / first, whole.path / first)
+    assert small_sweep(model=own_series).table.equals(whole.table)
+
+
 def test_a_part_of_other_sequences_is_computed_again(small_sweep: Sweep) -> None:
     whole = small_sweep(steps=[2])
     table = pq.read_table(whole.path / PART)

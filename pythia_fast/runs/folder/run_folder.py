@@ -167,7 +167,9 @@ class RunFolder:
         for _, folder in numbered(self.path / "parts"):
             for part in sorted(folder.glob("*.parquet")):
                 with suppress(FormatError):  # whoever needs this unit is told
-                    return read_provenance(part)
+                    origin = read_provenance(part)
+                    if origin.get("run") == self.hash:
+                        return origin
         return None
 
     def table(self, unit: Unit) -> pa.Table:

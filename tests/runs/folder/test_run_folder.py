@@ -240,8 +240,8 @@ def test_a_broken_part_hides_no_other(folder: RunFolder) -> None:
     (folder.path / "parts/step=0").mkdir(parents=True)
     (folder.path / "parts/step=0/perplexity-00000.parquet").write_bytes(b"none")
     assert folder.first_origin() is None
-    folder.publish(UNIT, TABLE, {"source": "there"})
-    assert folder.first_origin() == {"source": "there"}
+    folder.publish(UNIT, TABLE, {"run": folder.hash, "source": "there"})
+    assert folder.first_origin() == {"run": folder.hash, "source": "there"}
 
 
 def test_what_killed_processes_have_left_is_removed_by_the_next(
