@@ -3,8 +3,6 @@
 B sequences in a batch, T tokens in the longest of them.
 """
 
-import hashlib
-import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.metrics.code import code_sha256, name_of
 from pythia_fast.model import Model
 
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -52,6 +51,12 @@ class Metric(Protocol):
     default is its attributes) and `uses_scores` (True: where the batch has `scores` it takes them,
     and gives what it would give without; the sequences may be longer than `max_tokens` there). It
     must give a sequence the same value whatever the batch around it.
+
+    A run is of one code of a metric: its class and what that uses, by name, of the same module or
+    notebook: functions, classes and plain values. Not seen are changes in other modules, of arrays
+    and tensors, and of what the code itself changes, such as a counter or a cache: a `settings`
+    with a version, raised by hand, tells of these. In a notebook, and where a class was changed
+    since its file was imported, another version of Python counts as other code.
     """
 
     @property
@@ -102,10 +107,9 @@ def min_tokens(metric: Metric) -> int:
 
 
 def identity(metric: Metric) -> dict[str, Any]:
-    """What determines a metric's values, as plain JSON: name, type, settings and its class's code.
+    """What determines a metric's values, as plain JSON: name, type, settings and its code.
 
-    The code of built-in metrics goes with the package's version, which every part carries. Where
-    Python cannot show a class's source (in `python -c`, say), a change of it is not seen.
+    The code of built-in metrics goes with the package's version, which every part carries.
     ArgumentError if a setting is no plain value: then the metric needs a `settings` of its own.
     """
     if hasattr(metric, "settings"):
@@ -122,22 +126,12 @@ def identity(metric: Metric) -> dict[str, Any]:
             f"the metric {metric.name!r} holds something that is no plain value ({error}); give it "
             "a property `settings`: a dict of the numbers and strings that change its results"
         ) from error
-    kind = type(metric)
     return {
         "name": metric.name,
-        "type": f"{kind.__module__}:{kind.__qualname__}",
+        "type": name_of(metric),
         "settings": settings,
-        "code": _code_sha256(kind),
+        "code": code_sha256(metric),
     }
-
-
-def _code_sha256(kind: type) -> str | None:
-    if kind.__module__.startswith("pythia_fast."):
-        return None
-    try:
-        return hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()
-    except (OSError, TypeError):
-        return None
 
 
 def _attributes(metric: Metric) -> list[str]:
