@@ -33,6 +33,50 @@ def test_only_what_differs_is_told(asked: dict, said: str) -> None:
     assert differences(THERE, asked) == said
 
 
+def metric(**more: object) -> dict:
+    own = {"name": "mine", "type": "m:Mine", "settings": {"k": 1}, "code": DIGEST}
+    return {"metrics": [{"name": "perplexity", "code": None}, own | more]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (metric(code=OTHER), "the code of the metric 'mine' is another"),
+        (metric(code=None), "the code of the metric 'mine' is another"),
+        (metric(settings={"k": 2}), "metric 'mine': settings.k: there 1, asked for 2"),
+        (metric(type="n:Mine"), 'metric \'mine\': type: there "m:Mine", asked for "n:Mine"'),
+        (metric(name="own"), 'metrics: there "perplexity, mine", asked for "perplexity, own"'),
+        ({"metrics": ["mine"]}, "metrics: "),
+        ({"metrics": None}, "metrics: "),
+    ],
+)
+def test_of_metrics_it_is_told_which_and_what(asked: dict, said: str) -> None:
+    assert differences(metric(), asked).startswith(said)
+
+
+def rows(first: int, count: int, stride: int = 1) -> dict:
+    return {"first": first, "count": count, "stride": stride}
+
+
+@pytest.mark.parametrize(
+    ("sequences", "said"),
+    [
+        (rows(0, 4), 'there "0:6", asked for "0:4"'),
+        (rows(1, 3, 2), 'there "0:6", asked for "1:7:2"'),
+        ("seen", 'there "0:6", asked for "seen"'),
+    ],
+)
+def test_other_sequences_are_not_other_data(sequences: object, said: str) -> None:
+    there = {"tokens": DIGEST, "sequences": rows(0, 6)}
+    asked = {"tokens": OTHER, "sequences": sequences}
+    assert differences(there, asked) == f"the sequences are others: {said}"
+    assert differences(there, there | {"tokens": OTHER}) == "tokens: another"
+
+
+def test_values_that_begin_alike_are_not_both_told() -> None:
+    assert differences({"x": "y" * 100}, {"x": "y" * 101}) == "x: another"
+
+
 def test_of_many_differences_the_first_are_told() -> None:
     told = differences({}, {str(i): i for i in range(100)})
     assert told.startswith("0: not there, but asked for 0; 1: not there")
