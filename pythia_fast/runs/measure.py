@@ -1,7 +1,9 @@
 """Metrics over some rows of a dataset, batch by batch."""
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch, Metric, looked_at
+from pythia_fast.metrics.code import name_of
 from pythia_fast.metrics.protocol import Column, uses_scores
 from pythia_fast.model import Model, Precision, sent
 from pythia_fast.runs.plan import Rows, batches
@@ -70,7 +73,7 @@ def measure(
             batch = _gather(dataset, rows[cut], lengths[cut], model)
             if len(metrics) > 1:
                 batch = replace(batch, scores=model.score(batch.ids_BT))
-            measured = [_table(metric, batch, metric(model, batch)) for metric in metrics]
+            measured = [_table(metric, batch, _asked(metric, model, batch)) for metric in metrics]
         except torch.OutOfMemoryError:
             if cut.stop - cut.start < 2:
                 raise
@@ -101,6 +104,29 @@ def together(metrics: Sequence[Metric], lengths: npt.NDArray[np.int64]) -> list[
         return [(metric,) for metric in metrics]
     alone = [(metric,) for metric in metrics if not uses_scores(metric)]
     return [tuple(sharing), *alone]
+
+
+def _asked(metric: Metric, model: Model, batch: Batch) -> Any:
+    """What the metric answers. Of its error the place is noted: `skip` shows no traceback."""
+    try:
+        return metric(model, batch)
+    except Exception as error:
+        place = _place(name_of(metric).partition(":")[0], error)
+        if place is not None:
+            error.add_note(f"({place})")
+        raise
+
+
+def _place(module: str, error: Exception) -> str | None:
+    """The innermost line of a user's module on the way to an error, as "mine.py:7"."""
+    if module.startswith("pythia_fast."):
+        return None
+    lines = [
+        f"{Path(frame.f_code.co_filename).name}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == module
+    ]
+    return lines[-1] if lines else None
 
 
 def _gather(

@@ -174,7 +174,7 @@ def test_a_step_that_fails_tells_of_its_results_that_cannot_be_written(
         def summarize(self, sequences: object) -> dict[str, float]:
             return {"zero": 0.0}
 
-    words = "no such thing; results of step 2 were not written: .*the disk is full"
+    words = r"no such thing \(.*\); results of step 2 were not written: .*the disk is full"
     if on_error == "raise":
         with pytest.raises(SweepError, match=f"step 2 failed: RuntimeError: {words}"):
             small_sweep(metrics=["perplexity", Failing()])

@@ -58,8 +58,11 @@ def reason_words(error: Exception, failure: Failure) -> str:
 
 
 def failure_words(error: BaseException) -> str:
-    """An error's text with what was noted beside it."""
-    return "; ".join([str(error), *notes(error)])
+    """An error's text with what was noted beside it, a place in brackets first."""
+    noted = notes(error)
+    places = [note for note in noted if note.startswith("(")]
+    others = [note for note in noted if note not in places]
+    return "; ".join([" ".join([str(error), *places]), *others])
 
 
 def notes(error: BaseException) -> list[str]:
