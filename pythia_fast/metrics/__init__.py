@@ -41,7 +41,10 @@ def canonical_order(name: str) -> tuple[int, str]:
 
 
 def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...]:
-    """Names and objects to metrics. ArgumentError for an unknown or a repeated name."""
+    """Names and objects to metrics.
+
+    ArgumentError for an unknown or a repeated name, and for a built-in one on another metric.
+    """
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
         metrics = (metrics,)
     resolved = tuple(_one(metric) for metric in metrics)
@@ -65,4 +68,10 @@ def _one(metric: str | Metric) -> Metric:
         )
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise ArgumentError(f"a metric's name holds letters, digits, - and _ only, not {name!r}")
+    if name in METRICS and not isinstance(metric, type(METRICS[name])):
+        raise ArgumentError(
+            f"{name!r} is the name of a built-in metric, by which its results are read: give "
+            f"{type(metric).__name__} another `name`, or derive it from "
+            f"{type(METRICS[name]).__name__}"
+        )
     return metric

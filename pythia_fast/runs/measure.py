@@ -142,6 +142,11 @@ def _table(metric: Metric, batch: Batch, columns: Any) -> pa.Table:
             f"the metric {metric.name!r} gave {repr(columns)[:200]}, not a dict of named columns "
             "with one value for each sequence"
         )
+    if not columns:
+        raise ArgumentError(
+            f"the metric {metric.name!r} gave an empty dict: give at least one named column, such "
+            "as {'value': …} with one value for each sequence"
+        )
     arrays: dict[str, pa.Array] = {"sequence": pa.array(batch.rows_B)}
     for name, column in columns.items():
         if name in RESERVED:

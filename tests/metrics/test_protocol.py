@@ -44,6 +44,18 @@ def test_a_name_that_is_no_file_name_is_refused() -> None:
         resolve(metric)
 
 
+def test_a_name_of_a_built_in_metric_is_for_its_kind_alone() -> None:
+    own = Length()
+    own.name = "perplexity"
+    with pytest.raises(ArgumentError, match="give Length another `name`, or derive it from Perp"):
+        resolve(own)
+
+    class More(Perplexity):
+        pass
+
+    assert resolve(More())[0].name == "perplexity"
+
+
 def test_settings_are_part_of_the_identity() -> None:
     assert identity(Memorization())["settings"] == {"prompt": 32, "continuation": 32}
     assert identity(Memorization(prompt=8)) != identity(Memorization())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pythia_fast
-from pythia_fast.errors import RunMismatchError, SweepError
+from pythia_fast.errors import ArgumentError, RunMismatchError, SweepError
 
 Sweep = Callable[..., pythia_fast.SweepResult]
 
@@ -66,3 +66,11 @@ def test_a_folder_of_other_code_is_refused(small_sweep: Sweep, mine: Callable[[s
     words = r"another specification \(the code of the metric 'mine' is another\)"
     with pytest.raises(RunMismatchError, match=words):
         small_sweep(steps=[0], metrics=[mine('{"x": batch.lengths_B * 2}')])
+
+
+def test_an_answer_without_any_column_is_refused(
+    small_sweep: Sweep, mine: Callable[[str], Any]
+) -> None:
+    with pytest.raises(SweepError, match="'mine' gave an empty dict: give at least one") as caught:
+        small_sweep(steps=[0], metrics=[mine("{}")])
+    assert isinstance(caught.value.__cause__, ArgumentError)
