@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "markup",
     "extras",
+    "named",
     "tabular",
     "quantities",
     "progress",

@@ -12,6 +12,7 @@ from pythia_fast.cli.frame import INCOMPLETE, print_json
 from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
+    from pythia_fast.metrics import Metric
     from pythia_fast.runs.forecast.cluster.planned import ClusterForecast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def forecast_of(
     *,
     tokens: str | None,
     sequences: int | slice | Literal["seen", "unseen"],
-    metrics: Sequence[str],
+    metrics: "Sequence[str | Metric]",
     device: str | None,
     dtype: str,
     cache_dir: Path | None,

@@ -55,7 +55,8 @@ metrics_option = click.option(
     callback=_names,
     default="perplexity",
     show_default=True,
-    help="With commas: perplexity, memorization (flags), memorization-score.",
+    help="With commas: perplexity, memorization (flags), memorization-score, and metrics of your "
+    "own as FILE.py:NAME or MODULE:NAME, a class or an object.",
 )
 device_option = click.option(
     "--device", help="cpu, cuda, cuda:1, … [default: a GPU if there is one]"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
+from pythia_fast.cli.metrics import load_metrics
 from pythia_fast.cli.on_cluster import OnCluster, cluster_options, forecast_of, show
 from pythia_fast.cli.options import (
     device_option,
@@ -19,6 +20,7 @@ from pythia_fast.progress import clock
 from pythia_fast.quantities import duration, sized
 
 if TYPE_CHECKING:
+    from pythia_fast.metrics import Metric
     from pythia_fast.runs.forecast.here import Forecast
     from pythia_fast.runs.forecast.planned import PlannedStep
 
@@ -77,13 +79,14 @@ def plan(
     Ends with 4 if something is missing; on this machine also if the disk has no room for the
     largest checkpoint, which of a cluster is not known.
     """
+    own = load_metrics(metrics)
     if on_cluster is not None or len(models) > 1 or models[0] == "all":
         with clock("plan on paper"):
             found = forecast_of(
                 *(models, steps, on_cluster or OnCluster()),
                 tokens=tokens,
                 sequences=sequences,
-                metrics=metrics,
+                metrics=own,
                 device=device,
                 dtype=dtype,
                 cache_dir=cache_dir,
@@ -93,7 +96,7 @@ def plan(
         show(found, as_json=as_json)
         return
     _plan_one(
-        *(models[0], steps, metrics, tokens, sequences, device, dtype, cache_dir),
+        *(models[0], steps, own, tokens, sequences, device, dtype, cache_dir),
         *(disk_budget, network),
         as_json=as_json,
     )
@@ -102,7 +105,7 @@ def plan(
 def _plan_one(
     model: str,
     steps: str,
-    metrics: list[str],
+    metrics: "list[str | Metric]",
     tokens: str | None,
     sequences: int | slice | Literal["seen", "unseen"],
     device: str | None,

@@ -17,6 +17,7 @@ from pythia_fast.cli.frame import (
     print_json,
     tell_failures,
 )
+from pythia_fast.cli.metrics import load_metrics
 from pythia_fast.cli.options import (
     device_option,
     disk_budget_option,
@@ -35,7 +36,6 @@ from pythia_fast.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pythia_fast.metrics import Metric
     from pythia_fast.runs import SweepResult
 
 _STEPS_TOLD = 8  # of a remark, in its line
@@ -48,6 +48,7 @@ _STEPS_TOLD = 8  # of a remark, in its line
         "pythia-fast sweep 70m 410m 1b --steps log --out runs/scale",
         "pythia-fast sweep 160m --steps 0,1000:144000:1000 --metrics perplexity,memorization",
         "pythia-fast sweep demo/suite --tokens demo/data/train --sequences 0:100 --out runs/demo",
+        "pythia-fast sweep demo/suite --tokens demo/data/train --metrics perplexity,mine.py:TopOne",
         "pythia-fast sweep demo/suite --tokens demo/data/train --per-token --out runs/tokens",
         "pythia-fast sweep 1b --steps log --out runs/1b --worker 3/16",
         "pythia-fast sweep 12b --engine ray --workers 8 --out runs/12b",
@@ -154,6 +155,7 @@ def sweep(
     model = models[0] if len(models) == 1 else list(models)
     for name in names_of(model)[0]:
         parse_steps(steps, open_series(name, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+    own = load_metrics(metrics, per_token=per_token, for_ray=engine == "ray")
     data = open_tokens(tokens, tokenizer, cache_dir)
     from pythia_fast import runs
     from pythia_fast.runs.workers import Workers
@@ -166,7 +168,7 @@ def sweep(
             steps,
             tokens=data,
             sequences=sequences,
-            metrics=_metrics(metrics, per_token=per_token),
+            metrics=own,
             out=out,
             resume=not no_resume,
             device=device,
@@ -199,14 +201,6 @@ def sweep(
             click.echo(f"kept in {kept}", err=True)
     if any(each.failures for each in results):
         raise click.exceptions.Exit(INCOMPLETE)
-
-
-def _metrics(names: Sequence[str], *, per_token: bool) -> list["str | Metric"]:
-    from pythia_fast.metrics import Perplexity
-
-    return [
-        Perplexity(per_token=True) if per_token and name == "perplexity" else name for name in names
-    ]
 
 
 def _document(result: "SweepResult") -> dict[str, Any]:

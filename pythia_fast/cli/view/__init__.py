@@ -99,7 +99,7 @@ def _out(_: click.Context, __: click.Parameter, value: str | None) -> Path | Non
     "--function",
     metavar="MODULE:NAME",
     help="For stats: a Python function from each step's batch, an int64 array [batch, L], to a "
-    "dict; it becomes a JSON line. Modules of the current folder are found.",
+    "dict; it becomes a JSON line. Modules of the current folder are found, and FILE.py:NAME.",
 )
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Processes for it. [default: one a processor]"

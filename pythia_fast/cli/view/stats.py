@@ -1,7 +1,6 @@
 """`--mode stats --function`: a user's function of each training step's batch."""
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -33,11 +32,11 @@ def run_function(
     as_json: bool,
 ) -> None:
     """Print or write one JSON line a step. Exit with 4 if steps failed, after all others."""
+    from pythia_fast.named import find_here
     from pythia_fast.tokens.passes.map_steps import load_function, map_steps
     from pythia_fast.tokens.passes.step_lines import StepLines, step_line
 
-    if (here := str(Path.cwd())) not in sys.path:  # as for `python -m`
-        sys.path.insert(0, here)
+    find_here()
     load_function(function)  # before a file is made
     of = _Of(function=function, source=_identity(dataset), batch=selection.batch)
     steps = list(selection.steps or ())

@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import importlib
 import math
 import pickle
 import sys
-import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError
+from pythia_fast.named import load, told
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.dataset import TokenDataset, TokenSource
 from pythia_fast.tokens.passes.processes import Died, in_processes
@@ -77,22 +76,8 @@ def map_steps(
 
 
 def load_function(name: str) -> StepFunction:
-    """What "module:function" names; the module is imported. ArgumentError if there is none."""
-    module_name, _, attributes = name.partition(":")
-    if not module_name or not attributes:
-        raise ArgumentError(f"{name!r} does not name a function: give module:function")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a user's module does
-        if isinstance(error, ModuleNotFoundError) and error.name == module_name:
-            raise ArgumentError(
-                f"there is no module {module_name!r}, here or among the installed ones"
-            ) from error
-        raise ArgumentError(f"{module_name!r} cannot be imported: {_told(error)}") from error
-    for attribute in attributes.split("."):
-        if not hasattr(found, attribute):
-            raise ArgumentError(f"module {module_name!r} has no {attributes!r}")
-        found = getattr(found, attribute)
+    """What "module:function" or "file.py:function" names. ArgumentError if there is none."""
+    found: Any = load(name, "function")
     if not callable(found):
         raise ArgumentError(f"{name!r} is of type {type(found).__name__}, not a function")
     result: StepFunction = found
@@ -131,7 +116,7 @@ class _Work:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a user's function does: sys.exit() too
-            return StepValues(step, None, _told(error))
+            return StepValues(step, None, told(error, __file__))
 
 
 def _open(source: TokenDataset | TokenSource, function: StepFunction | str, batch: int) -> _Work:
@@ -172,12 +157,3 @@ def _plain(value: Any, where: str) -> Any:
     elif value is None or isinstance(value, (bool, int, str)):
         return value
     raise TypeError(f"{where} is of type {type(value).__name__}, which JSON does not have")
-
-
-def _told(error: BaseException) -> str:
-    """An error in one line, with the place where it arose."""
-    words = f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    if not frames or frames[-1].filename == __file__:
-        return words
-    return f"{words} ({frames[-1].filename}:{frames[-1].lineno})"
