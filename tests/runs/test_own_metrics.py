@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,19 @@ class Mine:
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """A metric in `mine.py` that answers with this expression."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
     def written(answer: str) -> Any:
         (tmp_path / "mine.py").write_text(MINE.replace('{"x": batch.lengths_B}', answer))
-        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        sys.modules.pop("mine", None)
         importlib.invalidate_caches()
         return importlib.import_module("mine").Mine()
 
-    return written
+    yield written
+    sys.modules.pop("mine", None)
 
 
 @pytest.mark.parametrize(
