@@ -114,12 +114,24 @@ def generate(
 def sample(
     logits_BV: torch.Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> torch.Tensor:
-    """One id per row from softmax(logits / temperature), among the top k; [B] int64."""
+    """One id per row from softmax(logits / temperature), among the top k; [B] int64.
+
+    In float64, and of distances from the best logit, so that any temperature above 0 will do.
+    """
     if top_k is None:
-        return (logits_BV / temperature).softmax(-1).multinomial(1, generator=generator)[:, 0]
+        return _draw(logits_BV, temperature, generator)[:, 0]
     top_BK = logits_BV.topk(top_k, dim=-1)
-    chosen_B1 = (top_BK.values / temperature).softmax(-1).multinomial(1, generator=generator)
-    return top_BK.indices.gather(1, chosen_B1)[:, 0]
+    return top_BK.indices.gather(1, _draw(top_BK.values, temperature, generator))[:, 0]
+
+
+def _draw(
+    logits_BK: torch.Tensor, temperature: float, generator: torch.Generator
+) -> torch.Tensor:
+    exact_BK = logits_BK.double()
+    below_BK = exact_BK - exact_BK.amax(-1, keepdim=True)
+    smallest = torch.finfo(torch.float64).tiny  # a processor may take less for 0
+    chances_BK = (below_BK / max(temperature, smallest)).softmax(-1)
+    return chances_BK.multinomial(1, generator=generator)
 
 
 def _checked_temperature(temperature: float) -> float:

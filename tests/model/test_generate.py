@@ -8,6 +8,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError, NonFiniteError, TokenRangeError
 from pythia_fast.model import Model, greedy_steps, sequences_at_once
+from pythia_fast.model.generate import sample
 from pythia_fast.suite import Architecture
 
 
@@ -145,6 +146,33 @@ def test_samples_follow_the_distribution(
 def test_top_1_is_greedy(model: Model, prompts_BT: torch.Tensor) -> None:
     drawn = model.generate(prompts_BT, 10, temperature=3.0, top_k=1, seed=0)
     assert torch.equal(drawn, model.generate(prompts_BT, 10))
+
+
+@pytest.mark.parametrize("temperature", [1e-10, 1e-46, 1e-300, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("top_k", [None, 7])
+def test_a_temperature_next_to_0_is_greedy(
+    dtype: torch.dtype, temperature: float, top_k: int | None
+) -> None:
+    logits_BV = torch.tensor([[1, -30, 2, 40, 39.5, 0, 3, 5], [-9, -8, -7, -6, -5, -4, -3, -2]])
+    generator = torch.Generator().manual_seed(1)
+    drawn = sample(logits_BV.to(dtype), temperature, top_k, generator)
+    assert drawn.tolist() == [3, 7]
+
+
+def test_a_model_may_be_asked_with_a_temperature_next_to_0(
+    model: Model, prompts_BT: torch.Tensor
+) -> None:
+    drawn = model.generate(prompts_BT, 10, temperature=1e-300, seed=0)
+    assert torch.equal(drawn, model.generate(prompts_BT, 10))
+
+
+def test_likeliest_tokens_that_tie_are_drawn_alike_at_any_temperature() -> None:
+    logits_BV = torch.tensor([[3.0, 7.0, 7.0, 1.0]]).expand(4000, -1)
+    drawn = sample(logits_BV, 1e-300, None, torch.Generator().manual_seed(2))
+    counts = drawn.bincount(minlength=4).tolist()
+    assert counts[0] == counts[3] == 0
+    assert abs(counts[1] - 2000) < 4 * 4000**0.5
 
 
 def test_a_stop_token_ends_its_sequence_and_all_end_the_loop(
