@@ -91,7 +91,7 @@ class UnsafePickleError(FormatError):
 
 
 class TokenFileError(FormatError):
-    """An `.idx`/`.bin` pair whose numbers do not add up."""
+    """An `.idx`/`.bin` pair or a `.npy` file whose numbers do not add up, or are no token ids."""
 
 
 class OrderError(PythiaFastError, ValueError):

@@ -10,18 +10,21 @@ if TYPE_CHECKING:
 def open_tokens(
     path: Path | None, tokenizer: Path | None, cache_dir: Path | None
 ) -> "TokenDataset | None":
-    """What --tokens names: a file pair, or with --tokenizer a text, each line a sequence."""
+    """What --tokens names: token data, or with --tokenizer a text, each line a sequence."""
     if path is None:
         return None
     from pythia_fast.errors import ArgumentError, ReadError
     from pythia_fast.tokens import TokenDataset
+    from pythia_fast.tokens.npy import is_npy
 
+    if is_npy(path) and tokenizer is not None:
+        raise ArgumentError(f"{path} holds token ids, not texts: leave out --tokenizer")
     if tokenizer is None:
         has_pair = any(Path(f"{path}{ending}").exists() for ending in (".idx", ".bin"))
-        if path.is_file() and path.suffix not in (".idx", ".bin") and not has_pair:
+        if path.is_file() and not (is_npy(path) or path.suffix in (".idx", ".bin") or has_pair):
             raise ArgumentError(
-                f"{path} is no file of an .idx/.bin pair; to read it as a text, each line a "
-                "sequence, add --tokenizer with a tokenizer.json"
+                f"{path} is no .npy file and of no .idx/.bin pair; to read it as a text, each "
+                "line a sequence, add --tokenizer with a tokenizer.json"
             )
         return TokenDataset(path, cache_dir=cache_dir)
     try:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 @metrics_option
 @click.option(
     "--tokens",
-    help="The prefix of an .idx/.bin pair. [default: rows like those of Pythia's training data]",
+    help="The prefix of an .idx/.bin pair, or a .npy file. "
+    "[default: rows like those of Pythia's training data]",
 )
 @sequences_option
 @device_option

@@ -13,7 +13,7 @@ from pythia_fast.progress import clock
 if TYPE_CHECKING:
     from pythia_fast.tokens import TokenDataset
 
-_PAIR = (".bin", ".idx")
+_IDS = (".bin", ".idx", ".npy")
 
 
 @click.command(
@@ -81,6 +81,6 @@ def report(
 def _tokens(
     path: Path | None, tokenizer: Path | None, cache_dir: Path | None
 ) -> "TokenDataset | None":
-    """A text file, of which each line is a sequence, or a pair, which needs no tokenizer."""
-    is_text = path is not None and path.is_file() and path.suffix not in _PAIR
+    """A text file, of which each line is a sequence, or token data, which needs no tokenizer."""
+    is_text = path is not None and path.is_file() and path.suffix not in _IDS
     return open_tokens(path, tokenizer if is_text else None, cache_dir)

@@ -65,9 +65,9 @@ _STEPS_TOLD = 8  # of a remark, in its line
 @click.option(
     "--tokens",
     type=click.Path(path_type=Path),
-    help="The prefix of an .idx/.bin pair, or hub:owner/name for a data set of the Hub; with "
-    "--tokenizer a text file, each line a sequence. Without: the model's own training data, of "
-    "which the --sequences are fetched from the Hub.",
+    help="The prefix of an .idx/.bin pair, a .npy file of integers [rows, T], or "
+    "hub:owner/name for a data set of the Hub; with --tokenizer a text file, each line a sequence. "
+    "Without: the model's own training data, of which the --sequences are fetched from the Hub.",
 )
 @click.option(
     "--tokenizer",

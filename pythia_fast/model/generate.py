@@ -124,9 +124,7 @@ def sample(
     return top_BK.indices.gather(1, _draw(top_BK.values, temperature, generator))[:, 0]
 
 
-def _draw(
-    logits_BK: torch.Tensor, temperature: float, generator: torch.Generator
-) -> torch.Tensor:
+def _draw(logits_BK: torch.Tensor, temperature: float, generator: torch.Generator) -> torch.Tensor:
     exact_BK = logits_BK.double()
     below_BK = exact_BK - exact_BK.amax(-1, keepdim=True)
     smallest = torch.finfo(torch.float64).tiny  # a processor may take less for 0

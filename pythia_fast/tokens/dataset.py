@@ -22,6 +22,7 @@ from pythia_fast.tokens import steps as training
 from pythia_fast.tokens.files import Files
 from pythia_fast.tokens.find import find
 from pythia_fast.tokens.in_order import InOrder
+from pythia_fast.tokens.npy import Npy
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
 from pythia_fast.tokens.sources import Origin, Store, is_remote, origin_of
 from pythia_fast.tokens.threads import thread_count
@@ -45,6 +46,8 @@ class TokenDataset:
       .bin may be in shards, `<stem>-000NN-of-000MM.bin` beside `<stem>.idx`: then also the path
       of one of them, or of the folder that holds the set and no other. All are read in place:
       mapped, nothing is loaded, merged or copied;
+    - the path of a .npy file of integers [N, L] in C order, as `view --mode save` and numpy write
+      it: mapped as well;
     - "hub:owner/name", a data set of the Hub, as "hub:pile-deduped" and "hub:pile-standard" are,
       Pythia's own; "hub:owner/name@revision/folder/document" says more exactly what of it. It is
       taken at the commit that the revision has now. Only the rows asked for are fetched, and kept
@@ -55,7 +58,7 @@ class TokenDataset:
     - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
       No special tokens are added.
 
-    Raises TokenFileError where a pair's numbers do not add up or shards are short or of different
+    Raises TokenFileError where a file's numbers do not add up or shards are short or of different
     sets, MissingTokensError where files are not there, and ArgumentError for anything else that is
     not one of these. A file that shrinks while it is read is a TruncatedFileError. Of an .idx
     above 64 MiB the header, the first and the last row are checked now, each row when it is used,
@@ -105,8 +108,18 @@ class TokenDataset:
         None for ids in memory and for samples stitched in training order.
         """
         if isinstance(self._origin, Files):
-            return str(self._origin.bins[0].absolute())
+            return str(self._origin.bins[0])
+        if isinstance(self._origin, Npy):
+            return str(self._origin.path)
         return self.source if self.is_remote else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are read in place, absolute: none of the Hub's, nor of ids in memory."""
+        origin = self._origin.raw if isinstance(self._origin, InOrder) else self._origin
+        if isinstance(origin, Files):
+            return origin.index, *origin.bins
+        return (origin.path,) if isinstance(origin, Npy) else ()
 
     @property
     def dtype(self) -> str:

@@ -15,6 +15,7 @@ from pythia_fast.core import TokenStore
 from pythia_fast.errors import ArgumentError, MissingTokensError, ReadError
 from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.tokens.files import find_files
+from pythia_fast.tokens.npy import find_npy, is_npy
 from pythia_fast.tokens.remote.listing import HUB
 
 TEXTS_A_BATCH = 1024
@@ -93,6 +94,9 @@ def origin_of(
         from pythia_fast.tokens.remote.store import pin  # here: it imports huggingface_hub
 
         return pin(os.fspath(source), cache_dir)
+    if isinstance(source, (str, os.PathLike)) and is_npy(source):
+        _no_tokenizer(tokenizer, "a .npy file")
+        return find_npy(source)
     if isinstance(source, (str, os.PathLike)):
         _no_tokenizer(tokenizer, "a file pair")
         return find_files(source)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import pythia_fast
@@ -36,6 +37,15 @@ def test_json(run, suite, tokens):
     assert [step["step"] for step in found["steps"]] == [0, 16]
     assert found["flops"] > 0
     assert set(found["stage_s"]) == {"download", "verify", "read", "compute"}
+
+
+def test_a_npy_file(run, suite, tokens, tiny_ids, tmp_path):
+    np.save(tmp_path / "ids.npy", tiny_ids)
+    flops = [
+        json.loads(run("plan", suite, "--tokens", source, "--json").stdout)["flops"]
+        for source in (tokens, tmp_path / "ids.npy")
+    ]
+    assert flops[0] == flops[1]
 
 
 @pytest.fixture

@@ -68,6 +68,10 @@ def test_counts_do_not_replace_the_data(run, tmp_path):
         told = run("stats", tmp_path / "data", "--counts", tmp_path / name, exit_code=3)
         assert "a file of the data itself" in told.stderr
     assert (tmp_path / "data.bin").read_bytes() == before
+    np.save(tmp_path / "ids.npy", np.ones((2, 3), np.int64))
+    ids = tmp_path / "ids.npy"
+    assert "a file of the data itself" in run("stats", ids, "--counts", ids, exit_code=3).stderr
+    assert np.load(ids).shape == (2, 3)
 
 
 @pytest.mark.parametrize("rows", ["three", "-1:2", "a:b", "1:2:3"])

@@ -61,6 +61,20 @@ def test_a_text_file_is_read_line_by_line(run, suite, tmp_path):
     assert row["tokens"] == len("The first line") + len("and the second.") - 2
 
 
+def test_a_npy_file_is_data_like_any_other(run, suite, tokens, tiny_ids, tmp_path):
+    np.save(tmp_path / "ids.npy", tiny_ids)
+    arguments = ["sweep", suite, "--steps", "0,16", "--quiet", "--json", "--out", tmp_path / "run"]
+    found = json.loads(run(*arguments, "--tokens", tmp_path / "ids.npy").stdout)
+    assert [row["sequences"] for row in found["rows"]] == [24, 24]
+    again = json.loads(run(*arguments, "--tokens", tokens).stdout)  # the same run: the same ids
+    assert again["rows"] == found["rows"]
+    np.save(tmp_path / "ids.npy", tiny_ids[::-1])
+    told = run(*arguments, "--tokens", tmp_path / "ids.npy", exit_code=3).stderr
+    assert "tokens" in told
+    arguments += ["--tokenizer", suite / "tokenizer.json", "--tokens", tmp_path / "ids.npy"]
+    assert "leave out --tokenizer" in run(*arguments, exit_code=3).stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", None])
 def test_a_file_without_text_is_bad_input(run, suite, tmp_path, content):
     text = tmp_path / "lines.txt"

@@ -43,27 +43,50 @@ def test_a_file_for_each_step(run, tokens, tiny_ids, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("out", "words"), [("missing/a.npy", "No such file"), ("folder", "Is a directory")]
+    ("out", "words"), [("missing/a.npy", "No such file"), ("folder.npy", "Is a directory")]
 )
 def test_where_nothing_can_be_written(run, tokens, tmp_path, out, words):
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.npy").mkdir()
     arguments = ["view", tokens, "--rows", "0:2", "--mode", "save", "--out", tmp_path / out]
     assert words in run(*arguments, exit_code=3).stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npy"]
 
 
 @pytest.mark.parametrize("ending", ["idx", "bin"])
 def test_the_data_itself_is_spared(run, tmp_path, ending):
     write_tokens(tmp_path / "data", np.ones((8, 4), np.uint16))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    (tmp_path / "hard").hardlink_to(tmp_path / f"data.{ending}")
-    (tmp_path / "soft").symlink_to(tmp_path / f"data.{ending}")
+    (tmp_path / "hard.npy").hardlink_to(tmp_path / f"data.{ending}")
+    (tmp_path / "soft.npy").symlink_to(tmp_path / f"data.{ending}")
     arguments = ["view", tmp_path / "data", "--batch", 4]
-    for out in (f"data.{ending}", "hard", "soft"):
-        for mode in (["save"], ["stats", "--function", "builtins:len"]):
+    for out in (f"data.{ending}", "hard.npy", "soft.npy"):
+        for mode in (["save", "--per-step"], ["save"], ["stats", "--function", "builtins:len"]):
+            if mode == ["save"] and not out.endswith(".npy"):
+                continue  # a wrong name, whatever lies there
             done = run(*arguments, "--mode", *mode, "--out", tmp_path / out, exit_code=3)
             assert "is a file of the data itself: write elsewhere" in done.stderr
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("out", ["s.txt", "s", "s.NPY"])
+def test_a_name_that_says_something_else_is_refused(run, tokens, tmp_path, out):
+    arguments = ["view", tokens, "--rows", "0:2", "--mode", "save", "--out", tmp_path / out]
+    told = run(*arguments, exit_code=2).stderr
+    assert f"writes a .npy file: give --out a name that ends so, not {tmp_path / out}" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_saved_is_data_again(run, tokens, tiny_ids, tmp_path):
+    saved = tmp_path / "saved.npy"
+    run("view", tokens, "--rows", "2:9", "--mode", "save", "--out", saved)
+    again = tmp_path / "again.npy"
+    run("view", saved, "--rows", "1:4", "--mode", "save", "--out", again)
+    np.testing.assert_array_equal(np.load(again), tiny_ids[3:6])
+    assert json.loads(run("stats", saved, "--json").stdout)["tokens"] == 7 * 80
+    before = saved.read_bytes()
+    told = run("view", saved, "--mode", "save", "--out", saved, exit_code=3).stderr
+    assert "is a file of the data itself" in told
+    assert saved.read_bytes() == before
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

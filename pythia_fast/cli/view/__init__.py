@@ -1,7 +1,7 @@
 """`pythia-fast view`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,7 +139,8 @@ def view(
 ) -> None:
     """Look at token data, search it, or take a part of it.
 
-    DATA is the prefix of an .idx/.bin pair. --steps needs data in the order of training.
+    DATA is the prefix of an .idx/.bin pair, or a .npy file of integers [rows, T]. --steps needs
+    data in the order of training.
 
     Saving each step, or a function of each, goes on where the same command was stopped.
 
@@ -161,8 +162,8 @@ def view(
     from pythia_fast.tokens import TokenDataset, load_tokenizer
 
     dataset = TokenDataset(data)
-    if out is not None and not dataset.is_remote:
-        _spare_data(data, out)
+    if out is not None:
+        _spare_data(dataset.files, out)
     decoder = None if tokenizer is None else load_tokenizer(tokenizer)
     if (per_step or function is not None) and steps is None:
         steps = (None, None)
@@ -200,12 +201,9 @@ def view(
         show_rows(dataset, chosen, decoder if mode == "text" else None, width, as_json=as_json)
 
 
-def _spare_data(data: str, out: Path) -> None:
+def _spare_data(files: Iterable[Path], out: Path) -> None:
     """ArgumentError if `out` is one of the files that are read."""
-    from pythia_fast.tokens.files import find_files
-
-    files = find_files(data)
-    for path in (files.index, *files.bins):
+    for path in files:
         try:
             same = out.samefile(path)
         except OSError:  # nothing is there; where it cannot be looked, writing tells
@@ -238,6 +236,10 @@ def _check_usage(given: Mapping[str, Any]) -> None:
         raise click.UsageError(f"--mode {mode} does not search: leave out --find")
     if mode == "save" and given["out"] is None:
         raise click.UsageError("--mode save needs --out, where to write")
+    if mode == "save" and not given["per_step"] and given["out"].suffix != ".npy":
+        raise click.UsageError(
+            f"--mode save writes a .npy file: give --out a name that ends so, not {given['out']}"
+        )
     if given["rows"] is not None and (given["per_step"] or by_function):
         raise click.UsageError("this goes step by step: give --steps, not --rows")
     if given["inclusive"] and not any(isinstance(given[name], tuple) for name in ("rows", "steps")):

@@ -17,8 +17,6 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.publish import published, write_error
 from pythia_fast.tokens.dataset import BLOCK_TOKENS, TokenDataset
-from pythia_fast.tokens.files import Files
-from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.threads import thread_count
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -324,12 +322,9 @@ def _limit(dtype: str) -> int:
 
 def check_counts(path: str | os.PathLike[str], data: TokenDataset) -> None:
     """ArgumentError if counts that are saved as `path` would replace a file of `data`."""
-    origin = data._origin
-    raw = origin.raw if isinstance(origin, InOrder) else origin
-    own_files = (raw.index, *raw.bins) if isinstance(raw, Files) else ()
     place = expanded(path)
     try:
-        own = place.exists() and any(place.samefile(file) for file in own_files)
+        own = place.exists() and any(place.samefile(file) for file in data.files)
     except OSError as error:
         raise write_error(place, error) from error
     if own:

@@ -1,0 +1,197 @@
+"""Rows of ids in one .npy file [rows, T], mapped: nothing of it is loaded or copied."""
+
+import errno
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+
+from pythia_fast.cache import expanded
+from pythia_fast.core import TokenStore
+from pythia_fast.errors import MissingTokensError, ReadError, TokenFileError, TruncatedFileError
+
+ENDING = ".npy"
+_WANTED = "token ids are integers [rows, T]"
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+Vector = npt.NDArray[np.int64]
+
+
+class NpyStore:
+    """A TokenStore over a mapped file, which after each use asks whether the file is whole still.
+
+    TruncatedFileError if it has shrunk.
+    """
+
+    documents = None
+
+    def __init__(self, path: Path, ids_NT: npt.NDArray[Any], nbytes: int) -> None:
+        rows, length = ids_NT.shape
+        bounds = np.arange(rows + 1, dtype=np.int64) * length
+        self._path, self._nbytes = path, nbytes
+        self._store = TokenStore.in_memory(ids_NT.reshape(-1), bounds)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def dtype(self) -> str:
+        """The type of the ids."""
+        return self._store.dtype
+
+    @property
+    def bin_bytes(self) -> int:
+        """The bytes that the rows take."""
+        return self._store.bin_bytes
+
+    def lengths(self, rows: Vector, out: Vector) -> None:
+        """See TokenStore."""
+        self._store.lengths(rows, out)
+
+    def gather(
+        self, rows: Vector, start: int, stop: int, out: npt.NDArray[Any], threads: int
+    ) -> None:
+        """See TokenStore."""
+        try:
+            self._store.gather(rows, start, stop, out, threads)
+        except ReadError:
+            self._require_unchanged()
+            raise
+        self._require_unchanged()
+
+    def find_outside(self, rows: Vector, limit: int, threads: int) -> tuple[int, int, int] | None:
+        """See TokenStore."""
+        try:
+            found = self._store.find_outside(rows, limit, threads)
+        except ReadError:
+            self._require_unchanged()
+            raise
+        self._require_unchanged()
+        return found
+
+    def verify(self, threads: int) -> None:
+        """Nothing is left to check: the header was, and ids are when they are used."""
+
+    def _require_unchanged(self) -> None:
+        now = _size(self._path)
+        if now < self._nbytes:
+            raise TruncatedFileError(
+                self._path, f"the file has shrunk from {self._nbytes} bytes to {now}", offset=now
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Npy:
+    """An origin: a .npy file by its absolute path, with its size when it was found.
+
+    In another process, after a pickle, the size must be the same still.
+    """
+
+    path: Path
+    nbytes: int
+
+    def open(self) -> NpyStore:
+        """Map it: TokenFileError for anything but integers [rows, T] in C order.
+
+        MissingTokensError, which names this machine, where it is gone, or never was.
+        """
+        try:
+            now = _size(self.path)
+        except ReadError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise MissingTokensError(
+                f"there is no {self.path} on {platform.node()}, of data that was opened already: "
+                "every machine that is to read it needs it under the same path"
+            ) from error
+        if now != self.nbytes:
+            raise TokenFileError(
+                self.path,
+                f"the file has {now} bytes, but had {self.nbytes} when the data was opened",
+            )
+        return NpyStore(self.path, _mapped(self.path, self.nbytes), self.nbytes)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def is_npy(path: str | os.PathLike[str]) -> bool:
+    """Whether a path means one: by its name, unless an .idx/.bin pair is called so too."""
+    text = os.fspath(path)
+    return text.endswith(ENDING) and not os.path.lexists(f"{expanded(text)}.idx")
+
+
+def find_npy(path: str | os.PathLike[str]) -> Npy:
+    """The file as an origin. MissingTokensError if it is not there."""
+    given = expanded(path).absolute()
+    try:
+        if not given.is_file():
+            raise MissingTokensError(f"no token data at {os.fspath(path)!r}: there is no such file")
+        return Npy(given, given.stat().st_size)
+    except MissingTokensError:
+        raise
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
+
+
+def _mapped(path: Path, nbytes: int) -> npt.NDArray[Any]:
+    try:
+        with path.open("rb") as file:
+            shape, by_columns, dtype, offset = _header(path, file)
+    except OSError as error:
+        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+    if dtype.kind not in "iu" or len(shape) != 2:
+        raise TokenFileError(path, f"it holds {dtype} of shape {list(shape)}; {_WANTED}")
+    if not dtype.isnative or by_columns:
+        layout = "in Fortran order" if by_columns else f"of another byte order ({dtype.str})"
+        raise TokenFileError(
+            path,
+            f"its ids are {layout}, and cannot be mapped: load it with numpy, and save "
+            "np.ascontiguousarray(ids, dtype='int64')",
+        )
+    rows, length = shape
+    if rows < 0 or length < 0 or (rows > 0 and length == 0) or offset % dtype.itemsize:
+        raise TokenFileError(path, f"its header says {list(shape)} from byte {offset}; {_WANTED}")
+    end = offset + rows * length * dtype.itemsize
+    if end > nbytes:
+        raise TruncatedFileError(
+            path, f"the file ends here, but its header promises {end} bytes", offset=nbytes
+        )
+    if end < nbytes:
+        raise TokenFileError(path, f"{nbytes - end} bytes follow the last row", offset=end)
+    if rows * length == 0:
+        return np.empty((rows, length), dtype)
+    try:
+        return np.memmap(path, dtype, "r", offset, (rows, length))
+    except (OSError, ValueError) as error:  # ValueError where the file has shrunk meanwhile
+        raise ReadError(
+            getattr(error, "errno", errno.EIO), f"cannot map {path}: {error}"
+        ) from error
+
+
+def _header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether in Fortran order, dtype, and where the ids begin. It is data, not a pickle."""
+    try:
+        version = npy.read_magic(file)
+        read = _HEADERS.get(version)
+        if read is None:
+            raise ValueError(f"version {version[0]}.{version[1]} is not one that ids are saved in")
+        shape, by_columns, dtype = read(file)
+    except OSError:
+        raise
+    except Exception as error:  # of a header that is no Python literal numpy raises many things
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TokenFileError(path, f"it is no whole .npy file: {reason}") from error
+    return shape, by_columns, dtype, file.tell()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise ReadError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,172 @@
+"""Ids in .npy files: mapped, checked before they are used, known by their content."""
+
+import io
+import os
+import pickle
+import struct
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pythia_fast.errors import (
+    ArgumentError,
+    MissingTokensError,
+    PythiaFastError,
+    TokenFileError,
+    TruncatedFileError,
+)
+from pythia_fast.tokens import TokenDataset, write_tokens
+
+IDS = np.arange(24).reshape(4, 6)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    np.save(tmp_path / "ids.npy", IDS)
+    return tmp_path / "ids.npy"
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"])
+@pytest.mark.parametrize("shape", [(4, 6), (1, 24), (24, 1), (0, 6), (0, 0)])
+def test_every_integer_dtype(tmp_path, dtype, shape):
+    ids = IDS.ravel()[: shape[0] * shape[1]].reshape(shape).astype(dtype)
+    path = tmp_path / "ids.npy"
+    np.save(path, ids)
+    data = TokenDataset(str(path))
+    assert len(data) == shape[0]
+    assert data.dtype == ids.dtype.name
+    assert data.lengths.tolist() == [shape[1]] * shape[0]
+    np.testing.assert_array_equal(data[:], ids[:, : shape[1] if shape[0] else 0])
+
+
+def test_it_is_known_by_its_content(saved, tmp_path):
+    write_tokens(tmp_path / "pair", IDS.astype(np.uint16))
+    data = TokenDataset(saved)
+    assert data.fingerprint() == TokenDataset(IDS).fingerprint()
+    assert data.fingerprint() == TokenDataset(tmp_path / "pair").fingerprint()
+    assert data.source == data.address == str(saved)
+    assert data.files == (saved,)
+
+
+def test_the_ids_are_mapped_and_not_loaded(saved):
+    data = TokenDataset(saved)
+    with saved.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(np.int64(99).tobytes())
+    assert data[3,].tolist()[0][-1] == 99
+
+
+def test_a_pickle_holds_the_path(saved, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    kept = pickle.dumps(TokenDataset("ids.npy"))
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(pickle.loads(kept)[:], IDS)
+    np.save(saved, IDS[:2])
+    with pytest.raises(TokenFileError, match="when the data was opened"):
+        pickle.loads(kept)
+    saved.unlink()
+    with pytest.raises(MissingTokensError, match="every machine"):
+        pickle.loads(kept)
+
+
+def test_a_pair_may_be_called_so_too(tmp_path):
+    write_tokens(tmp_path / "odd.npy", IDS.astype(np.uint16))
+    np.testing.assert_array_equal(TokenDataset(tmp_path / "odd.npy")[:], IDS)
+
+
+def test_a_file_that_shrinks(saved):
+    ids = np.zeros((100, 1024), np.int32)
+    np.save(saved, ids)
+    for left in (-4, -200_000):
+        np.save(saved, ids)
+        data = TokenDataset(saved)
+        os.truncate(saved, saved.stat().st_size + left)
+        with pytest.raises(TruncatedFileError, match=r"ids\.npy"):
+            data.gather([99])
+        with pytest.raises(TruncatedFileError, match=r"ids\.npy"):
+            data.check_ids(5)
+
+
+def npy_bytes(array, **options):
+    out = io.BytesIO()
+    np.save(out, array, **options)
+    return out.getvalue()
+
+
+WHOLE = npy_bytes(IDS)
+
+
+def with_header(text):
+    body = text.encode() + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(body)) + body
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy's, of headers by Python 2
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npy_bytes(IDS.astype(float)), "float64 of shape .4, 6.; token ids are integers"),
+        (npy_bytes(IDS > 3), "bool of shape"),
+        (npy_bytes(IDS[0]), "shape .6.;"),
+        (npy_bytes(IDS[None]), "shape .1, 4, 6."),
+        (npy_bytes(np.array([[1, None]]), allow_pickle=True), "object of shape"),
+        (npy_bytes(IDS.astype([("a", "i4")])), "shape .4, 6."),
+        (npy_bytes(np.asfortranarray(IDS)), "Fortran order"),
+        (npy_bytes(IDS.astype(">i4")), "another byte order"),
+        (npy_bytes(np.zeros((3, 0), int)), "header says .3, 0."),
+        (b"", "no whole .npy file"),
+        (b"hello", "no whole .npy file"),
+        (WHOLE[:60], "no whole .npy file"),
+        (b"\x93NUMPY\7\0" + WHOLE[8:], "version 7.0|only support"),
+        (WHOLE + b"more", "4 bytes follow the last row"),
+        (with_header("{'descr': '<i8', 'fortran_order': False, 'shape': (-1, -4)}"), "header says"),
+        (with_header("{'descr': '<i8', 'fortran_order': False, 'shape': (1e9, 4)}"), "no whole"),
+        (with_header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 4)}"), "object"),
+        (with_header("__import__('os').abort()"), "no whole .npy file"),
+        (with_header("(" * 5000), "no whole .npy file"),
+        (with_header("-" * 5000 + "1"), "no whole .npy file"),
+    ],
+)
+def test_what_is_no_token_ids(tmp_path, content, words):
+    (tmp_path / "ids.npy").write_bytes(content)
+    with pytest.raises(TokenFileError, match=words) as caught:
+        TokenDataset(tmp_path / "ids.npy")
+    assert str(tmp_path / "ids.npy") in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [5, 2**61, 10**30])
+def test_a_header_that_promises_more_than_there_is(tmp_path, rows):
+    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({rows}, 4)}}"
+    (tmp_path / "ids.npy").write_bytes(with_header(text) + bytes(64))
+    with pytest.raises((TruncatedFileError, TokenFileError)):
+        TokenDataset(tmp_path / "ids.npy")
+
+
+@settings(max_examples=300, deadline=None)
+@given(place=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255), cut=st.integers(0, 40))
+def test_damaged_headers(tmp_path_factory, place, value, cut):
+    path = tmp_path_factory.getbasetemp() / "damaged.npy"
+    content = bytearray(WHOLE)
+    content[place % 128] = value
+    path.write_bytes(bytes(content)[: len(content) - cut])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            data = TokenDataset(path)
+        except PythiaFastError:
+            return
+    assert data[:].size * np.dtype(data.dtype).itemsize <= len(WHOLE)
+
+
+def test_paths_without_a_file(tmp_path):
+    with pytest.raises(MissingTokensError, match="there is no such file"):
+        TokenDataset(tmp_path / "ids.npy")
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(MissingTokensError, match="there is no such file"):
+        TokenDataset(tmp_path / "folder.npy")
+    np.save(tmp_path / "ids.npy", IDS)
+    with pytest.raises(ArgumentError, match=r"a \.npy file holds ids already"):
+        TokenDataset(tmp_path / "ids.npy", tokenizer="tokenizer.json")
