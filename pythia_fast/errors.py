@@ -187,20 +187,26 @@ class WorkerError(PythiaFastError, RuntimeError):
 
 
 def nearest(what: str, name: object, known: Iterable[str]) -> str:
-    """For the message of an error: "no task 'sciqq'; near are sciq", as much as is `known`.
+    """For the message of an error: "no task 'sciqq'; near is sciq", as much as is `known`.
 
-    Near is what looks like `name` or has it within. Where nothing does, the first of all are
-    named, and how many more there are.
+    Where nothing is near, the first of all are named, and how many more there are.
     """
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(str(name), names, n=_NAMED)
-    if not near and name:
-        near = [each for each in names if str(name).lower() in each.lower()][:_NAMED]
-    if near:
-        return f"no {what} {name!r}; near are {', '.join(near)}"
+    if told := near(name, names):
+        return f"no {what} {name!r}{told}"
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    there = f"; there are {', '.join(names[:_NAMED])}{more}" if names else ""
+    verb = "is" if len(names) == 1 else "are"
+    there = f"; there {verb} {', '.join(names[:_NAMED])}{more}" if names else ""
     return f"no {what} {name!r}{there}"
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """What of `known` looks like `name` or has it within: "; near are a, b", or nothing."""
+    names = list(dict.fromkeys(known))
+    found = difflib.get_close_matches(str(name), names, n=_NAMED)
+    if not found and name:
+        found = [each for each in names if str(name).lower() in each.lower()][:_NAMED]
+    return f"; near {'is' if len(found) == 1 else 'are'} {', '.join(found)}" if found else ""
 
 
 def _format_error(

@@ -70,11 +70,12 @@ def test_a_format_error_says_where() -> None:
 @pytest.mark.parametrize(
     ("name", "known", "said"),
     [
-        ("sciqq", ["piqa", "sciq"], "no task 'sciqq'; near are sciq"),
-        ("ROLLING", ["piqa", "local_rolling"], "no task 'ROLLING'; near are local_rolling"),
+        ("sciqq", ["piqa", "sciq"], "no task 'sciqq'; near is sciq"),
+        ("ROLLING", ["piqa", "local_rolling"], "no task 'ROLLING'; near is local_rolling"),
         ("charm", ["b", "a", "b"], "no task 'charm'; there are b, a"),
         ("", list("abcdef"), "no task ''; there are a, b, c, d, e and 1 more"),
         (3, [], "no task 3"),
+        ("charm", ["b"], "no task 'charm'; there is b"),
         ("task", [f"task{i}" for i in range(9)], "near are task8, task7, task6, task5, task4"),
     ],
 )

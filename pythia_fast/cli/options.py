@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,6 +36,10 @@ def _names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
+def _metric_names(*arguments: Any) -> list[str]:
+    return [name.lower() for name in _names(*arguments)]
+
+
 def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
     """A positive number or "auto", as `sweep` takes it."""
     if value is None or value == "auto":
@@ -52,7 +57,7 @@ steps_option = click.option(
 )
 metrics_option = click.option(
     "--metrics",
-    callback=_names,
+    callback=_metric_names,
     default="perplexity",
     show_default=True,
     help="With commas: perplexity, memorization (flags), memorization-score, and metrics of your "

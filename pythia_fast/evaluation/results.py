@@ -1,6 +1,5 @@
 """What an evaluation found, read from its folder."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
 from pythia_fast.evaluation.records import (
     KIND,
     read_result,
@@ -204,11 +203,7 @@ class EvaluationResult(Tabular):
         if name is None:
             return known[0]
         if name not in known:
-            near = difflib.get_close_matches(name, known, 5) or known[:5]
-            raise ArgumentError(
-                f"there is no {what} {name!r} in the results of {self.path}; near are "
-                f"{', '.join(near)}"
-            )
+            raise ArgumentError(f"in the results of {self.path} is {nearest(what, name, known)}")
         return name
 
     def __len__(self) -> int:

@@ -1,7 +1,6 @@
 """The harness's tasks: found by name, loaded, and their requests built once."""
 
 import copy
-import difflib
 import errno
 import fnmatch
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, HubError, ReadError
+from pythia_fast.errors import ArgumentError, HubError, ReadError, near
 from pythia_fast.evaluation.definitions import (
     broken_definition,
     check_definitions,
@@ -32,8 +31,6 @@ SUITE = (
 
 Tasks = str | Mapping[str, Any] | Sequence[Any]
 """Names of the harness, patterns such as "blimp_*", "suite", configurations, or task objects."""
-
-_NEAR = 5
 
 
 @dataclass(frozen=True)
@@ -187,13 +184,9 @@ def _is_file(name: str) -> bool:
 
 
 def _unknown(name: str, known: Sequence[str]) -> ArgumentError:
-    near = difflib.get_close_matches(name, known, _NEAR)
-    if not near:
-        near = [each for each in known if name and name.lower() in each.lower()][:_NEAR]
-    hint = f"; near are {', '.join(near)}" if near else ""
     return ArgumentError(
-        f"the harness knows no task {name!r}{hint}. For definitions of your own give include_path "
-        "(--include-path)"
+        f"the harness knows no task {name!r}{near(name, known)}. For definitions of your "
+        "own give include_path (--include-path)"
     )
 
 

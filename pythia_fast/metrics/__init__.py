@@ -41,7 +41,7 @@ def canonical_order(name: str) -> tuple[int, str]:
 
 
 def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...]:
-    """Names and objects to metrics.
+    """Names, in whatever case, and objects to metrics.
 
     ArgumentError for an unknown or a repeated name, and for a built-in one on another metric.
     """
@@ -58,9 +58,10 @@ def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...
 
 def _one(metric: str | Metric) -> Metric:
     if isinstance(metric, str):
-        if metric not in METRICS:
+        name = metric.strip().lower()
+        if name not in METRICS:
             raise ArgumentError(f"there is {nearest('metric', metric, METRICS)}")
-        return METRICS[metric]
+        return METRICS[name]
     name = getattr(metric, "name", None)
     if not callable(metric) or not isinstance(name, str) or isinstance(metric, type):
         raise ArgumentError(

@@ -294,7 +294,7 @@ def test_empty_runs_say_so(planted, rng) -> None:
 def test_wrong_input_is_told(planted, flags, rng) -> None:
     columns = of_loss(losses(rng, 0.2, np.arange(ROWS)))
     run = planted(columns)
-    with pytest.raises(ArgumentError, match="no measure 'scores'; near are score"):
+    with pytest.raises(ArgumentError, match="no measure 'scores'; near is score"):
         emergence(run, measures=["scores"])
     with pytest.raises(ArgumentError, match="memorization-score"):
         emergence(run, measures="score")

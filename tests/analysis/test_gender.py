@@ -161,7 +161,7 @@ def test_models_are_chosen_and_problems_left_out(table, rows):
     assert set(gender_bias(both).table["model"].to_pylist()) == {"1b", "70m"}
     (row,) = gender_bias(both, models=["70m"]).table.to_pylist()
     assert row["value"] == 0.5
-    with pytest.raises(ArgumentError, match=r"no model '71m'; near are 70m"):
+    with pytest.raises(ArgumentError, match=r"no model '71m'; near is 70m"):
         gender_bias(both, models=["71m"])
     with pytest.raises(ArgumentError, match=r"no model 'nosuch'; there are 1b, 70m"):
         gender_bias(both, models=["nosuch"])

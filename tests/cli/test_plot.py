@@ -90,15 +90,15 @@ def test_an_evaluation_knows_its_gaps(evaluated):
 def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     out = ["-o", tmp_path / "a.png"]
     cases = {
-        ("--metric", "perplexty"): "no metric 'perplexty'; near are perplexity",
+        ("--metric", "perplexty"): "no metric 'perplexty'; near is perplexity",
         ("-o", tmp_path / "a.gif"): ".png, .svg, .pdf",
     }
     for arguments, said in cases.items():
         result = run("plot", swept, *out, *arguments, exit_code=3)
         assert said in result.stderr
         assert result.stderr.count("\n") == 1
-    assert "near are sciq" in run("plot", evaluated, *out, "--metric", "scik", exit_code=3).stderr
-    assert "near are acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
+    assert "near is sciq" in run("plot", evaluated, *out, "--metric", "scik", exit_code=3).stderr
+    assert "near is acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
     assert "draw them apart" in run("plot", swept, evaluated, *out, exit_code=3).stderr
     assert "there is no folder" in run("plot", tmp_path / "none", *out, exit_code=3).stderr
     for wrong in (("--level", "2"), ("--level", "x"), ("--steps-axis", "sqrt"), ("--dpi", "0")):

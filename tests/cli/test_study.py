@@ -109,7 +109,7 @@ def test_bad_input_is_told_in_a_line(run, swept: Path, tmp_path: Path) -> None:
     assert "give `batch`" in done.stderr
     assert done.stderr.count("\n") == 1
     done = run("study", "emergence", swept, "--batch", 4, "--measures", "los", exit_code=3)
-    assert "no measure 'los'; near are loss" in done.stderr
+    assert "no measure 'los'; near is loss" in done.stderr
     done = run("study", "training-order", tmp_path, exit_code=3)
     assert "no run.json" in done.stderr
     done = run("study", "training-order", swept, "--steps", 3, exit_code=3)

@@ -51,6 +51,15 @@ def test_json_has_every_row_and_nothing_else_on_standard_output(run, suite, toke
     assert found["remarks"] == {}
 
 
+def test_a_metric_may_be_named_in_any_case(run, suite, tokens, tmp_path):
+    arguments = ["sweep", suite, "--tokens", tokens, "--steps", "LAST", "--sequences", 2]
+    arguments += ["--metrics", "Perplexity,MEMORIZATION", "--per-token", "--quiet", "--json"]
+    found = json.loads(run(*arguments, "--out", tmp_path / "run").stdout)
+    assert [row["metric"] for row in found["rows"]] == ["perplexity", "memorization"]
+    figure = ["--metric", "Memorization", "-o", tmp_path / "figure.svg"]
+    run("plot", tmp_path / "run", *figure)
+
+
 def test_a_text_file_is_read_line_by_line(run, suite, tmp_path):
     text = tmp_path / "lines.txt"
     text.write_text("The first line\n\nand the second.\n")

@@ -59,9 +59,9 @@ def test_it_can_be_drawn(suite, evaluate):
     assert axes.get_ylabel() == "local_choices: acc"
     (axes,) = result.plot("local_generated", "exact_match").axes
     assert len(axes.lines) == 1
-    with pytest.raises(ArgumentError, match=r"no task 'local_choise' .*near are local_choices"):
+    with pytest.raises(ArgumentError, match=r"no task 'local_choise'; near is local_choices"):
         result.plot("local_choise")
-    with pytest.raises(ArgumentError, match=r"no metric 'accuracy'.*near are acc"):
+    with pytest.raises(ArgumentError, match=r"no metric 'accuracy'.*near is acc"):
         result.plot("local_choices", "accuracy")
 
 

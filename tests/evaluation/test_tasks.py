@@ -219,7 +219,7 @@ def test_no_tasks(tasks, definitions):
     ("tasks", "said"),
     [
         ("local_choises", "no task 'local_choises'; near are local_choices"),
-        (["local_rolling", "rolling"], "no task 'rolling'; near are local_rolling"),
+        (["local_rolling", "rolling"], "no task 'rolling'; near is local_rolling"),
         ("nothing_*", "no task 'nothing_\\*'"),
         ([7], "cannot be loaded: TypeError"),
         ({"dataset_path": "json"}, "cannot be loaded"),

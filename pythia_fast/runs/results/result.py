@@ -250,12 +250,18 @@ class SweepResult(Tabular):
         return curves([self.curve(metric, level=level)], self.chosen_metric(metric), steps=steps)
 
     def chosen_metric(self, metric: str | None) -> str:
-        """The name of one of the run's metrics, the first for None. ArgumentError if it is none."""
+        """The name of one of the run's metrics, the first for None, in whatever case it is given.
+
+        ArgumentError if it is none.
+        """
         if metric is None:
             return self._names[0]
-        if metric not in self._names:
+        if metric in self._names:
+            return metric
+        alike = [name for name in self._names if name.lower() == str(metric).strip().lower()]
+        if len(alike) != 1:
             raise ArgumentError(f"the run has {nearest('metric', metric, self._names)}")
-        return metric
+        return alike[0]
 
     def __len__(self) -> int:
         return len(self.table)
