@@ -16,6 +16,7 @@ def open_tokens(
     from pythia_fast.errors import ArgumentError, ReadError
     from pythia_fast.tokens import TokenDataset
     from pythia_fast.tokens.npy import is_npy
+    from pythia_fast.tokens.sources import encoded
 
     if is_npy(path) and tokenizer is not None:
         raise ArgumentError(f"{path} holds token ids, not texts: leave out --tokenizer")
@@ -29,11 +30,13 @@ def open_tokens(
         return TokenDataset(path, cache_dir=cache_dir)
     try:
         # Not splitlines(), to which a form feed and other separators inside a text are ends too.
-        lines = [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        every = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{path} is no UTF-8 text: {error}") from error
+    lines = [(number, line) for number, line in enumerate(every, 1) if line.strip()]
     if not lines:
         raise ArgumentError(f"{path} holds no text: one sequence a line is expected")
-    return TokenDataset(lines, tokenizer=tokenizer)
+    places = [f"line {number} of {path}" for number, _ in lines]
+    return TokenDataset(encoded([line for _, line in lines], tokenizer, places))

@@ -88,7 +88,7 @@ def _limit(_: click.Context, __: click.Parameter, value: str | None) -> float | 
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json. [default: the model's own]",
+    help="A tokenizer.json, or its folder. [default: the model's own]",
 )
 @device_option
 @dtype_option

@@ -43,7 +43,7 @@ from pythia_fast.cli.options import cache_dir_option, device_option, dtype_optio
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json. [default: the model's own]",
+    help="A tokenizer.json, or its folder. [default: the model's own]",
 )
 @device_option
 @dtype_option

@@ -41,7 +41,7 @@ _IDS = (".bin", ".idx", ".npy")
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json. [default: the one beside the checkpoints]",
+    help="A tokenizer.json, or its folder. [default: the one beside the checkpoints]",
 )
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where fetched tokens are.")
 @common

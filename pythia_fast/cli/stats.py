@@ -36,7 +36,11 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="The id after each document. [default: the tokenizer's <|endoftext|>, or 0]",
 )
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json, for text.")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json, or its folder, for text.",
+)
 @click.option(
     "--top",
     type=click.IntRange(min=0),

@@ -72,7 +72,7 @@ _STEPS_TOLD = 8  # of a remark, in its line
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json, if --tokens is a text file.",
+    help="A tokenizer.json, or its folder, if --tokens is a text file.",
 )
 @sequences_option
 @click.option(

@@ -22,7 +22,10 @@ from pythia_fast.progress import Bar
 )
 @click.argument("inputs", nargs=-1, required=True)
 @click.option(
-    "--tokenizer", type=click.Path(path_type=Path), required=True, help="A tokenizer.json."
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A tokenizer.json, or its folder.",
 )
 @click.option(
     "--out", callback=prefix, metavar="PREFIX", required=True, help="The prefix of the new pair."

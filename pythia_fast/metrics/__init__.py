@@ -58,10 +58,10 @@ def resolve(metrics: str | Metric | Sequence[str | Metric]) -> tuple[Metric, ...
 
 def _one(metric: str | Metric) -> Metric:
     if isinstance(metric, str):
-        name = metric.strip().lower()
-        if name not in METRICS:
+        bare = metric.strip().lower()
+        if bare not in METRICS:
             raise ArgumentError(f"there is {nearest('metric', metric, METRICS)}")
-        return METRICS[name]
+        return METRICS[bare]
     name = getattr(metric, "name", None)
     if not callable(metric) or not isinstance(name, str) or isinstance(metric, type):
         raise ArgumentError(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric, identity, looked_at, min_tokens
+from pythia_fast.quantities import counted
 from pythia_fast.suite import ModelSpec
 from pythia_fast.tokens import TokenDataset
 from pythia_fast.tokens.steps import seen
@@ -144,18 +145,24 @@ class Plan:
             short = np.flatnonzero(lengths < min_tokens(metric))
             if len(short):
                 raise ArgumentError(
-                    f"sequence {rows[short[0]]} has {lengths[short[0]]} tokens, but {metric.name} "
-                    f"needs {min_tokens(metric)}"
+                    f"{self._told(rows, lengths, short[0])}, but {metric.name} needs "
+                    f"{min_tokens(metric)}"
                 )
             limit = self.spec.architecture.max_positions + 1
             long = np.flatnonzero(looked_at(metric, lengths) > limit)
             if len(long):
                 raise ArgumentError(
-                    f"sequence {rows[long[0]]} has {lengths[long[0]]} tokens, but the model takes "
-                    f"{limit - 1} and one more as the last label: cut long texts into pieces"
+                    f"{self._told(rows, lengths, long[0])}, but the model takes {limit - 1} and "
+                    "one more as the last label: cut long texts into pieces"
                 )
         self.dataset.fetch(rows, progress=fetching)
         self.dataset.check_ids(self.spec.architecture.vocab_rows, rows)
+
+    def _told(
+        self, rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], number: int
+    ) -> str:
+        place = self.dataset.place_of(int(rows[number]))
+        return f"{place} has {counted(int(lengths[number]), 'token')}"
 
 
 def chosen_rows(sequences: Sequences, step: int, spec: ModelSpec, rows: int) -> range:

@@ -24,13 +24,13 @@ from pythia_fast.tokens.find import find
 from pythia_fast.tokens.in_order import InOrder
 from pythia_fast.tokens.npy import Npy
 from pythia_fast.tokens.rows import Rows, chosen_rows, row_vector
-from pythia_fast.tokens.sources import Origin, Store, is_remote, origin_of
+from pythia_fast.tokens.sources import Memory, Origin, Store, is_remote, origin_of
 from pythia_fast.tokens.threads import thread_count
 
 if TYPE_CHECKING:
     from pythia_fast.tokens.order import Order
 
-TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str]
+TokenSource: TypeAlias = str | os.PathLike[str] | npt.ArrayLike | Sequence[str] | Memory
 
 BLOCK_TOKENS = 1 << 20  # what `fingerprint` and `check_ids` hold at a time
 BLOCK_ROWS = 1 << 16
@@ -55,8 +55,8 @@ class TokenDataset:
       a network. See `pythia_fast.tokens.remote.store` for what is verified;
     - an array or tensor [N, L] of any integer dtype: kept as it is where it is contiguous, so do
       not change it afterwards;
-    - a list of texts, with `tokenizer`: the path of a tokenizer.json, or a tokenizers.Tokenizer.
-      No special tokens are added.
+    - a list of texts, with `tokenizer`: the path of a tokenizer.json or of its folder, or a
+      tokenizers.Tokenizer. No special tokens are added.
 
     Raises TokenFileError where a file's numbers do not add up or shards are short or of different
     sets, MissingTokensError where files are not there, and ArgumentError for anything else that is
@@ -112,6 +112,11 @@ class TokenDataset:
         if isinstance(self._origin, Npy):
             return str(self._origin.path)
         return self.source if self.is_remote else None
+
+    def place_of(self, row: int) -> str:
+        """What a person calls a row: "sequence 4", or of a text "line 5 of poems.txt"."""
+        places = self._origin.places if isinstance(self._origin, Memory) else None
+        return f"sequence {row}" if places is None else places[row]
 
     @property
     def files(self) -> tuple[Path, ...]:

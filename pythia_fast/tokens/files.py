@@ -25,6 +25,7 @@ from pythia_fast.errors import (
     PythiaFastError,
     ReadError,
     TokenFileError,
+    near,
 )
 
 MAGIC = b"MMIDIDX\0\0"
@@ -115,13 +116,25 @@ def find_files(path: str | os.PathLike[str]) -> Files:
     except OSError as error:  # a text in place of a path
         raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
     if missing:
+        is_half = f"{missing[0]} is not there, though its other half is"
+        is_none = f"neither {index} nor {bin_} is there"
         raise MissingTokensError(
-            f"no token data at {os.fspath(path)!r}: looked for {index} and {bin_}, and "
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not there. "
-            "Give the path of an .idx/.bin pair without its ending, of a shard or of their folder; "
-            "a text goes into a list, with a tokenizer"
+            f"no token data at {os.fspath(path)!r}: {is_half if len(missing) == 1 else is_none}"
+            f"{near_names(given)}. Give the path of an .idx/.bin pair without its ending, of a "
+            "shard, of their folder, or of a .npy file. A text needs --tokenizer on the command "
+            "line, and in Python TokenDataset(texts, tokenizer=…)"
         )
     return Files(index, (bin_,), (_size(index), _size(bin_)))
+
+
+def near_names(given: Path) -> str:
+    """What lies in the same folder and is called nearly so: "; near is train", or nothing."""
+    try:
+        names = [path.name for path in _listed(given.parent)]
+    except OSError:
+        return ""
+    known = [name.removesuffix(".idx") for name in names if name.endswith((".idx", ".npy"))]
+    return near(given.name, known)
 
 
 def pair(path: str | os.PathLike[str]) -> tuple[Path, Path]:

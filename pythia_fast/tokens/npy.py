@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pythia_fast.cache import expanded
 from pythia_fast.core import TokenStore
 from pythia_fast.errors import MissingTokensError, ReadError, TokenFileError, TruncatedFileError
+from pythia_fast.tokens.files import near_names
 
 ENDING = ".npy"
 _WANTED = "token ids are integers [rows, T]"
@@ -131,7 +132,9 @@ def find_npy(path: str | os.PathLike[str]) -> Npy:
     given = expanded(path).absolute()
     try:
         if not given.is_file():
-            raise MissingTokensError(f"no token data at {os.fspath(path)!r}: there is no such file")
+            raise MissingTokensError(
+                f"no token data at {os.fspath(path)!r}: there is no such file{near_names(given)}"
+            )
         return Npy(given, given.stat().st_size)
     except MissingTokensError:
         raise

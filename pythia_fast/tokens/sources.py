@@ -19,6 +19,7 @@ from pythia_fast.tokens.npy import find_npy, is_npy
 from pythia_fast.tokens.remote.listing import HUB
 
 TEXTS_A_BATCH = 1024
+TOKENIZER = "tokenizer.json"
 END_OF_TEXT = "<|endoftext|>"
 """The token between documents, as Pythia's tokenizer has it."""
 
@@ -70,11 +71,15 @@ class Origin(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """Ids in memory, which a pickle takes with it: row i is ids[bounds[i]:bounds[i + 1]]."""
+    """Ids in memory, which a pickle takes with it: row i is ids[bounds[i]:bounds[i + 1]].
+
+    Of the lines of a text, `places` says for each row which one it is: "line 3 of poems.txt".
+    """
 
     ids: npt.NDArray[np.integer[Any]]
     bounds: npt.NDArray[np.int64]
     words: str
+    places: Sequence[str] | None = None
 
     def open(self) -> TokenStore:
         """The rows where they lie."""
@@ -100,6 +105,8 @@ def origin_of(
     if isinstance(source, (str, os.PathLike)):
         _no_tokenizer(tokenizer, "a file pair")
         return find_files(source)
+    if isinstance(source, Memory):
+        return source
     if _is_texts(source):
         return encoded(cast("Sequence[str]", source), tokenizer)
     _no_tokenizer(tokenizer, "an array of ids")
@@ -119,7 +126,8 @@ def array(source: object) -> Memory:
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"a {type(source).__name__} is no token data ({error}); give the path of an .idx/.bin "
-            "pair, an integer array [N, L], or a list of texts with a tokenizer"
+            "pair or a .npy file, an integer array [N, L], or texts as TokenDataset(texts, "
+            "tokenizer=…)"
         ) from error
     if ids_NL.dtype.kind not in "iu" or ids_NL.ndim != 2:
         raise ArgumentError(
@@ -133,50 +141,62 @@ def array(source: object) -> Memory:
     return Memory(flat, bounds, f"{native.dtype} array {list(ids_NL.shape)}")
 
 
-def encoded(texts: Sequence[str], tokenizer: object) -> Memory:
+def encoded(texts: Sequence[str], tokenizer: object, places: Sequence[str] | None = None) -> Memory:
     """Rows of a list of texts, no special tokens added.
 
-    ArgumentError for a text that gives no token, naming it.
+    ArgumentError for a text that gives no token, naming it, by its place if it is given.
     """
+    if tokenizer is None:
+        raise ArgumentError(
+            "these are texts, which need a tokenizer: give TokenDataset(texts, tokenizer=…) in "
+            "their place, with the path of a tokenizer.json or a tokenizers.Tokenizer"
+        )
+
+    def called(number: int) -> str:
+        return f"text {number}" if places is None else places[number]
+
     encoder = plain(load_tokenizer(tokenizer))
     pieces: list[npt.NDArray[np.uint32]] = []
     for number, text in enumerate(texts):
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ArgumentError(f"text {number} is not valid Unicode: {error}") from error
+            raise ArgumentError(f"{called(number)} is not valid Unicode: {error}") from error
     for begin in range(0, len(texts), TEXTS_A_BATCH):
         batch = list(texts[begin : begin + TEXTS_A_BATCH])
         for number, encoding in enumerate(
             encoder.encode_batch(batch, add_special_tokens=False), start=begin
         ):
             if len(encoding.ids) == 0:
-                raise ArgumentError(f"text {number} gives no tokens: {texts[number]!r}")
+                raise ArgumentError(f"{called(number)} gives no tokens: {texts[number]!r}")
             pieces.append(np.array(encoding.ids, dtype=np.uint32))
     bounds = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-    return Memory(np.concatenate(pieces), bounds, f"{len(texts)} texts")
+    return Memory(np.concatenate(pieces), bounds, f"{len(texts)} texts", places)
 
 
 def load_tokenizer(source: object) -> Tokenizer:
-    """A tokenizer from the path of its tokenizer.json; one that is made already is returned.
+    """A tokenizer from the path of its tokenizer.json, or of a folder that holds one.
 
-    MissingTokensError if there is no such file, ReadError if it cannot be looked for,
-    ArgumentError if it holds no tokenizer.
+    One that is made already is returned. MissingTokensError if there is none, ReadError if it
+    cannot be looked for, ArgumentError if the file is no tokenizer.
     """
     if isinstance(source, Tokenizer):
         return source
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
-            "texts need tokenizer=, the path of a tokenizer.json or a tokenizers.Tokenizer, got "
-            f"{type(source).__name__}"
+            "a tokenizer is the path of a tokenizer.json, or of its folder, or a "
+            f"tokenizers.Tokenizer, not {source!r}"
         )
     path = expanded(source)
     try:
+        if is_folder := path.is_dir():
+            path /= TOKENIZER
         there = path.is_file()
     except OSError as error:  # as of a folder that may not be looked into
         raise ReadError(error.errno, error.strerror, str(path)) from error
     if not there:
-        raise MissingTokensError(f"no tokenizer at {path}: looked for a tokenizer.json there")
+        missing = f"the folder holds no {TOKENIZER}" if is_folder else "there is no such file"
+        raise MissingTokensError(f"no tokenizer at {os.fspath(source)!r}: {missing}")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

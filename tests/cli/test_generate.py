@@ -53,6 +53,13 @@ def test_without_a_step_it_is_the_last(run, suite):
     assert len(found["continuation_ids"]) == 64
 
 
+def test_a_folder_may_stand_for_its_tokenizer(run, suite):
+    arguments = ["generate", suite, PROMPT, "--step", 4, "--max-new-tokens", 5]
+    assert run(*arguments, "--tokenizer", suite).stdout == run(*arguments).stdout
+    told = run(*arguments, "--tokenizer", suite / "step4", exit_code=3).stderr
+    assert "step4': the folder holds no tokenizer.json" in told
+
+
 def test_the_same_seed_draws_the_same(run, suite):
     arguments = ["generate", suite, PROMPT, "--temperature", "1.5", "--top-k", "50", "--seed"]
     assert run(*arguments, 1).stdout == run(*arguments, 1).stdout

@@ -84,6 +84,17 @@ def test_a_npy_file_is_data_like_any_other(run, suite, tokens, tiny_ids, tmp_pat
     assert "leave out --tokenizer" in run(*arguments, exit_code=3).stderr
 
 
+def test_a_line_of_a_text_is_named_as_such(run, suite, tmp_path):
+    text = tmp_path / "lines.txt"
+    text.write_text("\nA\n\nlonger\n" + "x" * 130)
+    arguments = ["sweep", suite, "--tokens", text, "--tokenizer", suite]
+    told = run(*arguments, exit_code=3).stderr
+    assert f"line 2 of {text} has 1 token, but perplexity needs 2" in told
+    told = run(*arguments, "--sequences", "1:3", exit_code=3).stderr
+    assert f"line 5 of {text} has 130 tokens, but the model takes 128" in told
+    assert f"{text} is no .npy file" in run("sweep", suite, "--tokens", text, exit_code=3).stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe", None])
 def test_a_file_without_text_is_bad_input(run, suite, tmp_path, content):
     text = tmp_path / "lines.txt"

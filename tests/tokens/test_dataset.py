@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import platform
+import shutil
 import struct
 
 import numpy as np
@@ -123,9 +124,11 @@ class TestTexts:
             TokenDataset(["a", "\ud800"], tokenizer=tokenizer_json)
 
     def test_a_tokenizer_is_needed_and_must_be_one(self, tmp_path, tokenizer_json):
-        with pytest.raises(ArgumentError, match="tokenizer="):
+        with pytest.raises(
+            ArgumentError, match=r"give TokenDataset\(texts, tokenizer=…\) in their"
+        ):
             TokenDataset(["a"])
-        with pytest.raises(ArgumentError, match="tokenizer="):
+        with pytest.raises(ArgumentError, match=r"or a tokenizers\.Tokenizer, not 5"):
             TokenDataset(["a"], tokenizer=5)
         with pytest.raises(MissingTokensError, match=r"nothing\.json"):
             TokenDataset(["a"], tokenizer=tmp_path / "nothing.json")
@@ -135,11 +138,44 @@ class TestTexts:
         with pytest.raises(ArgumentError, match="holds ids already"):
             TokenDataset(np.zeros((2, 2), dtype=int), tokenizer=tokenizer_json)
 
+    def test_the_folder_of_a_tokenizer_will_do(self, tmp_path, tokenizer_json):
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(
+            MissingTokensError, match=r"folder': the folder holds no tokenizer\.json"
+        ):
+            load_tokenizer(tmp_path / "folder")
+        shutil.copy(tokenizer_json, tmp_path / "folder/tokenizer.json")
+        assert (
+            load_tokenizer(tmp_path / "folder").to_str() == load_tokenizer(tokenizer_json).to_str()
+        )
+        data = TokenDataset(["ab"], tokenizer=str(tmp_path / "folder"))
+        assert data.lengths.tolist() == [2]
+        with pytest.raises(MissingTokensError, match="there is no such file"):
+            load_tokenizer(tmp_path / "nowhere")
+
     def test_a_text_that_is_no_list_is_taken_for_a_path(self, tokenizer_json):
-        with pytest.raises(MissingTokensError, match=r"looked for Hello, I am\.idx"):
+        with pytest.raises(MissingTokensError, match=r"neither Hello, I am\.idx nor"):
             TokenDataset("Hello, I am")
         with pytest.raises(ArgumentError, match="holds ids already"):
             TokenDataset("Hello, I am", tokenizer=tokenizer_json)
+
+
+class TestNothingThere:
+    def test_what_is_called_nearly_so_is_named(self, tmp_path):
+        write_tokens(tmp_path / "train", [[1, 2]])
+        np.save(tmp_path / "held-out.npy", np.ones((1, 2), int))
+        with pytest.raises(MissingTokensError, match=r"trian\.bin is there; near is train\. Give"):
+            TokenDataset(tmp_path / "trian")
+        with pytest.raises(MissingTokensError, match=r"near is held-out\.npy"):
+            TokenDataset(tmp_path / "heldout")
+        with pytest.raises(MissingTokensError, match=r"no such file; near is held-out\.npy"):
+            TokenDataset(tmp_path / "heldout.npy")
+
+    def test_each_file_is_named_once(self, tmp_path):
+        with pytest.raises(MissingTokensError) as caught:
+            TokenDataset(tmp_path / "nothing")
+        for ending in ("idx", "bin"):
+            assert str(caught.value).count(str(tmp_path / f"nothing.{ending}")) == 1
 
 
 class TestFingerprint:

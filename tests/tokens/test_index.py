@@ -182,7 +182,9 @@ def test_an_index_that_changes_after_opening(prefix):
 
 
 def test_missing_files_say_what_was_looked_for(tmp_path, prefix):
-    with pytest.raises(MissingTokensError, match=r"nothing\.idx and .*nothing\.bin") as caught:
+    with pytest.raises(
+        MissingTokensError, match=r"neither .*nothing\.idx nor .*nothing\.bin"
+    ) as caught:
         TokenDataset(tmp_path / "nothing")
     assert isinstance(caught.value, FileNotFoundError)
     prefix.with_suffix(".bin").unlink()

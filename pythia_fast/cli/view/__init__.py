@@ -80,7 +80,7 @@ def _out(_: click.Context, __: click.Parameter, value: str | None) -> Path | Non
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="A tokenizer.json, for text. [default: one beside the data]",
+    help="A tokenizer.json, or its folder, for text. [default: one beside the data]",
 )
 @click.option("--width", type=click.IntRange(min=10), help="Break the lines of a text here.")
 @click.option(
