@@ -6,6 +6,7 @@ its message says what was wrong, where, and what to do.
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,10 @@ class WorkInterruptedError(PythiaFastError, KeyboardInterrupt):
     """Ctrl-C during long work on files: the message says what is kept and how to go on."""
 
 
+class ConversionError(PythiaFastError, RuntimeError):
+    """A step of a conversion failed; the cause is chained, and what was finished is kept."""
+
+
 class SweepError(PythiaFastError, RuntimeError):
     """A step of a sweep failed; the cause is chained, and what was finished is kept."""
 
@@ -184,6 +189,21 @@ class SweepInterruptedError(PythiaFastError, KeyboardInterrupt):
 
 class WorkerError(PythiaFastError, RuntimeError):
     """A worker process ended on the way: how, and where to look for the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A step that failed: the error's type and its words."""
+
+    step: int
+    error: str
+    message: str
+
+    @classmethod
+    def of(cls, step: int, error: Exception) -> "Failure":
+        """The failure that an error is, with what was noted beside it."""
+        words = [str(error), *getattr(error, "__notes__", [])]
+        return cls(step, type(error).__name__, "; ".join(words))
 
 
 def nearest(what: str, name: object, known: Iterable[str]) -> str:

@@ -5,8 +5,20 @@ from typing import Literal
 
 import click
 
-from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
+from pythia_fast.cli.frame import (
+    INCOMPLETE,
+    Command,
+    common,
+    failure_rows,
+    print_json,
+    tell_failures,
+)
+from pythia_fast.cli.options import (
+    cache_dir_option,
+    on_error_option,
+    quiet_option,
+    steps_option,
+)
 from pythia_fast.progress import Bar
 from pythia_fast.quantities import counted
 
@@ -38,6 +50,7 @@ from pythia_fast.quantities import counted
 )
 @cache_dir_option
 @click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
+@on_error_option
 @quiet_option
 @common
 def convert(
@@ -48,6 +61,7 @@ def convert(
     max_shard_size: str | None,
     cache_dir: Path | None,
     disk_budget: str | None,
+    on_error: Literal["raise", "skip"],
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -56,6 +70,8 @@ def convert(
     MODEL is a model's name or a folder: stepN/ as on the Hub, or GPT-NeoX's own global_stepN/, the
     ranks of which are merged. Every weight keeps its bits. The same command goes on where an
     earlier one was stopped.
+
+    Ends with 4 if steps failed.
     """
     from pythia_fast.series.convert import convert as run
 
@@ -68,6 +84,7 @@ def convert(
             max_shard_size=max_shard_size,
             cache_dir=cache_dir,
             disk_budget=disk_budget,
+            on_error=on_error,
             progress=progress,
         )
     if as_json:
@@ -77,11 +94,15 @@ def convert(
                 "steps": list(done.steps),
                 "written": list(done.written),
                 "written_bytes": done.written_bytes,
+                "failures": failure_rows(done.failures),
             }
         )
-        return
-    click.echo(done.out)
-    already = len(done.steps) - len(done.written)
-    remark = f", {already} were there already" if already else ""
-    written = counted(len(done.written), "step")
-    click.echo(f"{written} written, {done.written_bytes:,} bytes{remark}", err=True)
+    else:
+        click.echo(done.out)
+        already = len(done.steps) - len(done.written)
+        remark = f", {already} were there already" if already else ""
+        written = counted(len(done.written), "step")
+        click.echo(f"{written} written, {done.written_bytes:,} bytes{remark}", err=True)
+        tell_failures(done.failures)
+    if done.failures:
+        raise click.exceptions.Exit(INCOMPLETE)

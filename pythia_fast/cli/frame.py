@@ -9,14 +9,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pythia_fast.errors import PythiaFastError, SweepError
-
-if TYPE_CHECKING:
-    from pythia_fast.runs.folder.parts import Failure
+from pythia_fast.errors import ConversionError, Failure, PythiaFastError, SweepError
 
 BAD_INPUT = 3
 INCOMPLETE = 4
@@ -81,12 +78,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
-def failure_rows(failures: Sequence["Failure"]) -> list[dict[str, Any]]:
+def failure_rows(failures: Sequence[Failure]) -> list[dict[str, Any]]:
     """Failed steps as --json tells them."""
     return [{"step": each.step, "error": each.error, "message": each.message} for each in failures]
 
 
-def tell_failures(failures: Sequence["Failure"], whose: str = "") -> None:
+def tell_failures(failures: Sequence[Failure], whose: str = "") -> None:
     """A line for each on standard error, `whose` at its beginning."""
     for each in failures:
         click.echo(f"{whose}step {each.step} failed: {each.error}: {each.message}", err=True)
@@ -132,7 +129,7 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    return INCOMPLETE if isinstance(error, SweepError) else BAD_INPUT
+    return INCOMPLETE if isinstance(error, (SweepError, ConversionError)) else BAD_INPUT
 
 
 def _one_line(error: BaseException) -> str:

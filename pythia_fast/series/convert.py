@@ -26,7 +26,7 @@ from pythia_fast.errors import (
     MissingTokensError,
     ReadError,
     RunMismatchError,
-    WorkInterruptedError,
+    WriteError,
 )
 from pythia_fast.progress import Bar
 from pythia_fast.publish import (
@@ -39,6 +39,7 @@ from pythia_fast.publish import (
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.arriving import Arriving
 from pythia_fast.series.checkpoint import Checkpoint
+from pythia_fast.series.conversion import Conversion, OnError, Outcome
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES, TOKENIZER
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.parts import part_of, write_parts
@@ -62,16 +63,6 @@ TORCH_SHARD_BYTES = 5_000_000_000
 _TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """What a call of `convert` has done: the `steps` that are in `out`, those `written` by it."""
-
-    out: Path
-    steps: tuple[int, ...]
-    written: tuple[int, ...]
-    written_bytes: int
-
-
 def convert(
     model: str | Path,
     out: str | Path,
@@ -81,6 +72,7 @@ def convert(
     max_shard_size: int | str | None = None,
     cache_dir: str | Path | None = None,
     disk_budget: int | str | None = None,
+    on_error: OnError = "raise",
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """Write checkpoints as `out/stepN/`, ready for this package and for transformers.
@@ -92,47 +84,50 @@ def convert(
     and cuts at 5 GB if no size is given; "safetensors" needs a few megabytes. `progress` is told
     steps done and steps in all; a Bar also of what is downloaded.
 
+    A step that cannot be had, read or trusted is ConversionError, which says what is kept and how
+    to go on; with `on_error="skip"` it is left out and named in `failures`.
+
     Steps that an earlier call has finished are passed over if they are of the same weights, and in
     the same format; RunMismatchError says so if they are not, before anything is written. The other
-    errors are those of `open_series` and of `open`, and WriteError. WorkInterruptedError for
-    Ctrl-C; what was finished stays.
+    errors are those of `open_series` and WriteError. WorkInterruptedError for Ctrl-C; what was
+    finished stays.
     """
     shard_bytes = None if max_shard_size is None else parse_bytes(max_shard_size)
     check_format(format, shard_bytes)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     wanted = parse_steps(steps, series.steps)
     target = _Target(expanded(out), format, shard_bytes)
+    outcome = Outcome(target.out, wanted, on_error, progress)
     if isinstance(series, LocalSeries):
         _require_elsewhere(target.out, series)
-    written: list[int] = []
-    written_bytes = done = 0
     try:
-        todo = [step for step in wanted if not target.has(series, step)]
-        done = len(wanted) - len(todo)
-        for revision in series.survey(todo).values():
-            if revision.error is not None:
-                raise revision.error
-        with series.ahead(todo) as ahead, _told(ahead, progress):
-            for step in todo:
-                if progress is not None:
-                    progress(done, len(wanted))
-                checkpoint = series.open(step)
-                try:
-                    nbytes = target.write(series, checkpoint)
-                finally:
-                    checkpoint.close()
-                done += 1
-                if nbytes:
-                    written.append(step)
-                    written_bytes += nbytes
+        _convert(series, target, outcome)
     except KeyboardInterrupt as interrupt:
-        raise WorkInterruptedError(
-            f"interrupted; at least {done} of {len(wanted)} steps are in {target.out}, and the "
-            "same call goes on with the others"
-        ) from interrupt
-    if progress is not None:
-        progress(done, len(wanted))
-    return Conversion(target.out, wanted, tuple(written), written_bytes)
+        raise outcome.interrupted() from interrupt
+    outcome.tell()
+    return outcome.result()
+
+
+def _convert(series: CheckpointSeries, target: "_Target", outcome: Outcome) -> None:
+    todo = [step for step in outcome.wanted if not target.has(series, step)]
+    outcome.there = len(outcome.wanted) - len(todo)
+    revisions = series.survey(todo)
+    outcome.missing(
+        {step: each.error for step, each in revisions.items() if each.error is not None}
+    )
+    todo = [step for step in todo if revisions[step].error is None]
+    with series.ahead(todo) as ahead, _told(ahead, outcome.progress):
+        for step in todo:
+            outcome.tell()
+            try:
+                with contextlib.closing(series.open(step)) as checkpoint:
+                    nbytes = target.write(series, checkpoint)
+            except (RunMismatchError, WriteError):  # the fault of `out`, and so of every step
+                raise
+            except Exception as error:
+                outcome.fail(step, error)
+            else:
+                outcome.done(step, nbytes)
 
 
 def _told(

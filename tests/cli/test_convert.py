@@ -1,7 +1,7 @@
 import json
 
 from pythia_fast.series import local_series
-from pythia_fast.testing import make_gpt_neox_series, tiny
+from pythia_fast.testing import make_gpt_neox_series, make_series, tiny
 
 
 def test_convert(run, tmp_path):
@@ -26,6 +26,22 @@ def test_what_is_wrong_ends_with_3(run, tmp_path):
     result = run("convert", source, tmp_path / "out", "--format", "torch", exit_code=3)
     assert "another format" in result.stderr
     assert run("convert", source, exit_code=2).stdout == ""
+
+
+def test_a_bad_step_ends_with_4(run, tmp_path):
+    source = make_series(tmp_path / "run", tiny(), (0, 1, 2))
+    (source / "step1/pytorch_model.bin").write_bytes(b"nothing")
+    told = run("convert", source, tmp_path / "out", "--quiet", exit_code=4).stderr
+    assert "pythia-fast: step 1 failed: " in told
+    assert "1 of 3 steps is in" in told
+    assert "--on-error skip" in told
+    arguments = ["convert", source, tmp_path / "out", "--on-error", "skip", "--quiet"]
+    told = run(*arguments, exit_code=4).stderr.splitlines()
+    assert told[0].startswith("1 step written")
+    assert told[1].startswith("step 1 failed: ")
+    found = json.loads(run(*arguments, "--json", exit_code=4).stdout)
+    assert found["steps"] == [0, 2]
+    assert [failure["step"] for failure in found["failures"]] == [1]
 
 
 def test_downloads_go_where_they_are_told_to(run, suite, tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ import pythia_fast
 from pythia_fast import identity
 from pythia_fast.errors import (
     ArgumentError,
+    ConversionError,
+    FormatError,
     MissingCheckpointError,
     ReadError,
     RunMismatchError,
@@ -110,8 +112,13 @@ def test_from_the_hub(tmp_path: Path, tiny: Architecture, monkeypatch) -> None:
         before = len(hub.requests)
         assert convert("14m", out, (0, 1), cache_dir=tmp_path / "cache").written == ()
         assert not [r for r in hub.requests[before:] if "resolve" in r.path]
-        with pytest.raises(MissingCheckpointError, match="step2"):
+        with pytest.raises(ConversionError, match=r"1 step cannot be had \(2\).*step2") as caught:
             convert("14m", out, (0, 1, 2), cache_dir=tmp_path / "cache")
+        assert isinstance(caught.value.__cause__, MissingCheckpointError)
+        done = convert("14m", out, (0, 1, 2), cache_dir=tmp_path / "cache", on_error="skip")
+        assert done.steps == (0, 1)
+        (failure,) = done.failures
+        assert (failure.step, failure.error) == (2, "MissingCheckpointError")
     for step in (0, 1):
         assert same(loaded(out / f"step{step}"), random_state_dict(tiny, step=step))
 
@@ -281,6 +288,27 @@ def test_whatever_call_fails_no_half_step_is_left(
             assert open_series(out).open(step).step == step
         assert sorted(path.name for path in out.iterdir()) == ["step0", "step1"]
     assert failing > 2
+
+
+def test_a_bad_step_says_what_is_kept_and_how_to_go_on(tmp_path: Path, tiny: Architecture) -> None:
+    source, out = make_series(tmp_path / "source", tiny, (0, 1, 2)), tmp_path / "out"
+    (weights,) = (source / "step1").glob("*model*")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(ConversionError, match=r"step 1 failed: .*on_error='skip'") as caught:
+        convert(source, out)
+    assert isinstance(caught.value.__cause__, FormatError)
+    assert f"1 of 3 steps is in {out} and kept" in str(caught.value)
+    assert [path.name for path in out.iterdir()] == ["step0"]
+    skipped = convert(source, out, on_error="skip")
+    assert (skipped.steps, skipped.written) == ((0, 2), (2,))
+    (failure,) = skipped.failures
+    assert failure.step == 1
+    assert str(weights) in failure.message
+    weights.write_bytes(whole)
+    assert convert(source, out).written == (1,)
+    with pytest.raises(ArgumentError, match="on_error is"):
+        convert(source, out, on_error="ignore")  # type: ignore[arg-type]
 
 
 def test_an_interrupt_keeps_what_is_done(tmp_path: Path, tiny: Architecture, monkeypatch) -> None:

@@ -5,7 +5,6 @@ import operator
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pythia_fast.errors import Failure as Failure
 from pythia_fast.errors import FormatError, ReadError
 from pythia_fast.suite import Architecture
 
@@ -28,15 +28,6 @@ _OF_A_PART = {
 
 Complete = tuple[int, str, dict[str, Any], list[Path]]
 """Step, metric, origin and files of what is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A step that failed: the error's type and its words."""
-
-    step: int
-    error: str
-    message: str
 
 
 def read_run(path: Path) -> dict[str, Any] | None:
