@@ -10,6 +10,7 @@ from pythia_fast.cli.frame import INCOMPLETE, Command, common, print_json
 from pythia_fast.cli.options import quiet_option
 from pythia_fast.cli.prefix import prefix
 from pythia_fast.progress import Bar
+from pythia_fast.quantities import counted
 
 
 @click.command(
@@ -86,7 +87,8 @@ def tokenize(
 
     Inputs are text or JSONL, plain or compressed (.gz, .bz2, .xz, .zst), or - for standard input.
 
-    Ends with 4 if something was skipped.
+    Ends with 4 if --on-error skip left something out. Documents without a token are no mistake:
+    they are left out, or kept by --keep-empty, and it ends with 0. If nothing is left, with 3.
     """
     from pythia_fast.tokens.text.tokenize import tokenize as run
 
@@ -109,13 +111,14 @@ def tokenize(
         print_json({"out": out, **asdict(done)})
     else:
         click.echo(
-            f"{out}: {done.rows:,} rows, {done.tokens:,} tokens of {done.documents:,} documents, "
-            f"as {done.dtype}"
+            f"{out}: {counted(done.rows, 'row')}, {counted(done.tokens, 'token')} of "
+            f"{counted(done.documents, 'document')}, as {done.dtype}"
         )
         if done.tokens_left:
-            click.echo(f"the last {done.tokens_left:,} tokens fill no row", err=True)
+            left = counted(done.tokens_left, "token")
+            click.echo(f"{left} at the end, too few for a row, left out", err=True)
         if done.empty:
-            click.echo(f"{done.empty:,} empty documents were left out", err=True)
+            click.echo(f"{counted(done.empty, 'empty document')} left out", err=True)
         for mistake in done.first_mistakes:
             click.echo(f"skipped: {mistake}", err=True)
         if done.mistakes > len(done.first_mistakes):

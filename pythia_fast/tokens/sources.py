@@ -196,7 +196,10 @@ def load_tokenizer(source: object) -> Tokenizer:
         raise ReadError(error.errno, error.strerror, str(path)) from error
     if not there:
         missing = f"the folder holds no {TOKENIZER}" if is_folder else "there is no such file"
-        raise MissingTokensError(f"no tokenizer at {os.fspath(source)!r}: {missing}")
+        raise MissingTokensError(
+            f"no tokenizer at {os.fspath(source)!r}: {missing}; give the path of a {TOKENIZER}, or "
+            "of its folder"
+        )
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

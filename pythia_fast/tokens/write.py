@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.publish import has_dead_partial, partial_of, remove_partials
+from pythia_fast.publish import has_dead_partial, partial_of, remove_partials, write_error
 from pythia_fast.tokens.files import HEADER, MAGIC, SHARD, pair
 
 DTYPE_CODES = {"uint16": 8, "int32": 4}  # of those in which a vocabulary fits
@@ -145,7 +145,7 @@ class TokenWriter:
         self._new_index.unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> WriteError:
-        return WriteError(error.errno, error.strerror, str(self._bin))
+        return write_error(self._bin, error)
 
 
 def is_half_published(prefix: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,7 @@ def arguments(suite, tmp_path):
 def test_json_lines(run, arguments, tmp_path):
     result = run(*arguments)
     assert result.stdout == f"{tmp_path}/out: 2 rows, 8 tokens of 2 documents, as uint16\n"
-    assert "1 empty documents were left out" in result.stderr
+    assert "1 empty document left out" in result.stderr
     assert [bytes(row.tolist()) for row in TokenDataset(tmp_path / "out")] == [b"one", b"three"]
 
 
@@ -42,7 +42,7 @@ def test_rows_and_json(run, arguments, tmp_path):
         [256, 256, *b"th"],
         [*b"hree"],
     ]
-    assert "fill no row" in run(*arguments, "--row-tokens", 5, "--force").stderr
+    assert "too few for a row" in run(*arguments, "--row-tokens", 5, "--force").stderr
     run(*arguments, "--append-eod", "--quiet", "--force")
     assert [row.tolist()[-1] for row in TokenDataset(tmp_path / "out")] == [256, 256]
 
@@ -55,6 +55,21 @@ def test_what_is_skipped_ends_with_4(run, arguments, tmp_path):
     assert lines[0].startswith(f"skipped: {tmp_path}/a.jsonl: line 2")
     assert lines[-1] == "skipped: 12 in all"
     assert TokenDataset(tmp_path / "out")[0].tolist() == [*b"one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("", (), "a.jsonl: no document with a token, so there is no row to write"),
+        ('{"text": ""}\n', (), "no document with a token (1 empty document)"),
+        ('{"text": "one"}\n', ("--row-tokens", 9), "4 tokens, which fill no row of 9"),
+        ("{\n", ("--on-error", "skip"), "(1 skipped, the first: "),
+    ],
+)
+def test_what_makes_no_row_makes_no_pair(run, arguments, tmp_path, content, options, words):
+    (tmp_path / "a.jsonl").write_text(content)
+    assert words in run(*arguments, *options, exit_code=3).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_several_texts_by_lines(run, arguments, tmp_path):
@@ -102,6 +117,10 @@ def test_where_the_pair_cannot_go(run, arguments, tmp_path, monkeypatch):
     for out in ("d2", "d2/", "new/", f"{tmp_path}/d2"):
         assert "is a folder: give the prefix" in run(*arguments[:-1], out, exit_code=3).stderr
     assert "cannot write" in run(*arguments[:-1], "x" * 300, exit_code=3).stderr
+    assert (
+        "cannot write new/out.bin: No such file"
+        in run(*arguments[:-1], "new/out", exit_code=3).stderr
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "d2"]
 
 

@@ -66,9 +66,8 @@ def test_a_failure_leaves_the_older_pair_as_it_was(tmp_path):
 
 
 def test_where_nothing_can_be_written(tmp_path):
-    with pytest.raises(WriteError, match="No such file") as caught:
+    with pytest.raises(WriteError, match=r"cannot write .*missing/data\.bin: No such file"):
         write_tokens(tmp_path / "missing" / "data", [[1]])
-    assert caught.value.filename == str(tmp_path / "missing" / "data.bin")
 
 
 def test_an_open_dataset_keeps_its_data_when_the_files_are_replaced(tmp_path):

@@ -22,6 +22,7 @@ from tokenizers import Encoding, Tokenizer
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.publish import write_error
+from pythia_fast.quantities import counted
 from pythia_fast.tokens.files import pair
 from pythia_fast.tokens.sources import END_OF_TEXT, load_tokenizer, plain
 from pythia_fast.tokens.text.compressed import check_input
@@ -82,10 +83,11 @@ def tokenize(
 
     What is wrong in the input is FormatError with file and line, or with `on_error="skip"` counted.
     ArgumentError for a tokenizer without <|endoftext|> where one is needed, or for one that cannot
-    encode a text, for an `out` that is a folder or belongs to shards, and without `overwrite` where
-    a pair is there; MissingTokensError for a file not there; WriteError where the system refuses.
-    The pair appears when it is whole; after a kill the next call begins anew, and removes what is
-    left of this one. `progress` is called with documents and tokens so far.
+    encode a text, for inputs that make no row, for an `out` that is a folder or belongs to shards,
+    and without `overwrite` where a pair is there; MissingTokensError for a file not there;
+    WriteError where the system refuses. The pair appears when it is whole; after a kill the next
+    call begins anew, and removes what is left of this one. `progress` is called with documents and
+    tokens so far.
     """
     _check_out(out, overwrite)
     paths = [os.fspath(each) for each in inputs]
@@ -111,6 +113,8 @@ def tokenize(
         rows: _Rows = _Documents(writer) if row_tokens is None else _Packed(writer, row_tokens)
         store = _Store(rows, writer.dtype, end, keep_empty, progress)
         _pipeline(_batches(documents), encoder, mistakes, store, stop)
+        if writer.rows == 0:
+            raise ArgumentError(_nothing(paths, store, mistakes, row_tokens))
     return Tokenized(
         *(writer.dtype.name, writer.rows, writer.tokens, store.documents, store.empty),
         *(mistakes.count, tuple(mistakes.first), rows.left),
@@ -133,6 +137,21 @@ def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
             f"{there[0]} is there already: give another prefix, or --force (overwrite=True) to "
             "replace it"
         )
+
+
+def _nothing(
+    paths: Sequence[str], store: "_Store", mistakes: Mistakes, row_tokens: int | None
+) -> str:
+    where = paths[0] if len(paths) == 1 else f"all {len(paths)} inputs"
+    if store.tokens:
+        what = f"{counted(store.tokens, 'token')}, which fill no row of {row_tokens}"
+    else:
+        what = "no document with a token"
+    reasons = [counted(store.empty, "empty document")] if store.empty else []
+    if mistakes.count:
+        reasons.append(f"{mistakes.count:,} skipped, the first: {mistakes.first[0]}")
+    told = f" ({'; '.join(reasons)})" if reasons else ""
+    return f"{where}: {what}{told}, so there is no row to write"
 
 
 def _pipeline(

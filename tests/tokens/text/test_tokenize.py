@@ -96,13 +96,17 @@ def test_rows_of_equal_length_begin_with_the_last_token_of_the_one_before(
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("pythia_fast.tokens.text.tokenize")
         patch.setattr(module, "BATCH_CHARACTERS", 10)
+        kept = [text for text in texts if text]
+        stream = [i for ids in encoded(tokenizer, kept, end=end is not False) for i in ids]
+        wanted = []
+        while len(stream) >= row_tokens:
+            wanted.append(stream[:row_tokens])
+            stream = stream[row_tokens - 1 :]
+        if not wanted:
+            with pytest.raises(ArgumentError, match="no row to write"):
+                tokenize([path], tokenizer, folder / "out", row_tokens=row_tokens, append_eod=end)
+            return
         done = tokenize([path], tokenizer, folder / "out", row_tokens=row_tokens, append_eod=end)
-    kept = [text for text in texts if text]
-    stream = [i for ids in encoded(tokenizer, kept, end=end is not False) for i in ids]
-    wanted = []
-    while len(stream) >= row_tokens:
-        wanted.append(stream[:row_tokens])
-        stream = stream[row_tokens - 1 :]
     assert rows(folder / "out") == wanted
     assert done.tokens_left == len(stream) - bool(wanted)
     assert done.rows == len(wanted)
