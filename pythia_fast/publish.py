@@ -104,6 +104,14 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def require_folder(path: Path) -> None:
+    """WriteError unless the folder that `path` is to lie in is there: a mistyped one stays away."""
+    folder = path.parent
+    if not os.path.isdir(folder):  # noqa: PTH112 - never raises
+        reason = in_the_way(folder) or f"there is no folder {folder}: make it, or give another"
+        raise WriteError(errno.ENOENT, f"cannot write {path}: {reason}")
+
+
 def require_plain(path: Path) -> None:
     """WriteError if the name belongs to anything but a file: a link, a folder, a device."""
     try:

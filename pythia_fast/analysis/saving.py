@@ -11,24 +11,21 @@ import pyarrow.parquet as pq
 from pythia_fast.analysis.telling import TABLE_KINDS
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
-from pythia_fast.publish import published, require_plain, write_error
+from pythia_fast.publish import published, require_folder, require_plain
 
 
 def save_table(table: pa.Table, path: str | Path) -> Path:
     """Write `table` as .csv, .parquet or .json (a list of rows), by the ending of `path`.
 
-    Folders that are missing are made. In CSV and JSON a number that is not finite is empty or null.
-    ArgumentError for another ending, WriteError where the system refuses; the file is there whole
-    or not at all.
+    In CSV and JSON a number that is not finite is empty or null. ArgumentError for another ending,
+    WriteError where the system refuses or the folder is not there; the file is there whole or not
+    at all.
     """
     path = expanded(path)
     kind = path.suffix.lower()
     if kind not in TABLE_KINDS:
         raise ArgumentError(f"a table is saved as {' or '.join(TABLE_KINDS)}, not as {path.name!r}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path.parent, error) from error
+    require_folder(path)
     require_plain(path)
     with published(path) as file:
         if kind == ".parquet":

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from pythia_fast.analysis.saving import save_table
 from pythia_fast.analysis.telling import shown
+from pythia_fast.cache import expanded
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.plots import save_figure
+from pythia_fast.publish import write_error
 from pythia_fast.tabular import Tabular
 
 if TYPE_CHECKING:
@@ -46,10 +48,17 @@ class Study(Tabular):
         return save_table(self.table, path)
 
     def save_details(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write each of `details` into the folder, as <name>.parquet."""
+        """Write each of `details` into the folder, which is made, as <name>.parquet.
+
+        WriteError where the system refuses.
+        """
+        target = expanded(folder)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(target, error) from error
         return tuple(
-            save_table(table, Path(folder) / f"{name}.parquet")
-            for name, table in self.details.items()
+            save_table(table, target / f"{name}.parquet") for name, table in self.details.items()
         )
 
     def save_figure(self, path: str | Path) -> Path:

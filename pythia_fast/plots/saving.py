@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
-from pythia_fast.publish import published, require_plain, write_error
+from pythia_fast.publish import published, require_folder, require_plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ _MOST_DPI = 2400
 
 
 def save_figure(figure: "Figure", path: str | Path, *, dpi: float = 300) -> Path:
-    """Write a figure as .png, .svg or .pdf, whole or not at all; missing folders are made.
+    """Write a figure as .png, .svg or .pdf, whole or not at all.
 
     In SVG and PDF text stays text (PDF embeds the font as TrueType). The same figure gives the
     same bytes: no date, no random ids. `dpi` is dots per inch, of a PNG. ArgumentError for
@@ -37,10 +37,6 @@ def save_figure(figure: "Figure", path: str | Path, *, dpi: float = 300) -> Path
     image = BytesIO()
     with matplotlib.rc_context(_STYLE):
         figure.savefig(image, format=kind[1:], dpi=dpi, metadata=_UNDATED[kind])
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(target.parent, error) from error
     require_plain(target)
     with published(target) as file:
         file.write(image.getvalue())
@@ -48,10 +44,14 @@ def save_figure(figure: "Figure", path: str | Path, *, dpi: float = 300) -> Path
 
 
 def check_figure_path(path: str | Path) -> Path:
-    """The path of a figure to be written. ArgumentError unless it ends in one of `FORMATS`."""
+    """The path of a figure to be written.
+
+    ArgumentError unless it ends in one of `FORMATS`, WriteError unless its folder is there.
+    """
     target = expanded(path)
     if target.suffix.lower() not in FORMATS:
         raise ArgumentError(
             f"{target} ends in none of {', '.join(FORMATS)}: give it one, which says what to write"
         )
+    require_folder(target)
     return target

@@ -20,7 +20,7 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.markup import escaped
-from pythia_fast.publish import published, require_plain, write_error
+from pythia_fast.publish import published, require_folder, require_plain
 from pythia_fast.report.document import document
 from pythia_fast.report.record import check_record
 from pythia_fast.report.run import Run
@@ -48,7 +48,7 @@ def write_report(
 
     Args:
         runs: results of sweeps, at least one; or the `SweepResults` of several models.
-        path: the file; one that is there is replaced, missing folders are made.
+        path: the file; one that is there is replaced.
         tokens: what the runs looked at, for their texts. None, and for runs that looked at others:
             what the run folder says, if it is still there and the same; else the page says that
             the texts are missing.
@@ -59,7 +59,7 @@ def write_report(
         ArgumentError: no runs, or something else; `tokens` are what no run looked at; plotly is
             not installed.
         FormatError: a `run.json` is not what a sweep writes.
-        WriteError: the file cannot be written.
+        WriteError: the file cannot be written, or its folder is not there.
     """
     if isinstance(runs, Mapping):
         runs = list(runs.values())
@@ -70,6 +70,7 @@ def write_report(
             raise ArgumentError(f"a report is of SweepResults, not of {run!r}")
     plotly_js: str = require("plotly.offline").get_plotlyjs()
     target = expanded(path)
+    require_folder(target)
     require_plain(target)
     reader = None if tokenizer is None else load_tokenizer(tokenizer)
     if tokens is not None and not isinstance(tokens, TokenDataset):
@@ -80,10 +81,6 @@ def write_report(
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     data = document(runs, texts, version=version("pythia-fast"), made=made)
     text = _page(data, plotly_js)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(target.parent, error) from error
     with published(target) as file:
         file.write(text.encode())
     return target

@@ -224,7 +224,7 @@ def test_several_models_and_their_figure(planted, flags, rng, tmp_path: Path) ->
     assert len(right.lines) == 3  # two models, and the line at one
     names = [text.get_text() for text in left.get_legend().get_texts()]
     assert names == ["70m, step 8", "12b, step 8"]
-    path = study.save_figure(tmp_path / "new" / "order.png")
+    path = study.save_figure(tmp_path / "order.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(training_order(runs, steps="last").figure().axes) == 1
 

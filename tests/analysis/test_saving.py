@@ -28,6 +28,9 @@ def study() -> Study:
 
 
 def test_each_kind_reads_back(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="there is no folder"):
+        study.save_table(tmp_path / "new" / "t.csv")
+    (tmp_path / "new").mkdir()
     kinds = {kind: study.save_table(tmp_path / "new" / f"t{kind}") for kind in (".csv", ".parquet")}
     assert repr(pq.read_table(kinds[".parquet"]).to_pylist()) == repr(TABLE.to_pylist())
     back = pa.csv.read_csv(kinds[".csv"]).to_pylist()

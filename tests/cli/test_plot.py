@@ -101,6 +101,8 @@ def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     assert "near is acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
     assert "draw them apart" in run("plot", swept, evaluated, *out, exit_code=3).stderr
     assert "there is no folder" in run("plot", tmp_path / "none", *out, exit_code=3).stderr
+    there = tmp_path / "nowhere" / "a.png"
+    assert "there is no folder" in run("plot", swept, "-o", there, exit_code=3).stderr
     for wrong in (("--level", "2"), ("--level", "x"), ("--steps-axis", "sqrt"), ("--dpi", "0")):
         run("plot", swept, *out, *wrong, exit_code=2)
     run("plot", "-o", "a.png", exit_code=2)

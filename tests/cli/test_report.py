@@ -89,6 +89,9 @@ def test_bad_input_is_told_and_ends_with_3(run, swept, texts, tmp_path):
     assert "there is no folder" in run("report", tmp_path / "none", "-o", path, exit_code=3).stderr
     other = run("report", swept, "--tokens", texts, "-o", path, exit_code=3).stderr
     assert "fingerprints differ" in other
+    missing = tmp_path / "nowhere" / "r.html"
+    told = run("report", swept, "-o", missing, exit_code=3).stderr
+    assert f"cannot write {missing}: there is no folder {missing.parent}" in told
     assert "Is a directory" in run("report", swept, "-o", tmp_path, exit_code=3).stderr
     assert not path.exists()
     assert not path.exists()

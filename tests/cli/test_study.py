@@ -29,7 +29,7 @@ def swept(
 
 
 def test_training_order(run, swept: Path, tmp_path: Path) -> None:
-    figure, table = tmp_path / "new" / "order.svg", tmp_path / "order.csv"
+    figure, table = tmp_path / "order.svg", tmp_path / "order.csv"
     command = ("study", "training-order", swept, "--batch", 4, "--block", 4)
     details = tmp_path / "details"
     done = run(*command, "--figure", figure, "--table", table, "--details", details)

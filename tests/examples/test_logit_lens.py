@@ -40,7 +40,7 @@ def test_it_writes_a_figure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = tmp_path / "figures/lens.svg"
+    out = tmp_path / "lens.svg"
     arguments = [str(suite), "--steps", "all", "--text", TEXT, "-o", str(out)]
     monkeypatch.setattr(sys, "argv", ["logit_lens.py", *arguments])
     example.main()

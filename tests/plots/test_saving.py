@@ -42,7 +42,11 @@ def test_a_png_has_as_many_dots_as_asked_for(tmp_path):
         assert (width, height) == pytest.approx(made.get_size_inches() * dpi, abs=1)
 
 
-def test_missing_folders_are_made_and_nothing_else_is_left(tmp_path):
+def test_a_missing_folder_is_refused_and_nothing_else_is_left(tmp_path):
+    for check in (check_figure_path, lambda path: save_figure(figure(), path)):
+        with pytest.raises(WriteError, match=r"cannot write .*a\.png: there is no folder .*deep:"):
+            check(tmp_path / "new/deep/a.png")
+    (tmp_path / "new/deep").mkdir(parents=True)
     path = save_figure(figure(), tmp_path / "new/deep/a.png", dpi=50)
     assert [each.name for each in path.parent.iterdir()] == ["a.png"]
     before = path.read_bytes()

@@ -108,10 +108,14 @@ def test_runs_of_one_model_get_names_of_their_own(make_run: Make, texts: TokenDa
     assert labels == ["tiny (run) #1", "tiny (run) #2", "other"]
 
 
-def test_folders_are_made_and_a_file_is_replaced_whole(
+def test_a_missing_folder_is_refused_and_a_file_is_replaced_whole(
     make_run: Make, texts: TokenDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_report([make_run()], tmp_path / "new" / "folder" / "r.html", tokens=texts)
+    folder = tmp_path / "folder"
+    with pytest.raises(WriteError, match=r"cannot write .*r\.html: there is no folder"):
+        write_report([make_run()], folder / "r.html", tokens=texts)
+    folder.mkdir()
+    path = write_report([make_run()], folder / "r.html", tokens=texts)
     first = path.read_bytes()
     monkeypatch.setattr("pythia_fast.report.write._quoted", lambda data: 1 / 0)
     with pytest.raises(ZeroDivisionError):
