@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(context [B, T so far], token [B], margin [B]) -> token [B]: the last word on each step."""
 
+NEW_TOKENS = 20
+"""How many to write if nobody says, as transformers has it."""
+
 CACHE_BYTES = 512 << 20
 """Keys and values that a batch may hold; or a quarter of the weights' memory, if that is more."""
 

@@ -87,8 +87,9 @@ def _integers(ids: Ids) -> torch.Tensor:
         ) from error
     integer = not (ids_BT.is_floating_point() or ids_BT.is_complex())
     if ids_BT.ndim != 2 or not integer or ids_BT.dtype == torch.bool:
+        one = ": a single sequence is ids[None], or [ids] of a list" if ids_BT.ndim == 1 else ""
         raise ArgumentError(
-            f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}"
+            f"ids are integers [B, T], got {ids_BT.dtype} of shape {tuple(ids_BT.shape)}{one}"
         )
     return ids_BT.to(torch.int64)
 

@@ -16,7 +16,7 @@ from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import lens, native, neox, scoring
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
-from pythia_fast.model.generate import generate
+from pythia_fast.model.generate import NEW_TOKENS, generate
 from pythia_fast.model.ids import Ids, PlacedIds, checked_ids, target_count
 from pythia_fast.model.near_tie import TieMargins, decide
 from pythia_fast.model.protocol import Kernels
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 class Model:
     """One checkpoint in memory. `weights` may be overwritten in place or replaced by another arena.
+
+    `model(ids)` gives all logits, `nll` and `score` what they say of the next tokens, `generate`
+    and `complete` go on from a prompt, and `hidden_states` and `logit_lens` look inside.
 
     ids are integers [B, T], 1 ≤ T ≤ max_positions: a tensor, an array or a list of equal rows.
     On a CPU the native kernels compute, in one `arithmetic` of `pythia_fast.kernels.cpu`, by
@@ -139,7 +142,11 @@ class Model:
 
     @torch.inference_mode()
     def __call__(self, ids_BT: Ids) -> torch.Tensor:
-        """Logits of each next token, [B, T, V] in the model's dtype."""
+        """Logits of each next token, [B, T, V] in the model's dtype.
+
+        All are in memory, B · T · V values: 200 MB in float16 for one sequence of 2048 tokens of
+        Pythia's vocabulary. `nll` and `score` never make them.
+        """
         return scoring.logits(self, self.check_ids(ids_BT))
 
     @torch.inference_mode()
@@ -244,7 +251,7 @@ class Model:
     def generate(
         self,
         ids_BT: Ids,
-        max_new_tokens: int,
+        max_new_tokens: int = NEW_TOKENS,
         *,
         temperature: float = 0.0,
         top_k: int | None = None,
@@ -265,7 +272,7 @@ class Model:
     def complete(
         self,
         prompt: str,
-        max_new_tokens: int = 20,
+        max_new_tokens: int = NEW_TOKENS,
         *,
         temperature: float = 0.0,
         top_k: int | None = None,

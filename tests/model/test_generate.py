@@ -188,6 +188,10 @@ def test_a_stop_token_ends_its_sequence_and_all_end_the_loop(
         assert (stopped[row, end:] == stop).all()
 
 
+def test_without_a_number_as_many_as_complete(model: Model, prompts_BT: torch.Tensor) -> None:
+    assert torch.equal(model.generate(prompts_BT), model.generate(prompts_BT, 20))
+
+
 def test_no_new_tokens_give_the_prompt(model: Model, prompts_BT: torch.Tensor) -> None:
     assert torch.equal(model.generate(prompts_BT, 0), prompts_BT)
 

@@ -133,6 +133,17 @@ def test_other_input_is_refused(tiny: Architecture, pair_of: Callable, bad: obje
             ask(bad)
 
 
+@pytest.mark.parametrize("ids", [[1, 2, 3], np.array([1, 2, 3]), torch.tensor([1, 2, 3])])
+def test_how_one_sequence_is_given_is_told(
+    tiny: Architecture, pair_of: Callable, ids: object
+) -> None:
+    model = pair_of(tiny).ours
+    with pytest.raises(ArgumentError, match=r"shape \(3,\): a single sequence is ids\[None\]"):
+        model.nll(ids)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"shape \(1, 1, 3\)$"):
+        model.nll(np.ones((1, 1, 3), int))
+
+
 @pytest.mark.parametrize("token", [-1, 160, 2**40])
 def test_an_id_outside_the_embedding_is_named(
     tiny: Architecture, pair_of: Callable, ids_BT: torch.Tensor, token: int
