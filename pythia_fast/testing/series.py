@@ -3,9 +3,12 @@
 L layers, D width, V vocabulary rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from filecmp import cmpfiles
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -73,15 +76,30 @@ def make_series(
     """Write `stepN/` for each step into `folder`, in the `formats` by turns, and return `folder`.
 
     The weights are those of `random_state_dict`, other ones in every step. `shard_bytes` cuts them
-    into shards of at most so many bytes.
+    into shards of at most so many bytes. A step that is there already, as the same call wrote it,
+    is kept; ArgumentError for other weights in its place.
     """
     folder = Path(folder)
     for step, format in zip(steps, cycle(formats), strict=False):
-        write_checkpoint(
-            folder / f"step{step}",
-            random_state_dict(architecture, step=step, seed=seed, dtype=dtype),
-            architecture,
+        write = partial(
+            write_checkpoint,
+            state_dict=random_state_dict(architecture, step=step, seed=seed, dtype=dtype),
+            architecture=architecture,
             format=format,
             max_shard_bytes=shard_bytes,
         )
+        if not _is_there(folder / f"step{step}", write):
+            write(folder / f"step{step}")
     return folder
+
+
+def _is_there(folder: Path, write: Callable[[Path], None]) -> bool:
+    """Whether a folder holds just what `write` writes."""
+    if not folder.is_dir():
+        return False
+    with TemporaryDirectory() as scratch:
+        write(Path(scratch))
+        names = sorted(path.name for path in Path(scratch).iterdir())
+        if sorted(path.name for path in folder.iterdir()) != names:
+            return False
+        return not any(cmpfiles(scratch, folder, names, shallow=False)[1:])

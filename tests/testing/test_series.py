@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pythia_fast.errors import ArgumentError
 from pythia_fast.series import LocalSeries
 from pythia_fast.suite import spec
 from pythia_fast.testing import make_series, random_state_dict, tiny
@@ -24,6 +25,21 @@ def test_the_same_call_gives_the_same_bytes(tmp_path: Path) -> None:
         "step1/pytorch_model.bin",
         "step1/config.json",
     }
+
+
+def test_the_same_call_twice_keeps_what_is_there(tmp_path: Path) -> None:
+    folder = make_series(tmp_path / "s", tiny(), (0, 1), seed=5)
+    before = {path: path.stat().st_ino for path in folder.rglob("*")}
+    assert make_series(folder, tiny(), (0, 1), seed=5) == folder
+    assert {path: path.stat().st_ino for path in folder.rglob("*")} == before
+    make_series(folder, tiny(), (0, 1, 2), seed=5)  # and it goes on
+    assert (folder / "step2").is_dir()
+    for change in ({"seed": 6}, {"formats": ("torch",)}, {"shard_bytes": 100_000}):
+        with pytest.raises(ArgumentError, match="step0 already holds weights"):
+            make_series(folder, tiny(), (0, 1), **{"seed": 5, **change})
+    (folder / "step0" / "pytorch_model.bin").touch()
+    with pytest.raises(ArgumentError, match="step0 already holds weights"):
+        make_series(folder, tiny(), (0, 1), seed=5)
 
 
 def test_steps_and_seeds_differ(tmp_path: Path) -> None:
