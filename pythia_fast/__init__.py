@@ -67,6 +67,9 @@ _HOME = {
     "write_report": "report",
 }
 
+_ROOMS = ("analysis", "errors", "testing", "tokens")
+_HIDDEN = {"TYPE_CHECKING", "importlib", "_HOME", "_ROOMS", "_HIDDEN"}
+
 __all__ = [
     "Architecture",
     "AuditReport",
@@ -111,6 +114,8 @@ def __getattr__(name: str) -> object:
         value = version("pythia-fast")
     elif name in _HOME:
         value = getattr(importlib.import_module(f"pythia_fast.{_HOME[name]}"), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"pythia_fast.{name}")
     else:
         raise AttributeError(f"module 'pythia_fast' has no attribute {name!r}")
     globals()[name] = value
@@ -118,4 +123,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *_ROOMS, *__all__, "__version__"} - _HIDDEN)

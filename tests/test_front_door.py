@@ -51,6 +51,19 @@ def test_its_names_are_those_that_type_checkers_see():
     assert set(pythia_fast.__all__) <= set(dir(pythia_fast))
 
 
+def test_nothing_else_is_shown():
+    shown = {name for name in dir(pythia_fast) if not name.startswith("_")}
+    assert not shown & {"importlib", "TYPE_CHECKING"}
+    rooms = {path.stem for path in Path(pythia_fast.__file__).parent.iterdir()}
+    assert shown - set(pythia_fast.__all__) <= rooms
+
+
+@pytest.mark.parametrize("room", ["analysis", "errors", "testing", "tokens"])
+def test_a_room_need_not_be_imported_first(room):
+    assert f"pythia_fast.{room}" in loaded_after(f"import pythia_fast\npythia_fast.{room}")
+    assert room in dir(pythia_fast)
+
+
 def test_the_version_is_the_package_s():
     assert pythia_fast.__version__ == version("pythia-fast")
     assert "__version__" in dir(pythia_fast)

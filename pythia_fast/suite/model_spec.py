@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pythia_fast.markup import html_facts
+from pythia_fast.quantities import counted
 from pythia_fast.suite.architecture import Architecture
 from pythia_fast.suite.steps import TOKENS_PER_STEP, unknown_step
 
@@ -119,6 +120,18 @@ class ModelSpec:
             "non_embedding_parameters": self.non_embedding_parameters,
         }
         return {key: list(v) if isinstance(v, tuple) else v for key, v in card.items()}
+
+    def __repr__(self) -> str:
+        where = self.repo or "a local folder"
+        return (
+            f"<ModelSpec {self.name}: {where}, {self.parameters:,} parameters, "
+            f"{counted(len(self.steps), 'checkpoint')}>"
+        )
+
+    def __str__(self) -> str:
+        from pythia_fast.suite.describe import card  # which is about this very class
+
+        return card(self)
 
     def _repr_html_(self) -> str:
         from pythia_fast.suite.describe import facts  # which is about this very class

@@ -52,9 +52,20 @@ _V0_LABELS = (
 _OWN_ORDER = "shuffles the Pile anew: the suite's published training order is not this model's"
 
 
+class Models(tuple[ModelSpec, ...]):
+    """Models of the suite, shown as `pythia-fast models` shows them."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        from pythia_fast.suite.describe import table  # which imports this module
+
+        return table(self)
+
+
 def models() -> tuple[ModelSpec, ...]:
     """Every model of the suite, by size and then by variant."""
-    return tuple(_catalogue().values())
+    return Models(_catalogue().values())
 
 
 def spec(name: str) -> ModelSpec:

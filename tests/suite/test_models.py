@@ -360,3 +360,22 @@ def test_the_suite_is_the_paper_s_sixteen() -> None:
     assert [each.parameters for each in found] == sorted(each.parameters for each in found)
     assert {each.steps for each in found} == {STEPS}
     assert [each.corpus for each in found] == ["pile-standard", "pile-deduped"] * 8
+
+
+def test_they_are_shown_in_words():
+    shown = repr(models()).splitlines()
+    assert shown[0].split() == [
+        "model",
+        "parameters",
+        "layers",
+        "width",
+        "heads",
+        "steps",
+        "corpus",
+    ]
+    assert len(shown) == len(models()) + 1
+    twelve = spec("12b")
+    assert repr(twelve) == (
+        "<ModelSpec 12b: EleutherAI/pythia-12b, 11,846,072,320 parameters, 154 checkpoints>"
+    )
+    assert str(twelve).startswith("EleutherAI/pythia-12b\n  name            12b\n")

@@ -13,7 +13,7 @@ from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
 from pythia_fast.model.devices import resolve_device
-from pythia_fast.quantities import duration, parse_bytes, parse_bytes_per_s, sized
+from pythia_fast.quantities import counted, duration, parse_bytes, parse_bytes_per_s, sized
 from pythia_fast.runs.forecast import rates, stages
 from pythia_fast.runs.forecast.planned import PlannedStep, planned_step
 from pythia_fast.runs.plan import Sequences, sequences_argument
@@ -76,6 +76,15 @@ class Forecast:
             step.nbytes - step.here_bytes <= self.free_bytes
             for step in self.steps
             if step.missing is None and step.download_bytes
+        )
+
+    def __repr__(self) -> str:
+        missing = f" ({len(self.missing)} missing)" if self.missing else ""
+        about = "about " if self.makes_masks else ""
+        return (
+            f"<Forecast {self.model} in {self.dtype} on {self.device}: "
+            f"{counted(len(self.steps), 'step')}{missing}, {about}{sized(self.download_bytes)} to "
+            f"download, {duration(self.total_s)} in all; the bottleneck: {self.bottleneck}>"
         )
 
     def _repr_html_(self) -> str:

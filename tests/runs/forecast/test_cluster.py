@@ -124,6 +124,8 @@ def test_where_nothing_is_to_be_loaded() -> None:
     assert found.asked.total_s == 0
     assert all(sum(row.spent.values()) == 1 for row in found.curve)
     assert found.why in found._repr_html_()
+    assert repr(found).startswith("<ClusterForecast ")
+    assert len(repr(found)) < 250
 
 
 # The weights files of the Hub, in decimal bytes; of 6.9b and 12b the sum of their shards.

@@ -62,6 +62,8 @@ def test_of_the_hub(remote: Any, tiny_ids: np.ndarray) -> None:
     compute_s = forecast.flops / forecast.rates.compute_flop_per_s
     assert forecast.stage_s["compute"] == pytest.approx(compute_s)
     assert forecast.stage_s[forecast.bottleneck] == max(forecast.stage_s.values())
+    assert repr(forecast).startswith("<Forecast 14m in float32 on cpu: 6 steps (1 missing), ")
+    assert len(repr(forecast)) < 200
     assert json.loads(json.dumps(forecast.to_dict()))["steps"][0]["step"] == 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pythia_fast.markup import html_facts, html_table
-from pythia_fast.quantities import duration, sized
+from pythia_fast.quantities import counted, duration, sized
 from pythia_fast.runs.forecast.simulation import BUSY, Spent
 from pythia_fast.runs.forecast.stages import Stage
 
@@ -218,6 +218,16 @@ class ClusterForecast:
             "stops_helping": None if stops is None else stops.workers,
             "why": self.why,
         }
+
+    def __repr__(self) -> str:
+        steps, row = sum(model.steps for model in self.models), self.asked
+        names = ", ".join(model.name for model in self.models)
+        return (
+            f"<ClusterForecast {names} in {self.dtype} on {self.device}, simulated: "
+            f"{counted(steps, 'step')}, {sized(self.download_bytes)} to download, "
+            f"{duration(row.total_s)} on {counted(row.workers, 'worker')}; the bottleneck: "
+            f"{row.bottleneck}>"
+        )
 
     def _repr_html_(self) -> str:
         steps = sum(model.steps for model in self.models)
