@@ -96,7 +96,7 @@ def find_files(path: str | os.PathLike[str]) -> Files:
     """The files that `path` stands for: a prefix, an .idx, a .bin, a shard, or a folder.
 
     MissingTokensError where some are not there, TokenFileError where they do not belong together,
-    ArgumentError for a folder with more than one data set.
+    ArgumentError for a folder with more than one data set, and for a .npy file.
     """
     given = expanded(path)
     try:
@@ -115,6 +115,8 @@ def find_files(path: str | os.PathLike[str]) -> Files:
         raise
     except OSError as error:  # a text in place of a path
         raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
+    if missing and given.suffix == ".npy" and given.is_file():
+        raise ArgumentError(f"{given} is a .npy file, and an .idx/.bin pair is needed here")
     if missing:
         is_half = f"{missing[0]} is not there, though its other half is"
         is_none = f"neither {index} nor {bin_} is there"

@@ -24,7 +24,7 @@ def swept(suite, tokens, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_a_run_is_drawn(run, swept, tmp_path, kind):
-    path = tmp_path / f"new/{kind}.{kind}"
+    path = tmp_path / f"a.{kind}"
     result = run("plot", swept, "-o", path)
     assert path.stat().st_size > 1000
     assert result.stdout == ""

@@ -34,8 +34,8 @@ def swept(run, suite, tokens, tmp_path) -> Path:
 def test_a_sweep_and_its_report_find_tokens_and_tokenizer_by_themselves(
     run, swept, tiny_ids, tmp_path
 ):
-    result = run("report", swept, "-o", tmp_path / "out" / "r.html")
-    path = tmp_path / "out" / "r.html"
+    result = run("report", swept, "-o", tmp_path / "r.html")
+    path = tmp_path / "r.html"
     assert result.stdout == f"{path}\n"
     (own,) = data_of(path)["runs"]
     sequences = own["sequences"]

@@ -61,7 +61,7 @@ def test_it_can_be_drawn(suite, evaluate):
     assert len(axes.lines) == 1
     with pytest.raises(ArgumentError, match=r"no task 'local_choise'; near is local_choices"):
         result.plot("local_choise")
-    with pytest.raises(ArgumentError, match=r"no metric 'accuracy'.*near is acc"):
+    with pytest.raises(ArgumentError, match=r"no metric 'accuracy'; there are acc"):
         result.plot("local_choices", "accuracy")
 
 

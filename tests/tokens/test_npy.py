@@ -19,6 +19,7 @@ from pythia_fast.errors import (
     TruncatedFileError,
 )
 from pythia_fast.tokens import TokenDataset, write_tokens
+from pythia_fast.tokens.shards import shard
 
 IDS = np.arange(24).reshape(4, 6)
 
@@ -159,6 +160,11 @@ def test_damaged_headers(tmp_path_factory, place, value, cut):
         except PythiaFastError:
             return
     assert data[:].size * np.dtype(data.dtype).itemsize <= len(WHOLE)
+
+
+def test_what_needs_a_pair_says_so(saved, tmp_path):
+    with pytest.raises(ArgumentError, match=r"is a \.npy file, and an \.idx/\.bin pair is needed"):
+        shard(saved, tmp_path / "shards")
 
 
 def test_paths_without_a_file(tmp_path):
