@@ -123,8 +123,9 @@ def find_files(path: str | os.PathLike[str]) -> Files:
         raise MissingTokensError(
             f"no token data at {os.fspath(path)!r}: {is_half if len(missing) == 1 else is_none}"
             f"{near_names(given)}. Give the path of an .idx/.bin pair without its ending, of a "
-            "shard, of their folder, or of a .npy file. A text needs --tokenizer on the command "
-            "line, and in Python TokenDataset(texts, tokenizer=…)"
+            "shard, of their folder, or of a .npy file. Texts become a pair by `pythia-fast "
+            "tokenize`, are read as they are by `sweep --tokens FILE --tokenizer`, and in Python "
+            "are TokenDataset(texts, tokenizer=…)"
         )
     return Files(index, (bin_,), (_size(index), _size(bin_)))
 
