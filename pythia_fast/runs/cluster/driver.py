@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pythia_fast.errors import PythiaFastError, RunMismatchError, SweepInterruptedError, WorkerError
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.cluster.connecting import PATIENCE_S, Cluster
-from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Silent, Told
+from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import (
     Advanced,
     Began,
@@ -44,6 +44,19 @@ class _FarAway:
     waits_for_room: bool = False
 
 
+@dataclass(slots=True)
+class _Worker:
+    """A worker that has joined: where it is, and what it said last."""
+
+    name: str
+    host: str
+    now: tuple[int, int] | None = None
+    far: _FarAway = field(default_factory=_FarAway)
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
 class RayEngine:
     """Computes the units of several models' sweeps that are not in their run folders yet.
 
@@ -67,11 +80,9 @@ class RayEngine:
         ]
         self._dispatcher = Dispatcher(())
         self._tasks: dict[tuple[int, int], Task] = {}
-        self._hosts: dict[str, str] = {}
-        self._now: dict[str, tuple[int, int]] = {}
+        self._workers: dict[str, _Worker] = {}
         self._shown_s, self._alone_s = -LOOK_UP_S, time.monotonic()
         self._unkept: dict[tuple[int, int], PythiaFastError] = {}
-        self._arriving: dict[str, _FarAway] = {}
         # A thread of its own for what is written here, so that no interrupt stops it half-way.
         self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
 
@@ -108,25 +119,29 @@ class RayEngine:
             self._show()
             self._wait_for_workers()
             for event in self._cluster.events(LOOK_UP_S):
-                match event:
-                    case Joined(worker, hello):
-                        self._join(worker, hello)
-                    case Told(worker, messages):
-                        for message in messages:
-                            self._hear(worker, message)
-                    case GaveBack(worker, place, step, given):
-                        if worker in self._dispatcher.workers:  # and can still do something
-                            task = self._tasks[place, step]
-                            self._dispatcher.taken_back(worker, task, given=given)
-                    case Silent(worker, silent_s):
-                        host = self._hosts.get(worker, "its machine")
-                        self._progress.say(
-                            f"{worker} on {host} has been silent for {silent_s:.0f} s"
-                        )
-                    case Lost(worker, reason, joined):
-                        if joined:
-                            self._lose(worker, reason)
-                        self._replace(reason)
+                self._happened(event)
+
+    def _happened(self, event: Event) -> None:
+        """What is said of a worker that was lost a moment before, by its own words, is over."""
+        worker = self._workers.get(event.worker)
+        match event:
+            case Joined(name, hello):
+                self._join(name, hello)
+            case Lost(_, reason, joined):
+                if worker is not None:
+                    self._lose(worker, reason)
+                if worker is not None or not joined:
+                    self._replace(reason)
+            case _ if worker is None:
+                return
+            case Told(_, messages):
+                for message in messages:
+                    if worker.name in self._workers:
+                        self._hear(worker, message)
+            case GaveBack(name, place, step, given):
+                self._dispatcher.taken_back(name, self._tasks[place, step], given=given)
+            case Silent(_, silent_s):
+                self._progress.say(f"{worker} has been silent for {silent_s:.0f} s")
 
     def _replace(self, reason: str) -> None:
         """Ask for a worker in the place of one that is gone. WorkerError if nobody is left."""
@@ -137,7 +152,7 @@ class RayEngine:
     def _wait_for_workers(self) -> None:
         """Say now and then that there is nobody to do anything."""
         now_s = time.monotonic()
-        if self._dispatcher.workers:
+        if self._workers:
             self._alone_s = now_s
         elif now_s - self._alone_s >= PATIENCE_S:
             self._alone_s = now_s
@@ -149,17 +164,14 @@ class RayEngine:
         if now_s - self._shown_s < LOOK_UP_S:
             return
         self._shown_s = now_s
-        holds = {
-            f"{worker} on {self._hosts[worker]}": self._in_work_order(worker)
-            for worker in self._dispatcher.workers
-        }
+        holds = {str(worker): self._in_work_order(worker) for worker in self._workers.values()}
         for model in self._models:
             model.show(holds)
 
-    def _in_work_order(self, worker: str) -> list[tuple[int, int]]:
+    def _in_work_order(self, worker: _Worker) -> list[tuple[int, int]]:
         """The models and steps that a worker holds, the one that it computes first."""
-        held = [(task.model, task.step) for task in self._dispatcher.held(worker)]
-        now = self._now.get(worker)
+        held = [(task.model, task.step) for task in self._dispatcher.held(worker.name)]
+        now = worker.now
         return [now, *(each for each in held if each != now)] if now in held else held
 
     def _join(self, worker: str, hello: Hello) -> None:
@@ -176,7 +188,7 @@ class RayEngine:
                 "(dtype=, --dtype) to have all machines take part"
             )
             self._cluster.dismiss(worker)
-            if not (self._dispatcher.workers or self._cluster.coming):
+            if not (self._workers or self._cluster.coming):
                 raise WorkerError(
                     f"no worker is left that computes in {_words(dtypes)}, as this run does; say "
                     "which dtype all machines are to compute in (dtype=, --dtype)"
@@ -189,7 +201,7 @@ class RayEngine:
             )
             self._cluster.dismiss(worker)
             return
-        self._hosts[worker] = hello.host
+        self._workers[worker] = _Worker(worker, hello.host)
         self._dispatcher.join(worker, hello.node)
 
     def _hand_out(self) -> bool:
@@ -224,16 +236,16 @@ class RayEngine:
         else:
             self._finish(worker, model, task.step, sha256)
 
-    def _hear(self, worker: str, message: Message) -> None:
+    def _hear(self, worker: _Worker, message: Message) -> None:
         match message:
             case Fatal(error):
                 raise error
             case Unable(error):
-                self._cluster.dismiss(worker)
+                self._cluster.dismiss(worker.name)
                 self._lose(worker, f"{type(error).__name__}: {error}")
                 self._replace(str(error))
             case Loading(place, step):
-                self._dispatcher.begun(worker, self._tasks[place, step])
+                self._dispatcher.begun(worker.name, self._tasks[place, step])
             case Advanced(place, step, tokens, skipped):
                 view = self._models[place].progress
                 (view.skip if skipped else view.advance)(tokens, step)
@@ -242,17 +254,17 @@ class RayEngine:
             case Computed(elapsed_s):
                 self._progress.computed(elapsed_s)
             case WaitsFor(place, step, received_bytes, waits_for_room):
-                far = self._arriving.setdefault(worker, _FarAway())
-                far.received_bytes, far.waits_for_room = received_bytes, waits_for_room
-                self._models[place].progress.waiting(step, far)
+                worker.far.received_bytes = received_bytes
+                worker.far.waits_for_room = waits_for_room
+                self._models[place].progress.waiting(step, worker.far)
             case Part(place, step, path, data):
                 self._keep(place, step, path, data)
             case Finished(place, step, sha256):
-                self._finish(worker, self._models[place], step, sha256)
+                self._finish(worker.name, self._models[place], step, sha256)
             case Failed(place, step, error):
                 self._fail(worker, self._models[place], step, error)
             case Began(place, step):
-                self._now[worker] = (place, step)
+                worker.now = (place, step)
 
     def _keep(self, place: int, step: int, path: str, data: bytes) -> None:
         """Publish what a worker has sent; where that fails the step does, once it is finished."""
@@ -262,19 +274,19 @@ class RayEngine:
         except PythiaFastError as error:
             self._unkept[place, step] = error
 
-    def _fail(self, worker: str, model: OneModel, step: int, error: Exception) -> None:
+    def _fail(self, worker: _Worker, model: OneModel, step: int, error: Exception) -> None:
         """A step has failed; if that may be the machine's fault, another one tries it."""
         task = self._tasks[model.place, step]
-        host = self._hosts[worker]
-        several = len({self._hosts[each] for each in self._dispatcher.workers}) > 1
-        if isinstance(error, OSError) and self._dispatcher.refused(worker, task):
+        several = len({each.host for each in self._workers.values()}) > 1
+        if isinstance(error, OSError) and self._dispatcher.refused(worker.name, task):
             model.progress.again(step)
-            model.progress.say(f"step {step} failed on {host}, and is tried elsewhere: {error}")
+            where = f"on {worker.host}, and is tried elsewhere"
+            model.progress.say(f"step {step} failed {where}: {error}")
             return
         if not isinstance(error, OSError):
-            self._dispatcher.finished(worker, task)
+            self._dispatcher.finished(worker.name, task)
         if several:
-            error.add_note(f"on {host}")
+            error.add_note(f"on {worker.host}")
         model.fail(step, error)
 
     def _finish(self, worker: str, model: OneModel, step: int, sha256: str) -> None:
@@ -287,18 +299,16 @@ class RayEngine:
         model.todo.finish(step, sha256)
         model.give_twins(self._writer)
 
-    def _lose(self, worker: str, reason: str) -> None:
+    def _lose(self, worker: _Worker, reason: str) -> None:
         """What a worker had in hand is done by others; another worker is asked for."""
-        host = self._hosts[worker]
-        self._progress.say(
-            f"{worker} on {host} is lost, and what it had in hand is done again: {reason}"
-        )
-        for task in self._dispatcher.held(worker):
+        del self._workers[worker.name]
+        self._progress.say(f"{worker} is lost, and what it had in hand is done again: {reason}")
+        for task in self._dispatcher.held(worker.name):
             self._models[task.model].progress.again(task.step)
             self._unkept.pop((task.model, task.step), None)
         for model in self._models:
-            model.presence.gone(f"{worker} on {self._hosts[worker]}")
-        for task in self._dispatcher.lost(worker):
+            model.presence.gone(str(worker))
+        for task in self._dispatcher.lost(worker.name):
             error = WorkerError(
                 f"more than {RETRIES} workers have died while they had nothing but this step, the "
                 f"last because {reason}"

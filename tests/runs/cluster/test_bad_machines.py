@@ -15,8 +15,8 @@ from played_workers import IDS, STEPS, Played, quiet, run
 
 from pythia_fast.errors import FormatError, SweepError, WorkerError, WriteError
 from pythia_fast.runs.cluster import driver
-from pythia_fast.runs.cluster.events import Event, Lost, Silent
-from pythia_fast.runs.cluster.messages import Unable
+from pythia_fast.runs.cluster.events import Event, GaveBack, Lost, Silent, Told
+from pythia_fast.runs.cluster.messages import Began, Finished, Unable
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.progress import Progress
@@ -310,3 +310,31 @@ def test_where_nobody_is_left_and_nobody_comes_the_sweep_ends(
         assert quiet(out)
     rest = Played(known.path, random.Random(1))
     assert run(small, out, rest).table.equals(known.table)
+
+
+def test_what_is_said_twice_of_a_lost_worker_happens_once(
+    small: Path, known: SweepResult, new: Callable[[], Path]
+) -> None:
+    """It says that it can do no more, and is gone; what it would say after that is not heard."""
+    for seed in range(8):
+
+        class Dying(Played):
+            dead = ""
+
+            def events(self, patience_s: float) -> list[Event]:
+                events = super().events(patience_s)
+                told = next((each for each in events if isinstance(each, Told)), None)
+                if told is None or self.dead:
+                    return events
+                self.dead = told.worker
+                step = self.orders[self.dead][0].step if self.orders[self.dead] else STEPS[0]
+                last = [Unable(MemoryError("x")), Began(0, step), Finished(0, step, "abc")]
+                gave = GaveBack(self.dead, 0, step, True)
+                lost = Lost(self.dead, "it was killed", True)
+                return [*events, Told(self.dead, last), gave, lost]
+
+        cluster = Dying(known.path, random.Random(seed), count=1 + seed % 3)
+        asked = cluster.joined
+        assert run(small, new(), cluster).table.equals(known.table)
+        assert cluster.dismissed == [cluster.dead]
+        assert cluster.joined == asked + 1
