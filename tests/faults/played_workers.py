@@ -1,6 +1,5 @@
 """A cluster that is played, for the driver: its workers tell what the local engine found."""
 
-import pickle
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pythia_fast.runs.cluster.messages import (
     Unable,
     Work,
 )
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.dispatching.dispatch import LOOK_AHEAD, RETRIES
 from pythia_fast.runs.folder.parts import read_provenance
 from pythia_fast.runs.folder.run_folder import versions
@@ -174,12 +174,11 @@ class Played:
 
     def _messages(self, order: Order) -> list[Any]:
         key = (order.model, order.step)
-        if order.step in self._failing:  # it has travelled
-            error = pickle.loads(pickle.dumps(self._failing[order.step]))
+        if order.step in self._failing:
             half = Advanced(*key, IDS.size // 2, skipped=False)
-            return [Loading(*key), Began(*key), half, Failed(*key, error)]
+            return [Loading(*key), Began(*key), half, Failed(*key, sent(self._failing[order.step]))]
         if order.step in self._unable:
-            return [Loading(*key), Began(*key), Unable(self._unable[order.step])]
+            return [Loading(*key), Began(*key), Unable(sent(self._unable[order.step]))]
         return self._results(order)
 
     def _results(self, order: Order) -> list[Any]:

@@ -27,7 +27,8 @@ from pythia_fast.runs.cluster.messages import (
     Unable,
     Work,
 )
-from pythia_fast.runs.cluster.outbox import Outbox, travelling
+from pythia_fast.runs.cluster.outbox import Outbox
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.cluster.worker_side import (
     Assigned,
     SentParts,
@@ -152,11 +153,11 @@ class Worker:
                 self._model(work)
         except RunMismatchError as error:
             error.add_note(f"on {platform.node()}")
-            self._outbox.put(Fatal(travelling(error)))
+            self._outbox.put(Fatal(sent(error)))
         except BaseException as error:  # also what is no Exception: a metric may call sys.exit
             if ends_context(error):
                 os._exit(BROKEN_CONTEXT)  # the driver hears of it, and has the step done elsewhere
-            self._outbox.put(Unable(travelling(error)))
+            self._outbox.put(Unable(sent(error)))
 
     def _next_work(self) -> Work | None:
         """The model of the next order; None when told to stop."""

@@ -239,11 +239,11 @@ class RayEngine:
     def _hear(self, worker: _Worker, message: Message) -> None:
         match message:
             case Fatal(error):
-                raise error
+                raise error.opened()
             case Unable(error):
                 self._cluster.dismiss(worker.name)
-                self._lose(worker, f"{type(error).__name__}: {error}")
-                self._replace(str(error))
+                self._lose(worker, error.words)
+                self._replace(error.words)
             case Loading(place, step):
                 self._dispatcher.begun(worker.name, self._tasks[place, step])
             case Advanced(place, step, tokens, skipped):
@@ -262,7 +262,7 @@ class RayEngine:
             case Finished(place, step, sha256):
                 self._finish(worker.name, self._models[place], step, sha256)
             case Failed(place, step, error):
-                self._fail(worker, self._models[place], step, error)
+                self._fail(worker, self._models[place], step, error.opened())
             case Began(place, step):
                 worker.now = (place, step)
 

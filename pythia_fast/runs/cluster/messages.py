@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pythia_fast.runs.cluster.sent_error import SentError
 from pythia_fast.runs.plan import Plan, Rows
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.streaming.times import LoadTimes
@@ -120,21 +121,21 @@ class Finished(_OfStep):
 class Failed(_OfStep):
     """The step failed, for a reason of its own."""
 
-    error: Exception
+    error: SentError
 
 
 @dataclass(frozen=True)
 class Fatal:
     """Nothing more can be done by any worker: the run does not fit what it is asked for."""
 
-    error: Exception
+    error: SentError
 
 
 @dataclass(frozen=True)
 class Unable:
     """The worker can do no more, for whatever reason; others may."""
 
-    error: Exception
+    error: SentError
 
 
 Message = (

@@ -1,9 +1,7 @@
 """What a worker has to tell, in order, until the driver asks for it."""
 
-import pickle
 import threading
 
-from pythia_fast.errors import WorkerError
 from pythia_fast.runs.cluster.messages import Advanced, Message
 
 
@@ -40,17 +38,3 @@ class Outbox:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-
-def travelling(error: BaseException) -> Exception:
-    """The error itself if it can be sent to another process, else its words."""
-    try:
-        if isinstance(error, Exception):
-            pickle.loads(pickle.dumps(error))
-            return error
-        raise TypeError("it would end the driver")
-    except Exception:
-        told = WorkerError(f"{type(error).__name__}: {error}")
-        for note in getattr(error, "__notes__", []):
-            told.add_note(note)
-        return told

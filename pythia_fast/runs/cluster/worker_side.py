@@ -24,7 +24,8 @@ from pythia_fast.runs.cluster.messages import (
     WaitsFor,
     Work,
 )
-from pythia_fast.runs.cluster.outbox import Outbox, travelling
+from pythia_fast.runs.cluster.outbox import Outbox
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.folder.run_folder import Parts, RunFolder, part_bytes
 from pythia_fast.runs.plan import Unit
 from pythia_fast.series import Ahead
@@ -109,7 +110,7 @@ class Assigned:
         """Tell that a step has failed; whether that ends the sweep the driver decides."""
         if ends_context(error):
             raise error
-        self._outbox.put(Failed(self._model, step, travelling(error)))
+        self._outbox.put(Failed(self._model, step, sent(error)))
 
 
 class Telling:

@@ -259,7 +259,7 @@ def test_what_would_end_a_process_is_told(
     """In an error that can be raised in the driver, without ending that."""
     acting(act)
     hand.order(0, 0, 1)
-    error = hand.hears(Unable).error
+    error = hand.hears(Unable).error.opened()
     assert isinstance(error, WorkerError)
     assert str(error) == words
     assert not hand.all_of(Failed)
@@ -276,7 +276,7 @@ def test_a_step_that_fails_is_told_and_the_next_is_computed(
     acting(act)
     hand.order(0, 0, 1, 2)
     hand.hears(Finished, 0, 2)
-    assert str(hand.hears(Failed, 0, 1).error) == "odd"
+    assert str(hand.hears(Failed, 0, 1).error.opened()) == "odd"
     assert hand.all_of(Finished) == [(0, 0), (0, 2)]
 
 
@@ -288,7 +288,7 @@ def test_who_has_no_memory_for_a_model_can_do_no_more(
 
     monkeypatch.setattr(pipeline, "make_arenas", full)
     hand.order(0, 0)
-    assert "24 GiB" in str(hand.hears(Unable).error)
+    assert "24 GiB" in str(hand.hears(Unable).error.opened())
 
 
 def test_other_tokens_end_the_run(asked: tuple[Asked, ...]) -> None:
@@ -303,9 +303,10 @@ def test_other_tokens_end_the_run(asked: tuple[Asked, ...]) -> None:
             message = hand.hears(kind)
         finally:
             hand.end()
-    assert isinstance(message.error, RunMismatchError)
-    assert "are others on" in str(message.error)
-    assert message.error.__notes__ == [f"on {platform.node()}"]
+    error = message.error.opened()
+    assert isinstance(error, RunMismatchError)
+    assert "are others on" in str(error)
+    assert error.__notes__ == [f"on {platform.node()}"]
     assert not [each for each in hand.heard if isinstance(each, Unable)]
 
 

@@ -17,6 +17,7 @@ from pythia_fast.errors import FormatError, SweepError, WorkerError, WriteError
 from pythia_fast.runs.cluster import driver
 from pythia_fast.runs.cluster.events import Event, GaveBack, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Unable
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.progress import Progress
@@ -241,7 +242,7 @@ def test_what_could_not_be_kept_is_forgotten_with_the_worker_that_sent_it(
         def _messages(self, order: Any) -> list[Any]:
             results = self._results(order)
             if order.step == 8 and self.computed[8] == 1:
-                return [*results[:-1], Unable(WorkerError("it has enough"))]
+                return [*results[:-1], Unable(sent(WorkerError("it has enough")))]
             return results
 
     tried = keeping(monkeypatch, WriteError(errno.ENOSPC, "cannot write the part"), times=1)
@@ -328,7 +329,7 @@ def test_what_is_said_twice_of_a_lost_worker_happens_once(
                     return events
                 self.dead = told.worker
                 step = self.orders[self.dead][0].step if self.orders[self.dead] else STEPS[0]
-                last = [Unable(MemoryError("x")), Began(0, step), Finished(0, step, "abc")]
+                last = [Unable(sent(MemoryError("x"))), Began(0, step), Finished(0, step, "abc")]
                 gave = GaveBack(self.dead, 0, step, True)
                 lost = Lost(self.dead, "it was killed", True)
                 return [*events, Told(self.dead, last), gave, lost]

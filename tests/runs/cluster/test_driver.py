@@ -20,6 +20,7 @@ from pythia_fast.errors import (
 )
 from pythia_fast.runs.cluster.events import Event
 from pythia_fast.runs.cluster.messages import Fatal, Hello
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.dispatching.dispatch import RETRIES
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results.result import SweepResult
@@ -96,7 +97,7 @@ def test_what_no_worker_can_do_ends_the_sweep(
 ) -> None:
     cluster = Played(known.path, random.Random(0))
     error = RunMismatchError("the tokens are others")
-    monkeypatch.setattr(cluster, "_messages", lambda order: [Fatal(error)])
+    monkeypatch.setattr(cluster, "_messages", lambda order: [Fatal(sent(error))])
     out = new()
     with pytest.raises(RunMismatchError, match="the tokens are others"):
         run(small, out, cluster, "skip")

@@ -1,16 +1,13 @@
-"""What a worker tells: all of it, in order, and errors that survive the way."""
+"""What a worker tells: all of it, and in order."""
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythia_fast.errors import FormatError, WorkerError
 from pythia_fast.runs.cluster.messages import Advanced, Began, Finished, Message
-from pythia_fast.runs.cluster.outbox import Outbox, travelling
+from pythia_fast.runs.cluster.outbox import Outbox
 
 MESSAGES = st.one_of(
     st.builds(
@@ -65,24 +62,3 @@ def test_who_takes_waits_for_what_comes(until: Callable[[Callable[[], bool]], No
         wake()
         thread.join()
     assert got == [[Finished(0, 1, "a")], []]
-
-
-class BoundError(Exception):
-    """One that cannot be made from its words."""
-
-    def __init__(self, lock: object, where: str) -> None:
-        super().__init__(f"no luck in {where}")
-        self.lock = lock
-
-
-def test_errors_travel_as_they_are_or_in_words() -> None:
-    ours = FormatError(Path("weights"), "it is damaged")
-    assert travelling(ours) is ours
-    error = BoundError(threading.Lock(), "there")
-    error.add_note("after three tries")
-    told = travelling(error)
-    assert isinstance(told, WorkerError)
-    assert str(told) == "BoundError: no luck in there"
-    assert told.__notes__ == ["after three tries"]
-    with pytest.raises(WorkerError, match="BoundError: no luck"):
-        raise told

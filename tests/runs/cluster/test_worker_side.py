@@ -26,6 +26,7 @@ from pythia_fast.runs.cluster.messages import (
     Work,
 )
 from pythia_fast.runs.cluster.outbox import Outbox
+from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.cluster.worker_side import (
     Assigned,
     SentParts,
@@ -128,7 +129,7 @@ def test_what_becomes_of_a_step_is_told() -> None:
         Advanced(3, 5, 1, skipped=True),
         Computed(0.5),
         Finished(3, 5, "abc"),
-        Failed(3, 6, error),
+        Failed(3, 6, sent(error)),
     ]
 
 
