@@ -69,8 +69,11 @@ class Ray:
         self.connected = False
 
     def nodes(self) -> list[dict[str, Any]]:
-        gone = {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}
-        return [{"Alive": True, "Resources": dict(each)} for each in self._nodes] + [gone]
+        gone = {"Alive": False, "NodeID": "gone", "Resources": {"CPU": 99, "GPU": 99}}
+        return [
+            {"Alive": True, "NodeID": f"node {number}", "Resources": dict(each)}
+            for number, each in enumerate(self._nodes)
+        ] + [gone]
 
     def remote(self, _: type) -> Any:
         def options(**given: Any) -> Any:

@@ -22,6 +22,7 @@ from pythia_fast.runs.cluster.messages import (
     Order,
     Part,
     Unable,
+    Unfit,
     Work,
 )
 from pythia_fast.runs.cluster.sent_error import sent
@@ -41,7 +42,8 @@ class Played:
     """A cluster of `count` workers without a run folder, where `chance` decides what is next.
 
     So many `deaths` happen while there is something in hand; who computes a step of `deadly` dies,
-    and who computes one of `unable` can do no more; a step of `failing` fails. With several `nodes`
+    and who computes one of `unable` can do no more; a step of `failing` fails, and `unfit` is what
+    a worker finds that cannot even begin with the model. With several `nodes`
     workers join on one after the other, and what is bad is so on the node `bad` only, if there is
     one. `together`: nothing else happens while a worker may join.
     """
@@ -56,12 +58,14 @@ class Played:
         deadly: tuple[int, ...] = (),
         unable: dict[int, Exception] | None = None,
         failing: dict[int, Exception] | None = None,
+        unfit: Exception | None = None,
         nodes: tuple[str, ...] = (),
         bad: str | None = None,
         together: bool = False,
     ) -> None:
         self._known, self._chance, self._deaths = known, chance, deaths
         self._deadly, self._unable, self._failing = deadly, unable or {}, failing or {}
+        self._unfit = unfit
         self._nodes, self._bad, self._together = nodes, bad, together
         self._starting: list[str] = []
         self._told: dict[str, list[Any]] = {}  # what a worker's head has still to tell
@@ -90,6 +94,10 @@ class Played:
     @property
     def coming(self) -> bool:
         return bool(self._starting)
+
+    @property
+    def nodes(self) -> set[str]:
+        return {f"node {each}" for each in self._nodes} or {self.hello.node}
 
     @property
     def alive(self) -> bool:
@@ -165,6 +173,10 @@ class Played:
             return self._die(worker)
         now = 1 if deadly else self._chance.randint(1, len(waiting))
         told, self._told[worker] = waiting[:now], waiting[now:]
+        if isinstance(told[-1], Unfit):
+            self.orders[worker].clear()
+            del self._told[worker]
+            return [Told(worker, told)]
         if isinstance(told[-1], Unable):
             return [Told(worker, told), *self._last_answers(worker)]
         if not self._told[worker]:
@@ -174,6 +186,8 @@ class Played:
 
     def _messages(self, order: Order) -> list[Any]:
         key = (order.model, order.step)
+        if self._unfit is not None:
+            return [Unfit(order.model, sent(self._unfit))]
         if order.step in self._failing:
             half = Advanced(*key, IDS.size // 2, skipped=False)
             return [Loading(*key), Began(*key), half, Failed(*key, sent(self._failing[order.step]))]

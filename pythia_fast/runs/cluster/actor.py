@@ -25,6 +25,7 @@ from pythia_fast.runs.cluster.messages import (
     Message,
     Order,
     Unable,
+    Unfit,
     Work,
 )
 from pythia_fast.runs.cluster.outbox import Outbox
@@ -64,6 +65,7 @@ class Worker:
         self._works: dict[int, Work] = {}
         self._orders: deque[Order] = deque()  # of models that are not resident yet
         self._resident: tuple[int, Assigned, SentParts | None] | None = None
+        self._unfit: set[int] = set()  # models
         self._over: dict[tuple[int, int], threading.Event] = {}
         self._changed, self._learning = threading.Condition(), threading.Lock()
         self._stopping = False
@@ -91,6 +93,8 @@ class Worker:
         self._learn(order.model, work[0])
         over = threading.Event()
         with self._changed:
+            if order.model in self._unfit:
+                return  # the driver hears that it must go elsewhere
             self._over[order.model, order.step] = over
             if self._resident is not None and self._resident[0] == order.model:
                 self._append(self._resident, order)
@@ -168,6 +172,32 @@ class Worker:
 
     def _model(self, work: Work) -> None:
         """Compute orders of one model until there are none of it but of another, or of none."""
+        try:
+            pipeline, resident = self._prepared(work)
+        except RunMismatchError:
+            raise
+        except Exception as error:
+            if ends_context(error):
+                raise
+            self._outbox.put(Unfit(work.model, sent(error)))
+            self._refuse(work.model)
+            return
+        with closing(pipeline):
+            while self._has_orders(resident):
+                pipeline.run(lambda: None)
+
+    def _refuse(self, model: int) -> None:
+        """Leave the orders of a model to others, also those that are still to come."""
+        with self._changed:
+            self._unfit.add(model)
+            orders = [order for order in self._orders if order.model == model]
+            for order in orders:
+                self._orders.remove(order)
+        for order in orders:
+            self._end(order.model, order.step)
+
+    def _prepared(self, work: Work) -> "tuple[Pipeline, tuple[int, Assigned, SentParts | None]]":
+        """What computes the steps of a model, and who takes orders of it."""
         _check_data(work)
         precision = _precision_of(work, self._device)
         parts = parts_of(work, self._outbox)
@@ -182,10 +212,7 @@ class Worker:
             batch_tokens=resolve_batch_tokens(work.batch_tokens, work.plan, precision),
             memory_share=self._share,
         )
-        resident = (work.model, assigned, parts if isinstance(parts, SentParts) else None)
-        with closing(pipeline):
-            while self._has_orders(resident):
-                pipeline.run(lambda: None)
+        return pipeline, (work.model, assigned, parts if isinstance(parts, SentParts) else None)
 
     def _has_orders(self, resident: "tuple[int, Assigned, SentParts | None]") -> bool:
         """Whether there is anything to do for this model; waits while there is nothing at all."""

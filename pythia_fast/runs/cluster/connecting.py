@@ -23,7 +23,7 @@ from pythia_fast.runs.cluster.events import (
     reason_of,
 )
 from pythia_fast.runs.cluster.messages import Hello, Order, Work
-from pythia_fast.runs.cluster.placing import Node, Placing, check_places, in_words, placing
+from pythia_fast.runs.cluster.placing import Node, Placing, check_places, holds, in_words, placing
 from pythia_fast.runs.cluster.reaching import connect, logged
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
@@ -187,6 +187,15 @@ class Cluster:
     def coming(self) -> bool:
         """Whether a worker was asked for that is not ready yet."""
         return not self._actors.keys() <= self._ready
+
+    @property
+    def nodes(self) -> set[str]:
+        """The machines of the cluster that could hold a worker, whoever is on them now."""
+        return {
+            str(node["NodeID"])
+            for node in self._ray.nodes()
+            if node["Alive"] and holds(node["Resources"], self.placing, self._workers)
+        }
 
     def dismiss(self, worker: str) -> None:
         """End a worker that is not to be used."""

@@ -23,9 +23,11 @@ from pythia_fast.runs.cluster.messages import (
     Message,
     Part,
     Unable,
+    Unfit,
     WaitsFor,
 )
 from pythia_fast.runs.cluster.one_model import OneModel
+from pythia_fast.runs.cluster.sent_error import SentError
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
@@ -83,6 +85,7 @@ class RayEngine:
         self._workers: dict[str, _Worker] = {}
         self._shown_s, self._alone_s = -LOOK_UP_S, time.monotonic()
         self._unkept: dict[tuple[int, int], PythiaFastError] = {}
+        self._unfit: dict[int, Exception] = {}  # of each model why a worker could not begin with it
         # A thread of its own for what is written here, so that no interrupt stops it half-way.
         self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
 
@@ -114,7 +117,7 @@ class RayEngine:
                 self._dispatcher.add(tasks)
             if self._dispatcher.over:
                 return
-            if not self._hand_out():
+            if self._give_up() or not self._hand_out():
                 continue  # what was left is there already: nothing will happen
             self._show()
             self._wait_for_workers()
@@ -139,9 +142,25 @@ class RayEngine:
                     if worker.name in self._workers:
                         self._hear(worker, message)
             case GaveBack(name, place, step, given):
-                self._dispatcher.taken_back(name, self._tasks[place, step], given=given)
+                task = self._tasks[place, step]
+                if not given or task in self._dispatcher.held(name):
+                    self._dispatcher.taken_back(name, task, given=given)
             case Silent(_, silent_s):
                 self._progress.say(f"{worker} has been silent for {silent_s:.0f} s")
+
+    def _give_up(self) -> bool:
+        """Fail the steps of models that no worker can hold, nor any that may come; if there are."""
+        given_up = False
+        for place, error in self._unfit.items():
+            if self._dispatcher.fits(place):
+                continue
+            elsewhere = self._cluster.nodes - self._dispatcher.hosts_without(place)
+            if self._cluster.coming and elsewhere:
+                continue
+            for task in self._dispatcher.give_up(place):
+                self._models[place].fail(task.step, error)
+                given_up = True
+        return given_up
 
     def _replace(self, reason: str) -> None:
         """Ask for a worker in the place of one that is gone. WorkerError if nobody is left."""
@@ -244,6 +263,8 @@ class RayEngine:
                 self._cluster.dismiss(worker.name)
                 self._lose(worker, error.words)
                 self._replace(error.words)
+            case Unfit(place, error):
+                self._cannot(worker, self._models[place], error)
             case Loading(place, step):
                 self._dispatcher.begun(worker.name, self._tasks[place, step])
             case Advanced(place, step, tokens, skipped):
@@ -265,6 +286,17 @@ class RayEngine:
                 self._fail(worker, self._models[place], step, error.opened())
             case Began(place, step):
                 worker.now = (place, step)
+
+    def _cannot(self, worker: _Worker, model: OneModel, sent: SentError) -> None:
+        """A worker cannot begin with a model; what it was given of it is done by others."""
+        for task in self._dispatcher.held(worker.name):
+            if task.model == model.place:
+                model.progress.again(task.step)
+        self._dispatcher.unfit(worker.name, model.place)
+        error = sent.opened()
+        error.add_note(f"on {worker.host}")
+        self._unfit[model.place] = error
+        model.progress.say(f"{worker} cannot begin with {model.asked.plan.spec.name}: {sent.words}")
 
     def _keep(self, place: int, step: int, path: str, data: bytes) -> None:
         """Publish what a worker has sent; where that fails the step does, once it is finished."""

@@ -132,6 +132,14 @@ class Fatal:
 
 
 @dataclass(frozen=True)
+class Unfit:
+    """The worker cannot even begin with this model: no room for it, no data. Others it may."""
+
+    model: int
+    error: SentError
+
+
+@dataclass(frozen=True)
 class Unable:
     """The worker can do no more, for whatever reason; others may."""
 
@@ -148,6 +156,7 @@ Message = (
     | Part
     | Finished
     | Failed
+    | Unfit
     | Unable
     | Fatal
 )

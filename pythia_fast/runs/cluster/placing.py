@@ -80,14 +80,26 @@ def _places(offered: Sequence[int], cpus: float) -> int:
 
 def check_places(placed: Placing, workers: Workers, offered: Sequence[Mapping[str, float]]) -> None:
     """ArgumentError where no machine will ever join, and those that are there cannot take all."""
-    wanted = {"CPU": placed.cpus, "GPU": placed.gpus, "memory": workers.memory or 0}
-    for name, each in (wanted | dict(workers.resources)).items():
+    for name, each in _wanted(placed, workers).items():
         there = sum(node.get(name, 0) for node in offered)
         if placed.count * each > there:
             raise ArgumentError(
                 f"{placed.count} x {each:g} {name} for the workers are more than the {there:g} of "
                 "this machine; connect to a cluster (RAY_ADDRESS), or ask for less"
             )
+
+
+def holds(offered: Mapping[str, float], placed: Placing, workers: Workers) -> bool:
+    """Whether a machine that offers this could hold one worker, if nobody else were on it."""
+    return all(
+        offered.get(name, 0) >= each - 1e-9 for name, each in _wanted(placed, workers).items()
+    )
+
+
+def _wanted(placed: Placing, workers: Workers) -> dict[str, float]:
+    """What each worker is to have, by Ray's names."""
+    wanted = {"CPU": placed.cpus, "GPU": placed.gpus, "memory": workers.memory or 0}
+    return wanted | dict(workers.resources)
 
 
 def in_words(placed: Placing, workers: Workers) -> str:

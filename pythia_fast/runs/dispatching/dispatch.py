@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.runs.dispatching.blame import RETRIES, SHUN_AFTER, Blame
+from pythia_fast.runs.dispatching.fitting import Fitting
 from pythia_fast.runs.dispatching.holding import Worker
 from pythia_fast.runs.dispatching.tasks import KEEPS, Queue, Task
 
@@ -51,7 +52,7 @@ class Dispatcher:
         self._quiet: dict[str, str] = {}  # hosts that have but one step, and the worker that has it
         self._joined = 0
         self._known: set[tuple[int, int]] = set()
-        self._blame = Blame()
+        self._blame, self._fitting = Blame(), Fitting()
         self._held = 0
         self._asked = 0
         self.add(tasks)
@@ -106,15 +107,54 @@ class Dispatcher:
         while waiting and self._queue:
             *_, name = heapq.heappop(waiting)
             worker = self._workers[name]
-            given.append((name, self._queue.take(worker.model)))
-            self._give(*given[-1])
+            task = self._queue.take(worker.model, self._fitting.without(worker))
+            if task is None:
+                continue
+            given.append((name, task))
+            self._give(name, task)
             if name in self._open:
                 heapq.heappush(waiting, worker.place)
         return given
 
     def begun(self, worker: str, task: Task) -> None:
         """A worker has begun to load or compute what it holds. ArgumentError if it does not."""
-        self._holder(worker, task).holds[task] = True
+        holder = self._holder(worker, task)
+        holder.holds[task] = True
+        self._fitting.begun(holder.host, task.model)
+
+    def unfit(self, worker: str, model: int) -> None:
+        """A worker cannot hold a model: what it held of it is queued again, and goes elsewhere.
+
+        Others of its host are not given the model either, unless one there has begun with it.
+        ArgumentError if there is no such worker.
+        """
+        holder = self._worker(worker)
+        self._fitting.unfit(holder, model)
+        alone = holder.alone
+        for task in tuple(holder.holds):
+            if task.model == model:
+                self._drop(worker, task)
+                if alone:
+                    self._suspect(task)
+                else:
+                    self._queue.put(task)
+
+    def fits(self, model: int) -> bool:
+        """Whether a worker is there that may hold a model, or has been given a step of it."""
+        return any(
+            self._fits(worker, model) or any(task.model == model for task in worker.holds)
+            for worker in self._workers.values()
+        )
+
+    def hosts_without(self, model: int) -> set[str]:
+        """The hosts whose workers cannot hold a model."""
+        return self._fitting.hosts_without(model)
+
+    def give_up(self, model: int) -> list[Task]:
+        """The tasks of a model that nobody holds; they are not handed out any more."""
+        suspects = [task for task in self._suspects if task.model == model]
+        self._suspects = [task for task in self._suspects if task.model != model]
+        return suspects + self._queue.drop(model)
 
     def finished(self, worker: str, task: Task) -> None:
         """Done, failed or given up: no longer held, never handed out again. ArgumentError."""
@@ -162,7 +202,9 @@ class Dispatcher:
         by_work = sorted(self._stocked.values(), key=lambda worker: (-worker.cost, worker.number))
         for worker in by_work:
             task = worker.spare
-            if task is not None:
+            if task is not None and any(
+                self._fits(idle, task.model) for idle in self._idle.values()
+            ):
                 worker.asked.add(task)
                 self._asked += 1
                 return worker.name, task
@@ -222,7 +264,7 @@ class Dispatcher:
         for task in self._suspects:
             if not self._blame.needs_quiet(task):
                 continue
-            hosts = self._blame.next_hosts(task, self._hosts) - set(kept)
+            hosts = self._blame.next_hosts(task, self._hosts_for(task)) - set(kept)
             busy: Counter[str] = Counter()
             for worker in self._workers.values():
                 if worker.host in hosts:
@@ -240,8 +282,12 @@ class Dispatcher:
             hosts = {host for host, waiting in kept.items() if waiting == task}
             hosts -= {worker.host for worker in self._workers.values() if worker.holds}
         else:
-            hosts = self._blame.next_hosts(task, self._hosts) - set(kept)
-        fitting = (worker for worker in self._idle.values() if worker.host in hosts)
+            hosts = self._blame.next_hosts(task, self._hosts_for(task)) - set(kept)
+        fitting = (
+            worker
+            for worker in self._idle.values()
+            if worker.host in hosts and self._fits(worker, task.model)
+        )
         deaths = {host: self._blame.deaths(host) for host in hosts}
         return min(fitting, key=lambda worker: (deaths[worker.host], worker.number), default=None)
 
@@ -272,12 +318,20 @@ class Dispatcher:
         for task in self._suspects:
             if self._blame.needs_quiet(task):
                 continue
-            hosts = self._blame.next_hosts(task, self._hosts)
+            hosts = self._blame.next_hosts(task, self._hosts_for(task))
             for worker in workers:
-                if worker.host in hosts and worker.name not in drained:
+                fits = worker.host in hosts and self._fits(worker, task.model)
+                if fits and worker.name not in drained:
                     drained.add(worker.name)
                     break
         return drained
+
+    def _fits(self, worker: Worker, model: int) -> bool:
+        return model not in self._fitting.without(worker)
+
+    def _hosts_for(self, task: Task) -> set[str]:
+        """Those with a worker that may hold the task's model."""
+        return {each.host for each in self._workers.values() if self._fits(each, task.model)}
 
     def _give(self, name: str, task: Task) -> None:
         worker = self._workers[name]

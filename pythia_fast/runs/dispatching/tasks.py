@@ -1,6 +1,7 @@
 """A task, and the queue of those that wait."""
 
 from bisect import insort
+from collections.abc import Set
 from dataclasses import dataclass
 
 KEEPS = 0.5
@@ -41,9 +42,16 @@ class Queue:
         insort(self._of_model.setdefault(task.model, []), (task.cost, -number, task))
         self._count += 1
 
-    def take(self, model: int | None) -> Task:
-        """The most costly one, or one of `model` that is not much less so."""
-        heads = {each: tasks[-1][:2] for each, tasks in self._of_model.items()}
+    def take(self, model: int | None, without: Set[int] = frozenset()) -> Task | None:
+        """The most costly one, or one of `model` that is not much less so, of no model `without`.
+
+        None if there is none.
+        """
+        heads = {
+            each: tasks[-1][:2] for each, tasks in self._of_model.items() if each not in without
+        }
+        if not heads:
+            return None
         first = max(heads, key=heads.__getitem__)
         if model in heads and heads[model][0] >= KEEPS * heads[first][0]:
             first = model
@@ -53,3 +61,9 @@ class Queue:
             del self._of_model[first]
         self._count -= 1
         return task
+
+    def drop(self, model: int) -> list[Task]:
+        """All of a model, which do not wait any longer."""
+        dropped = [task for _, _, task in self._of_model.pop(model, [])]
+        self._count -= len(dropped)
+        return dropped

@@ -34,6 +34,7 @@ from pythia_fast.runs.cluster.messages import (
     Message,
     Order,
     Unable,
+    Unfit,
     Work,
 )
 from pythia_fast.runs.folder.run_folder import RunFolder
@@ -280,15 +281,32 @@ def test_a_step_that_fails_is_told_and_the_next_is_computed(
     assert hand.all_of(Finished) == [(0, 0), (0, 2)]
 
 
-def test_who_has_no_memory_for_a_model_can_do_no_more(
+def test_who_has_no_memory_for_a_model_goes_on_with_others(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise torch.OutOfMemoryError("tried to allocate 24 GiB")
+    make, made = pipeline.make_arenas, list[object]()
+
+    def full(*given: Any, **named: Any) -> Any:
+        made.append(given)
+        if len(made) == 1:
+            raise torch.OutOfMemoryError("tried to allocate 24 GiB")
+        return make(*given, **named)
 
     monkeypatch.setattr(pipeline, "make_arenas", full)
     hand.order(0, 0)
-    assert "24 GiB" in str(hand.hears(Unable).error.opened())
+    unfit = hand.hears(Unfit)
+    assert unfit.model == 0
+    assert "24 GiB" in str(unfit.error.opened())
+    hand.calls[0, 0].join(PATIENCE_S)
+    assert not hand.calls[0, 0].is_alive()
+    hand.worker.compute(
+        Order(0, 1, (), {}), [hand._works[0]]
+    )  # ordered before the driver has heard
+    assert not hand.worker.give_back(0, 1)
+    hand.order(1, 0)
+    hand.hears(Finished, 1, 0)
+    assert len(made) == 2
+    assert hand.all_of(Loading) == hand.all_of(Finished) == [(1, 0)]
 
 
 def test_other_tokens_end_the_run(asked: tuple[Asked, ...]) -> None:

@@ -339,3 +339,64 @@ def test_what_is_said_twice_of_a_lost_worker_happens_once(
         assert run(small, new(), cluster).table.equals(known.table)
         assert cluster.dismissed == [cluster.dead]
         assert cluster.joined == asked + 1
+
+
+FULL_MEMORY = MemoryError("12b takes 24 GiB")
+
+
+def test_a_model_that_no_machine_can_hold_fails_at_once_and_says_why(
+    small: Path, known: SweepResult, new: Callable[[], Path]
+) -> None:
+    for seed in range(6):
+        names = ("north", "south")[: 1 + seed % 2]
+        cluster = Played(
+            *(known.path, random.Random(seed)), count=2 * len(names), unfit=FULL_MEMORY, nodes=names
+        )
+        asked = cluster.joined
+        result = run(small, new(), cluster, "skip")
+        assert [each.step for each in result.failures] == list(STEPS)
+        for failure in result.failures:
+            assert failure.error == "MemoryError"
+            assert re.fullmatch("12b takes 24 GiB; on (north|south)", failure.message)
+        assert cluster.joined == asked, "another worker was started for it"
+        assert cluster.computed.total() <= asked, "a worker was asked again"
+        with pytest.raises(SweepError, match=r"failed: MemoryError: 12b takes 24 GiB; on "):
+            run(
+                *(small, new()),
+                Played(known.path, random.Random(seed), unfit=FULL_MEMORY, nodes=names),
+            )
+
+
+def test_a_model_that_one_machine_cannot_hold_is_computed_on_others(
+    small: Path, known: SweepResult, new: Callable[[], Path]
+) -> None:
+    """Also if that one is the first to come."""
+    for seed in range(12):
+        cluster = Played(
+            *(known.path, random.Random(seed)),
+            count=4,
+            unfit=FULL_MEMORY,
+            nodes=("low", "high"),
+            bad="low",
+            deaths=seed % 3,
+        )
+        result = run(small, new(), cluster)
+        assert result.table.equals(known.table)
+        there = [step for host, step in cluster.computed_on if host == "low"]
+        assert len(there) <= 2 + seed % 3, "a worker of the machine was asked again"
+        assert cluster.joined <= 4 + seed % 3
+
+
+def test_who_cannot_hold_a_model_that_another_of_its_machine_holds_gets_no_more_of_it(
+    small: Path, known: SweepResult, new: Callable[[], Path]
+) -> None:
+    class Narrow(Played):
+        def _go_on(self, worker: str) -> list[Event]:
+            self._unfit = FULL_MEMORY if worker == "worker 2" else None
+            return super()._go_on(worker)
+
+    for seed in range(8):
+        cluster = Narrow(known.path, random.Random(seed), count=2, together=True)
+        assert run(small, new(), cluster).table.equals(known.table)
+        assert cluster.joined == 2
+        assert cluster.computed.total() <= len(STEPS) + 1
