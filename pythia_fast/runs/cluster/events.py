@@ -1,5 +1,6 @@
 """What happens in a cluster, as its driver is told."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ from pythia_fast.errors import PythiaFastError, WorkerError
 from pythia_fast.runs.cluster.messages import Hello, Message
 
 _MOST_WORDS = 400  # characters of a reason
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,16 @@ Event = Joined | Told | GaveBack | Lost | Silent
 
 
 def reason_of(error: Exception) -> str:
-    """Why a worker is gone, in the words of Ray that say it, without its advice."""
-    words = " ".join(str(error).split())
+    """Why a worker is gone, in the words of Ray that say it, without its advice.
+
+    Of a traceback that is what follows its last frame.
+    """
+    text = _COLOUR.sub("", str(error))
+    if '\n  File "' in text:
+        lines = text.splitlines()
+        last = max(place for place, line in enumerate(lines) if line.startswith(" "))
+        text = " ".join(lines[last + 1 :]) or text
+    words = " ".join(text.split())
     _, because, reason = words.rpartition("The actor is dead because ")
     return (reason if because else words).partition(" Some common causes include:")[0][:_MOST_WORDS]
 
