@@ -8,7 +8,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from pythia_fast.errors import ArgumentError, WorkerError
+from pythia_fast.errors import (
+    ArgumentError,
+    PythiaFastError,
+    SweepInterruptedError,
+    WorkerError,
+)
 from pythia_fast.extras import require
 from pythia_fast.runs.cluster.actor import Worker
 from pythia_fast.runs.cluster.calls import GIVE_UP_S, Call, Calls
@@ -90,6 +95,9 @@ class Cluster:
     ) -> None:
         try:
             self._stop()
+        except KeyboardInterrupt:
+            if not isinstance(error, SweepInterruptedError):
+                raise  # else it was pressed twice, and the first error says what is kept
         finally:
             self._connection.close()
 
@@ -105,11 +113,25 @@ class Cluster:
             self.add()
 
     def add(self) -> str:
-        """Ask for one worker more, in the place of one that is lost; its name."""
+        """Ask for one worker more, in the place of one that is lost; its name.
+
+        ArgumentError where Ray does not take what is asked for.
+        """
         number = next(self._numbers)
         name = f"worker {number}"
+        try:
+            actor = self._actor(name)
+        except (TypeError, ValueError) as error:
+            words = "".join(map(str, error.args))
+            raise ArgumentError(f"Ray takes no such workers: {words}") from error
+        self._actors[name] = actor
+        hello = actor.hello.options(name="hello").remote(*self._asked)
+        self._calls.expect(hello, Call(name, "hello"))
+        return name
+
+    def _actor(self, name: str) -> Any:
         placed, wanted = self.placing, self._workers
-        actor = (
+        return (
             self._ray.remote(Worker)
             .options(
                 name=f"{self._name} {name}",
@@ -125,10 +147,6 @@ class Cluster:
             )
             .remote(placed.threads, placed.gpus)
         )
-        self._actors[name] = actor
-        hello = actor.hello.options(name="hello").remote(*self._asked)
-        self._calls.expect(hello, Call(name, "hello"))
-        return name
 
     def first(self) -> Hello:
         """Who the first worker is that is ready. WorkerError if several die before that."""
@@ -223,9 +241,9 @@ class Cluster:
             value = self._ray.get(reference)
         except errors.RayTaskError as error:
             own = own_error(error, f"{worker} of {self._hosts.get(worker, 'the cluster')}")
-            if kind != "hello" or not self._ready:
+            if kind != "hello":
                 raise own from error
-            return self._lose(worker, own, joined=False)  # others can do what this one cannot
+            return self._lose(worker, own, joined=False)  # others may do what this one cannot
         except errors.RayError as error:  # it died, or its machine did, with what it had to tell
             return self._lose(worker, error, joined=kind != "hello")
         if kind == "give back":
@@ -252,13 +270,24 @@ class Cluster:
         self._ray.kill(actor)  # if only the way to it is lost, it must not go on
         self._calls.forget(worker)
         if not joined:
-            self._lost_early += 1
-            if self._lost_early >= FIRST_TRIES and not self._ready:
-                raise WorkerError(
-                    f"{FIRST_TRIES} workers in a row have died before they could begin: "
-                    f"{reason_of(error)}"
-                ) from error
+            self._lose_early(error)
         return [Lost(worker, reason_of(error), joined)]
+
+    def _lose_early(self, error: Exception) -> None:
+        """One more could not begin. Its error, where that is likely to be so with all."""
+        self._lost_early += 1
+        said = isinstance(error, PythiaFastError)  # by the worker itself
+        words = f"{FIRST_TRIES} workers in a row have died before they could begin"
+        if self._ready:
+            if self._lost_early == FIRST_TRIES:
+                _log.warning(
+                    "%s: no more are asked for before another one is ready: %s",
+                    *(words, reason_of(error)),
+                )
+        elif said and (self._lost_early >= FIRST_TRIES or not self._actors):
+            raise error
+        elif self._lost_early >= FIRST_TRIES:
+            raise WorkerError(f"{words}: {reason_of(error)}") from error
 
     def _connect(self) -> None:
         with ExitStack() as connection:
@@ -276,8 +305,10 @@ class Cluster:
             for worker, actor in self._actors.items()
             if worker in self._ready
         ]
-        if stopping:
-            self._ray.wait(stopping, num_returns=len(stopping), timeout=STOP_S)
-        for actor in self._actors.values():
-            self._ray.kill(actor)
-        self._actors.clear()
+        try:
+            if stopping:
+                self._ray.wait(stopping, num_returns=len(stopping), timeout=STOP_S)
+        finally:  # also if Ctrl-C is pressed once more
+            for actor in self._actors.values():
+                self._ray.kill(actor)
+            self._actors.clear()

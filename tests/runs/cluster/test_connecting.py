@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from played_ray import HELLO, Ray, RayError, RayTaskError, played
 
-from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
+from pythia_fast.errors import ArgumentError, RunMismatchError, SweepInterruptedError, WorkerError
 from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
 from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
@@ -119,16 +119,89 @@ def test_who_joins_between_shows_that_workers_can_begin(ray: Ray) -> None:
             assert len(cluster.events(0)) == len(actors)
 
 
-def test_what_a_worker_cannot_do_is_told_by_its_own_error(ray: Ray) -> None:
+def test_what_no_worker_can_do_is_told_by_its_own_error(ray: Ray) -> None:
     with Cluster(Workers(count=2), None) as cluster:
         cluster.begin("auto", (), most=100)
-        ray.actors[0].answer("hello", RayTaskError(RunMismatchError("the tokens are others")))
+        ray.actors[0].answer("hello", RayTaskError(KeyError("x")))
+        ray.actors[1].answer("hello", RayTaskError(RunMismatchError("the tokens are others")))
         with pytest.raises(RunMismatchError, match="the tokens are others") as raised:
             cluster.first()
-        assert raised.value.__notes__ == ["on worker 1 of the cluster"]
-        ray.actors[1].answer("hello", RayTaskError(KeyError("x")))
-        with pytest.raises(WorkerError, match="worker 2 of the cluster cannot begin: KeyError"):
+        assert raised.value.__notes__ == ["on worker 2 of the cluster"]
+
+
+def test_what_several_in_a_row_cannot_do_ends_the_sweep(ray: Ray) -> None:
+    with Cluster(Workers(count=FIRST_TRIES + 1), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        for actor in ray.actors[: FIRST_TRIES - 1]:
+            actor.answer("hello", RayTaskError(KeyError("x")))
+            (lost,) = cluster.events(0)
+            assert isinstance(lost, Lost)
+        ray.actors[FIRST_TRIES - 1].answer("hello", RayTaskError(KeyError("y")))
+        with pytest.raises(
+            WorkerError, match=r"worker 3 of the cluster cannot begin: KeyError: 'y'"
+        ):
             cluster.first()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_first_that_cannot_begin_is_lost_as_a_later_one_is(ray: Ray, first: bool) -> None:
+    with Cluster(Workers(count=2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        bad, good = ray.actors
+        answers = [(bad, RayTaskError(ArgumentError("no AMX"))), (good, HELLO)]
+        events = []
+        for actor, answer in answers if first else reversed(answers):
+            actor.answer("hello", answer)
+            events += cluster.events(0)
+        assert {type(event) for event in events} == {Joined, Lost}
+        assert bad.killed
+        assert not good.killed
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("GPU quantities >1 must", " be whole numbers."), ">1 must be whole numbers"),
+        (TypeError("'env_vars' must be of type Dict[str, str]"), "'env_vars' must be of type"),
+    ],
+)
+def test_what_ray_does_not_take_is_told_in_its_words(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def remote(_: type) -> Any:
+        raise error
+
+    monkeypatch.setattr(ray, "remote", remote)
+    with (
+        Cluster(Workers(count=1, num_gpus=1.5), None) as cluster,
+        pytest.raises(ArgumentError, match=f"Ray takes no such workers: .*{words}"),
+    ):
+        cluster.begin("auto", (), most=100)
+
+
+@pytest.mark.parametrize("before", [SweepInterruptedError("3 of 7 are kept"), None])
+def test_who_presses_twice_leaves_no_worker_alive(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, before: Exception | None
+) -> None:
+    """And is told what the first error says."""
+
+    def wait(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with Cluster(Workers(count=2), None) as cluster:
+            cluster.begin("auto", (), most=100)
+            for actor in ray.actors:
+                actor.answer("hello", HELLO)
+            cluster.first()
+            monkeypatch.setattr(ray, "wait", wait)
+            if before is not None:
+                raise before
+
+    with pytest.raises(type(before) if before else KeyboardInterrupt) as raised:
+        interrupted()
+    assert raised.value is before or before is None
+    assert all(actor.killed for actor in ray.actors)
 
 
 def test_it_is_said_that_none_is_there_yet(

@@ -22,8 +22,10 @@ def joined(cluster: Cluster, ray: Ray, count: int = 1) -> None:
     cluster.events(0)
 
 
-def test_who_dies_early_is_replaced_until_several_in_a_row_have(ray: Ray) -> None:
-    """The sweep goes on: there is a worker that was ready."""
+def test_who_dies_early_is_replaced_until_several_in_a_row_have(
+    ray: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sweep goes on: there is a worker that was ready. It is said once."""
     with Cluster(Workers(count=2 * FIRST_TRIES + 2), None) as cluster:
         cluster.begin("auto", (), most=100)
         joined(cluster, ray)
@@ -36,9 +38,12 @@ def test_who_dies_early_is_replaced_until_several_in_a_row_have(ray: Ray) -> Non
             assert not lost.joined
             cluster.replace()
             assert len(ray.actors) == asked + min(tried, FIRST_TRIES - 1)
+            assert ("no more are asked for" in caplog.text) == (tried == FIRST_TRIES)
         cluster.replace()
         assert len(ray.actors) == asked + FIRST_TRIES - 1
         assert cluster.alive
+        (record,) = caplog.records
+        assert record.getMessage().endswith("before another one is ready: no room")
 
         later[0].answer("hello", HELLO)
         assert [type(event) for event in cluster.events(0)] == [Joined]
