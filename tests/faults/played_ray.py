@@ -12,6 +12,9 @@ from pythia_fast.runs.cluster.messages import Hello
 HELLO = Hello("a node", "there", "1.0", ("float32",))
 
 
+STATUS, V2 = "__autoscaling_status", "__autoscaler_v2_enabled"
+
+
 class RayError(Exception):
     """As Ray says that an actor is gone."""
 
@@ -53,6 +56,7 @@ class Ray:
 
     def __init__(self, *nodes: dict[str, float], connected: bool = True) -> None:
         self._nodes, self.connected = nodes, connected
+        self.experimental = played_kv({})
         self.numbers = itertools.count()
         self.actors: list[Actor] = []
         self.answers: dict[int, Any] = {}
@@ -100,6 +104,12 @@ class Ray:
 
     def kill(self, actor: Actor) -> None:
         actor.killed = True
+
+
+def played_kv(kept: dict[str, bytes] | None) -> Any:
+    """What Ray keeps of itself; None for a Ray that does not say."""
+    get = None if kept is None else lambda key, namespace=None: kept.get(key)
+    return SimpleNamespace(internal_kv=SimpleNamespace(_internal_kv_get=get))
 
 
 def played(

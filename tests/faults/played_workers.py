@@ -26,6 +26,7 @@ from pythia_fast.runs.cluster.messages import (
     Work,
 )
 from pythia_fast.runs.cluster.sent_error import sent
+from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import LOOK_AHEAD, RETRIES
 from pythia_fast.runs.folder.parts import read_provenance
 from pythia_fast.runs.folder.run_folder import versions
@@ -103,7 +104,8 @@ class Played:
     def alive(self) -> bool:
         return bool(self._starting or self.orders)
 
-    waits = "nobody is there"
+    def tell_waiting(self) -> None:
+        warn("nobody is there")
 
     def share(self, work: Work) -> Any:
         self.work = work

@@ -1,7 +1,6 @@
 """A Ray cluster, existing or started here, and the workers of one sweep in it."""
 
 import itertools
-import logging
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,12 +27,19 @@ from pythia_fast.runs.cluster.events import (
     reason_of,
 )
 from pythia_fast.runs.cluster.messages import Hello, Order, Work
-from pythia_fast.runs.cluster.placing import Node, Placing, check_places, holds, in_words, placing
-from pythia_fast.runs.cluster.reaching import connect, logged
+from pythia_fast.runs.cluster.placing import (
+    Node,
+    Placing,
+    check_places,
+    holds,
+    in_words,
+    largest,
+    placing,
+)
+from pythia_fast.runs.cluster.reaching import connect, grows, logged
+from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
-
-_log = logging.getLogger("pythia_fast")
 
 AT_ONCE = 16
 """Calls of a worker that may wait side by side: its orders, a poll, and what interrupts them."""
@@ -160,7 +166,7 @@ class Cluster:
             if joined:
                 return joined[0].hello
             if not events:
-                _log.warning(self.waits)
+                self.tell_waiting()
 
     def share(self, work: Work) -> Any:
         """Give all workers access to this; what `order` takes.
@@ -187,13 +193,22 @@ class Cluster:
             return early
         return self._now(patience_s)
 
-    @property
-    def waits(self) -> str:
-        """What is waited for while no worker is ready, in words."""
-        return (
-            f"no worker is ready yet: waiting for Ray to place one with "
-            f"{in_words(self.placing, self._workers)}. Where nobody offers that, ask for less "
-            "(Workers, --worker-cpus, --worker-gpus)"
+    def tell_waiting(self) -> None:
+        """Warn that no worker is ready, and of what is waited for.
+
+        ArgumentError where no machine of the cluster could hold one, and nobody starts others.
+        """
+        wanted = in_words(self.placing, self._workers)
+        less = "ask for less (Workers, --worker-cpus, --worker-gpus)"
+        if not self.nodes and not grows(self._ray):
+            offered = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            raise ArgumentError(
+                f"no machine of the cluster can hold a worker with {wanted}: the nearest has "
+                f"{largest(offered, self.placing, self._workers)}; {less}"
+            )
+        warn(
+            f"no worker is ready yet: waiting for Ray to place one with {wanted}. Where nobody "
+            f"offers that, {less}"
         )
 
     @property
@@ -280,9 +295,9 @@ class Cluster:
         words = f"{FIRST_TRIES} workers in a row have died before they could begin"
         if self._ready:
             if self._lost_early == FIRST_TRIES:
-                _log.warning(
-                    "%s: no more are asked for before another one is ready: %s",
-                    *(words, reason_of(error)),
+                warn(
+                    f"{words}: no more are asked for before another one is ready: "
+                    f"{reason_of(error)}"
                 )
         elif said and (self._lost_early >= FIRST_TRIES or not self._actors):
             raise error

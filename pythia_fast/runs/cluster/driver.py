@@ -28,6 +28,7 @@ from pythia_fast.runs.cluster.messages import (
 )
 from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.cluster.sent_error import SentError
+from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
@@ -146,7 +147,7 @@ class RayEngine:
                 if not given or task in self._dispatcher.held(name):
                     self._dispatcher.taken_back(name, task, given=given)
             case Silent(_, silent_s):
-                self._progress.say(f"{worker} has been silent for {silent_s:.0f} s")
+                warn(f"{worker} has been silent for {silent_s:.0f} s")
 
     def _give_up(self) -> bool:
         """Fail the steps of models that no worker can hold, nor any that may come; if there are."""
@@ -175,7 +176,7 @@ class RayEngine:
             self._alone_s = now_s
         elif now_s - self._alone_s >= PATIENCE_S:
             self._alone_s = now_s
-            self._progress.say(self._cluster.waits)
+            self._cluster.tell_waiting()
 
     def _show(self) -> None:
         """Say in the run folders who works on what, now and then."""
@@ -196,12 +197,10 @@ class RayEngine:
     def _join(self, worker: str, hello: Hello) -> None:
         here = versions()["pythia-fast"]
         if hello.version != here:
-            self._progress.say(
-                f"{worker} on {hello.host} has pythia-fast {hello.version}, and here is {here}"
-            )
+            warn(f"{worker} on {hello.host} has pythia-fast {hello.version}, and here is {here}")
         dtypes = tuple(model.asked.plan.dtype for model in self._models)
         if hello.precisions != dtypes:
-            self._progress.say(
+            warn(
                 f"{worker} on {hello.host} is left out: it would compute in "
                 f"{_words(hello.precisions)}, and this run is in {_words(dtypes)}. Say which "
                 "(dtype=, --dtype) to have all machines take part"
@@ -214,7 +213,7 @@ class RayEngine:
                 )
             return
         if self._dispatcher.shuns(hello.node):
-            self._progress.say(
+            warn(
                 f"{worker} on {hello.host} is left out: {SHUN_AFTER} workers have died there, one "
                 "after the other, and none has finished a step in between"
             )
@@ -296,7 +295,7 @@ class RayEngine:
         error = sent.opened()
         error.add_note(f"on {worker.host}")
         self._unfit[model.place] = error
-        model.progress.say(f"{worker} cannot begin with {model.asked.plan.spec.name}: {sent.words}")
+        warn(f"{worker} cannot begin with {model.asked.plan.spec.name}: {sent.words}")
 
     def _keep(self, place: int, step: int, path: str, data: bytes) -> None:
         """Publish what a worker has sent; where that fails the step does, once it is finished."""
@@ -334,7 +333,7 @@ class RayEngine:
     def _lose(self, worker: _Worker, reason: str) -> None:
         """What a worker had in hand is done by others; another worker is asked for."""
         del self._workers[worker.name]
-        self._progress.say(f"{worker} is lost, and what it had in hand is done again: {reason}")
+        warn(f"{worker} is lost, and what it had in hand is done again: {reason}")
         for task in self._dispatcher.held(worker.name):
             self._models[task.model].progress.again(task.step)
             self._unkept.pop((task.model, task.step), None)

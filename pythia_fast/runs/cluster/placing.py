@@ -96,6 +96,17 @@ def holds(offered: Mapping[str, float], placed: Placing, workers: Workers) -> bo
     )
 
 
+def largest(offered: Sequence[Mapping[str, float]], placed: Placing, workers: Workers) -> str:
+    """What the machine has that comes nearest to holding a worker, in words."""
+    wanted = {name: each for name, each in _wanted(placed, workers).items() if each}
+    nearest = max(
+        offered,
+        key=lambda node: sum(min(1.0, node.get(name, 0) / each) for name, each in wanted.items()),
+        default={},
+    )
+    return _words({name: nearest.get(name, 0) for name in wanted})
+
+
 def _wanted(placed: Placing, workers: Workers) -> dict[str, float]:
     """What each worker is to have, by Ray's names."""
     wanted = {"CPU": placed.cpus, "GPU": placed.gpus, "memory": workers.memory or 0}
@@ -104,9 +115,12 @@ def _wanted(placed: Placing, workers: Workers) -> dict[str, float]:
 
 def in_words(placed: Placing, workers: Workers) -> str:
     """What each worker is to have."""
-    wanted = {"CPUs": placed.cpus, "GPUs": placed.gpus, "bytes of memory": workers.memory or 0}
-    wanted |= dict(workers.resources)
-    return ", ".join(f"{each:g} {name}" for name, each in wanted.items() if each)
+    return _words({name: each for name, each in _wanted(placed, workers).items() if each})
+
+
+def _words(resources: Mapping[str, float]) -> str:
+    units = {"CPU": "CPUs", "GPU": "GPUs", "memory": "bytes of memory"}
+    return ", ".join(f"{each:g} {units.get(name, name)}" for name, each in resources.items())
 
 
 def check_device(device: str | None) -> None:

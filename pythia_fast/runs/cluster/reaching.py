@@ -4,6 +4,7 @@ Ray by itself would try an address where nobody is for a quarter of an hour, als
 that once was started on this machine and is gone.
 """
 
+import json
 import logging
 import os
 import socket
@@ -46,6 +47,20 @@ def connect(ray: Any, address: str | None) -> bool:
             return False
     ray.init(address="local", **quiet)
     return True
+
+
+def grows(ray: Any) -> bool:
+    """Whether Ray starts machines where they are asked for, as far as it tells: its autoscaler."""
+    try:
+        kv = ray.experimental.internal_kv
+        if kv._internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1":
+            return True
+        status = json.loads(kv._internal_kv_get("__autoscaling_status") or b"{}")
+        kinds = status.get("autoscaler_report", {}).get("node_type_mapping") or {}
+    except Exception:  # a Ray that keeps it elsewhere
+        return True
+    # Where nobody may start machines each one is of a kind of its own.
+    return any(kind != f"node_{node}" for node, kind in kinds.items())
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def without(result: SweepResult, step: int) -> list[dict[str, Any]]:
 
 
 def test_what_a_worker_cannot_do_any_more_others_do(
-    small: Path, known: SweepResult, new: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+    small: Path, known: SweepResult, new: Callable[[], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     unable: dict[int, Exception] = {8: WorkerError("SystemExit: 1"), 32: ValueError("arenas")}
     at_once = 0
@@ -49,7 +49,7 @@ def test_what_a_worker_cannot_do_any_more_others_do(
         cluster = Once(known.path, random.Random(seed), count=1 + seed % 4, unable=unable)
         asked = cluster.joined
         out = new()
-        result = run(small, out, cluster, progress=shown())
+        result = run(small, out, cluster)
         assert result.table.equals(known.table)
         assert not result.failures
         assert quiet(out)
@@ -57,7 +57,8 @@ def test_what_a_worker_cannot_do_any_more_others_do(
         assert len(set(cluster.dismissed)) == 2
         assert cluster.joined == asked + 2
         assert cluster.computed == Counter(STEPS) + Counter([8, 32])
-        said = capsys.readouterr().err
+        said = caplog.text
+        caplog.clear()
         assert "is lost, and what it had in hand is done again: WorkerError: SystemExit: 1" in said
         assert "ValueError: arenas" in said
         at_once += cluster.given_back_last
@@ -157,7 +158,7 @@ def test_what_would_be_the_same_elsewhere_is_not_tried_there(
 
 
 def test_a_machine_where_workers_die_one_after_the_other_is_shunned(
-    small: Path, known: SweepResult, new: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+    small: Path, known: SweepResult, new: Callable[[], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     shunned = 0
     for seed in range(12):
@@ -167,11 +168,12 @@ def test_a_machine_where_workers_die_one_after_the_other_is_shunned(
             nodes=("good", "bad", "bad", "bad", "bad", "bad"),
             bad="bad",
         )
-        result = run(small, new(), cluster, progress=shown())
+        result = run(small, new(), cluster)
         assert result.table.equals(known.table)
         deaths = sum(host == "bad" for host, _ in cluster.computed_on)
         assert deaths <= SHUN_AFTER
-        said = capsys.readouterr().err
+        said = caplog.text
+        caplog.clear()
         assert said.count("on bad is lost") == deaths
         assert said.count(f"on bad is left out: {SHUN_AFTER} workers") == len(cluster.dismissed)
         shunned += len(cluster.dismissed)
@@ -179,7 +181,7 @@ def test_a_machine_where_workers_die_one_after_the_other_is_shunned(
 
 
 def test_a_silent_worker_is_spoken_of(
-    small: Path, known: SweepResult, new: Callable[[], Path], capsys: pytest.CaptureFixture[str]
+    small: Path, known: SweepResult, new: Callable[[], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     class Quiet(Played):
         def events(self, patience_s: float) -> list[Event]:
@@ -188,8 +190,8 @@ def test_a_silent_worker_is_spoken_of(
             return [*silent, *super().events(patience_s)]
 
     cluster = Quiet(known.path, random.Random(0), nodes=("north",))
-    assert run(small, new(), cluster, progress=shown()).table.equals(known.table)
-    assert "on north has been silent for 75 s" in capsys.readouterr().err
+    assert run(small, new(), cluster).table.equals(known.table)
+    assert "on north has been silent for 75 s" in caplog.text
 
 
 def keeping(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int = 100) -> list[str]:
@@ -256,7 +258,7 @@ def test_it_is_said_that_nobody_is_there(
     known: SweepResult,
     new: Callable[[], Path],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Before the first worker, and after the last: every PATIENCE_S, and not while one is there."""
     clock = SimpleNamespace(now_s=0.0)
@@ -279,10 +281,10 @@ def test_it_is_said_that_nobody_is_there(
         nodes=("first", "later"),
         bad="first",
     )
-    assert run(small, new(), cluster, progress=shown()).table.equals(known.table)
-    lines = capsys.readouterr().err.splitlines()
+    assert run(small, new(), cluster).table.equals(known.table)
+    lines = [record.getMessage() for record in caplog.records]
     lost = next(place for place, line in enumerate(lines) if "worker 1 on first is lost" in line)
-    waits = [place for place, line in enumerate(lines) if line == cluster.waits]
+    waits = [place for place, line in enumerate(lines) if line == "nobody is there"]
     assert [place > lost for place in waits] == [False, False, True]
 
 

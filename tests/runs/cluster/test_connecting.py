@@ -207,7 +207,7 @@ def test_who_presses_twice_leaves_no_worker_alive(
 def test_it_is_said_that_none_is_there_yet(
     ray: Ray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Cluster(Workers(count=1, num_cpus=64), None) as cluster:
+    with Cluster(Workers(count=1, num_cpus=2), None) as cluster:
         cluster.begin("auto", (), most=100)
         (actor,) = ray.actors
         waits = itertools.count()
@@ -222,7 +222,7 @@ def test_it_is_said_that_none_is_there_yet(
         assert cluster.first() == HELLO
     said = [record.getMessage() for record in caplog.records]
     assert said == [said[0]] * 3
-    assert "waiting for Ray to place one with 64 CPUs" in said[0]
+    assert "waiting for Ray to place one with 2 CPUs" in said[0]
 
 
 def test_what_cannot_come_is_not_waited_for_at_the_end(ray: Ray) -> None:

@@ -7,8 +7,8 @@ from pythia_fast.runs.cluster.events import reason_of
 CREATION = """\
 The actor died because of an error raised in its creation task, \x1b[36mray::Worker.__init__()\
 \x1b[39m (pid=14784, ip=192.0.2.2, actor_id=898acd44d81dd750e8b3c05f01000000, repr=<pythia_fast\
-.runs.cluster.actor.FunctionActorManager._create_fake_actor_class.<locals>.TemporaryActor object at \
-0x7f93b0e6c450>)
+.runs.cluster.actor.FunctionActorManager._create_fake_actor_class.<locals>.TemporaryActor object \
+at 0x7f93b0e6c450>)
          ~~^^^^^
 KeyError: 'x'
 

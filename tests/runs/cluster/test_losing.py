@@ -1,9 +1,10 @@
 """Workers that die before they begin, fall silent or cannot work, and what cannot be had at all."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
-from played_ray import HELLO, Ray, RayError, RayTaskError, played
+from played_ray import HELLO, STATUS, V2, Ray, RayError, RayTaskError, played, played_kv
 
 from pythia_fast.errors import ArgumentError, RunMismatchError
 from pythia_fast.runs.cluster import calls
@@ -11,6 +12,7 @@ from pythia_fast.runs.cluster.calls import GIVE_UP_S, SILENT_S
 from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
 from pythia_fast.runs.cluster.events import Joined, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
+from pythia_fast.runs.cluster.reaching import grows
 from pythia_fast.runs.workers import Workers
 
 
@@ -208,9 +210,45 @@ def test_what_this_machine_alone_does_not_offer_is_not_waited_for(
         assert cluster.placing.count == 1
 
 
-def test_a_cluster_may_grow(ray: Ray) -> None:
-    """Where there are other machines, one that offers all that may join yet."""
-    with Cluster(Workers(count=1, memory=10**12, resources={"fast_disk": 1}), None) as cluster:
+def test_where_no_machine_can_hold_a_worker_and_none_comes_the_sweep_ends(
+    ray: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Workers(count=1, num_cpus=2, memory=10**12, resources={"fast_disk": 1})
+    with Cluster(workers, None) as cluster:
         cluster.begin("auto", (), most=100)
-        assert len(ray.actors) == 1
-        assert "1e+12 bytes of memory, 1 fast_disk" in cluster.waits
+        with pytest.raises(
+            ArgumentError,
+            match=r"can hold a worker with 2 CPUs, 1e\+12 bytes of memory, 1 fast_disk: "
+            r"the nearest has 2 CPUs, 0 bytes of memory, 0 fast_disk; ask for less",
+        ):
+            cluster.first()
+    assert not caplog.records
+
+
+def test_a_cluster_may_grow(ray: Ray, caplog: pytest.LogCaptureFixture) -> None:
+    """Where machines are started when they are asked for, or where Ray does not tell."""
+    status = {"autoscaler_report": {"node_type_mapping": {"abc": "ray.worker.large"}}}
+    for kept in ({STATUS: json.dumps(status).encode()}, {V2: b"1"}, None):
+        ray.experimental = played_kv(kept)
+        workers = Workers(count=1, memory=10**12, resources={"fast_disk": 1})
+        with Cluster(workers, None) as cluster:
+            cluster.begin("auto", (), most=100)
+            cluster.tell_waiting()
+        assert "1e+12 bytes of memory, 1 fast_disk" in caplog.text
+        caplog.clear()
+
+
+def test_machines_of_a_kind_of_their_own_are_started_by_nobody(ray: Ray) -> None:
+    """As Ray tells of a cluster that was started by hand."""
+    status = {"autoscaler_report": {"node_type_mapping": {"abc": "node_abc", "d": "node_d"}}}
+    for kept in ({STATUS: json.dumps(status).encode()}, {STATUS: b"{}"}, {}):
+        ray.experimental = played_kv(kept)
+        assert not grows(ray)
+
+
+def test_machines_that_join_are_waited_for(ray: Ray, caplog: pytest.LogCaptureFixture) -> None:
+    with Cluster(Workers(count=1, num_cpus=2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        assert cluster.nodes == {"node 0", "node 1"}
+        cluster.tell_waiting()
+    assert "waiting for Ray to place one with 2 CPUs" in caplog.text
