@@ -36,7 +36,7 @@ from pythia_fast.runs.cluster.placing import (
     largest,
     placing,
 )
-from pythia_fast.runs.cluster.reaching import connect, grows, logged
+from pythia_fast.runs.cluster.reaching import connected, grows
 from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
@@ -62,7 +62,7 @@ class Cluster:
         self._ray = require("ray")
         self._workers, self._device = workers, device
         self._alone = False
-        self._connection = ExitStack()  # empty where somebody else has connected this process
+        self._connection = ExitStack()
         self._name = f"pythia_fast {uuid.uuid4().hex[:8]}"
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
@@ -75,13 +75,7 @@ class Cluster:
         self.placing = Placing(1, 1, 0)
 
     def __enter__(self) -> "Cluster":
-        if not self._ray.is_initialized():
-            self._connect()
-        elif self._workers.address is not None:
-            raise ArgumentError(
-                f"this process is connected to a Ray cluster already: leave out the address "
-                f"{self._workers.address!r}, or disconnect first (ray.shutdown)"
-            )
+        self._alone = self._connection.enter_context(connected(self._ray, self._workers.address))
         try:
             offered = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             nodes = [Node(each.get("CPU", 0), each.get("GPU", 0)) for each in offered]
@@ -303,13 +297,6 @@ class Cluster:
             raise error
         elif self._lost_early >= FIRST_TRIES:
             raise WorkerError(f"{words}: {reason_of(error)}") from error
-
-    def _connect(self) -> None:
-        with ExitStack() as connection:
-            connection.enter_context(logged())
-            self._alone = connect(self._ray, self._workers.address)
-            connection.callback(self._ray.shutdown)
-            self._connection = connection.pop_all()
 
     def _stop(self) -> None:
         """Let the workers finish the write in hand, and end them."""

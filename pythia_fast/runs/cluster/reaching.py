@@ -9,12 +9,14 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from pythia_fast.errors import WorkerError
+from pythia_fast.errors import ArgumentError, WorkerError
 
 _log = logging.getLogger("pythia_fast")
 
@@ -22,6 +24,72 @@ PATIENCE_S = 10.0
 """How long a cluster that is just being started may take until it can be reached."""
 _TRIES = "RAY_gcs_server_port_wait_time_s"  # Ray's own; each try lasts 40 s
 _PRINTS, _INFO = "print_worker_logs", ":info_message:"  # Ray's own, too
+
+
+@dataclass(slots=True)
+class _Connection:
+    """What this process has connected itself to, and how many sweeps use it."""
+
+    address: str | None
+    alone: bool
+    end: ExitStack
+    uses: int = 0
+
+
+class _Process:
+    """A process can be connected once only: those of its threads that sweep share that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: _Connection | None = None
+
+    def join(self, ray: Any, address: str | None) -> _Connection | None:
+        """Connect, or use what another sweep has connected; None if somebody else has."""
+        with self._lock:
+            if not ray.is_initialized():
+                with ExitStack() as end:
+                    end.enter_context(logged())
+                    alone = connect(ray, address)
+                    end.callback(ray.shutdown)
+                    self._connection = _Connection(address, alone, end.pop_all())
+            connection = self._connection
+            if address is not None and (connection is None or connection.address != address):
+                raise ArgumentError(
+                    f"this process is connected to a Ray cluster already: leave out the address "
+                    f"{address!r}, or disconnect first (ray.shutdown)"
+                )
+            if connection is not None:
+                connection.uses += 1
+            return connection
+
+    def leave(self, connection: _Connection) -> None:
+        """Disconnect where nobody else uses it."""
+        with self._lock:
+            connection.uses -= 1
+            if connection is self._connection and not connection.uses:
+                self._connection = None
+                connection.end.close()
+
+
+_process = _Process()
+
+
+@contextmanager
+def connected(ray: Any, address: str | None) -> Iterator[bool]:
+    """While it is entered the process is connected; whether to a new cluster, this machine alone.
+
+    Sweeps in several threads share the connection, and the last one ends it, unless the process was
+    connected before the first. ArgumentError for an address when it is connected elsewhere, and the
+    errors of `connect`.
+    """
+    connection = _process.join(ray, address)
+    if connection is None:
+        yield False
+        return
+    try:
+        yield connection.alone
+    finally:
+        _process.leave(connection)
 
 
 def connect(ray: Any, address: str | None) -> bool:

@@ -4,14 +4,16 @@ import logging
 import os
 import socket
 import sys
+import threading
+import time
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from pythia_fast.errors import WorkerError
+from pythia_fast.errors import ArgumentError, WorkerError
 from pythia_fast.runs.cluster import reaching
-from pythia_fast.runs.cluster.reaching import connect, logged
+from pythia_fast.runs.cluster.reaching import connect, connected, logged
 
 TRIES = "RAY_gcs_server_port_wait_time_s"
 
@@ -124,3 +126,76 @@ def test_without_ray_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delitem(sys.modules, "ray._private.worker", raising=False)
     with logged():
         assert "ray._private.worker" not in sys.modules
+
+
+class Once(Ray):
+    """A Ray that can be connected once, as the real one, which takes its time for it."""
+
+    connected = False
+    ended = 0
+
+    def is_initialized(self) -> bool:
+        return self.connected
+
+    def init(self, address: str, **named: Any) -> None:
+        assert not self.connected, "Maybe you called ray.init twice by accident?"
+        time.sleep(0.05)
+        super().init(address, **named)
+        self.connected = True
+
+    def shutdown(self) -> None:
+        self.connected = False
+        self.ended += 1
+
+
+def test_sweeps_side_by_side_share_a_connection_until_the_last_ends() -> None:
+    ray = Once(ConnectionError("none"))
+    both, ended = threading.Barrier(2), threading.Event()
+    seen: list[tuple[bool, bool]] = []
+
+    def sweep(last: bool) -> None:
+        with connected(ray, None) as alone:
+            both.wait(10)
+            if last:
+                ended.wait(10)
+            seen.append((alone, ray.connected))
+        if not last:
+            ended.set()
+
+    threads = [threading.Thread(target=sweep, args=(last,)) for last in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [(True, True), (True, True)]
+    assert [address for address, _ in ray.calls] == ["auto", "local"]
+    assert ray.ended == 1
+    with connected(ray, "local"):
+        assert ray.connected
+    assert ray.ended == 2
+
+
+def test_who_is_connected_stays_so_and_goes_nowhere_else() -> None:
+    ray = Once()
+    with connected(ray, "local"):
+        with connected(ray, "local"), connected(ray, None):
+            pass
+        with pytest.raises(ArgumentError, match=r"connected .* already.*'ray://there'"):
+            connected(ray, "ray://there").__enter__()
+        assert ray.connected
+    ray.connected = True
+    with connected(ray, None) as alone:
+        assert not alone
+    with pytest.raises(ArgumentError, match="connected to a Ray cluster already"):
+        connected(ray, "local").__enter__()
+    assert ray.connected
+
+
+def test_what_somebody_has_disconnected_is_not_ended_again() -> None:
+    ray = Once()
+    with connected(ray, None):
+        ray.shutdown()
+        with connected(ray, None):
+            assert ray.connected
+    assert ray.ended == 2
+    assert not ray.connected
