@@ -9,7 +9,7 @@ import pytest
 from pythia_fast.runs.cluster import connecting
 from pythia_fast.runs.cluster.messages import Hello
 
-HELLO = Hello("a node", "there", "1.0", ("float32",))
+HELLO = Hello("a node", "there", ("float32",))
 
 
 STATUS, V2 = "__autoscaling_status", "__autoscaler_v2_enabled"

@@ -29,14 +29,13 @@ from pythia_fast.runs.cluster.sent_error import sent
 from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import LOOK_AHEAD, RETRIES
 from pythia_fast.runs.folder.parts import read_provenance
-from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.results.result import SweepResult
 from pythia_fast.series import open_series
 
 STEPS = (0, 1, 2, 4, 8, 16, 32)
 IDS = np.random.default_rng(0).integers(0, 260, (3, 17), dtype=np.uint16)
-HELLO = Hello("node", "here", versions()["pythia-fast"], ("float32",))
+HELLO = Hello("node", "here", ("float32",))
 
 
 class Played:

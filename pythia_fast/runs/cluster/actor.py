@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from importlib.metadata import version
+from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +38,6 @@ from pythia_fast.runs.cluster.worker_side import (
 )
 from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
-from pythia_fast.suite import Architecture
 
 if TYPE_CHECKING:
     import ray
@@ -72,14 +71,21 @@ class Worker:
         self._writer = ThreadPoolExecutor(1, "pythia_fast-write")
         self._thread = threading.Thread(target=self._go, name="pythia_fast-work", daemon=True)
 
-    def hello(self, dtype: str, architectures: Sequence[Architecture]) -> Hello:
-        """Who this is, and what `dtype` means here for each of the models."""
+    def hello(self, version: str, asked: bytes) -> Hello | str:
+        """Who this is, and what a dtype means here for each model; of another version only that.
+
+        `asked` is the pickled dtype and architectures: nothing else is opened before the driver's
+        `version` is seen to be the same, in which all that is sent has the same form.
+        """
         import ray
 
+        here = package_version("pythia-fast")
+        if version != here:
+            return here
+        dtype, architectures = pickle.loads(asked)
         return Hello(
             node=ray.get_runtime_context().get_node_id(),
             host=platform.node(),
-            version=version("pythia-fast"),
             precisions=tuple(
                 resolve_precision(dtype, self._device, each).name for each in architectures
             ),

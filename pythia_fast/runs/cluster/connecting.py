@@ -1,6 +1,7 @@
 """A Ray cluster, existing or started here, and the workers of one sweep in it."""
 
 import itertools
+import pickle
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from pythia_fast.runs.cluster.events import (
     Event,
     GaveBack,
     Joined,
+    LeftOut,
     Lost,
     Silent,
     Told,
@@ -38,6 +40,7 @@ from pythia_fast.runs.cluster.placing import (
 )
 from pythia_fast.runs.cluster.reaching import connected, grows
 from pythia_fast.runs.cluster.warning import warn
+from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture
 
@@ -71,7 +74,7 @@ class Cluster:
         self._hosts: dict[str, str] = {}
         self._early: list[Event] = []
         self._lost_early = 0
-        self._asked: tuple[str, tuple[Architecture, ...]] = ("auto", ())
+        self._version, self._asked = versions()["pythia-fast"], b""
         self.placing = Placing(1, 1, 0)
 
     def __enter__(self) -> "Cluster":
@@ -103,7 +106,7 @@ class Cluster:
 
     def begin(self, dtype: str, architectures: Sequence[Architecture], *, most: int) -> None:
         """Ask for all workers, `most` of them; those that can be placed come by and by."""
-        self._asked = (dtype, tuple(architectures))
+        self._asked = pickle.dumps((dtype, tuple(architectures)))
         for _ in range(min(self.placing.count, most)):
             self.add()
 
@@ -125,7 +128,7 @@ class Cluster:
             words = "".join(map(str, error.args))
             raise ArgumentError(f"Ray takes no such workers: {words}") from error
         self._actors[name] = actor
-        hello = actor.hello.options(name="hello").remote(*self._asked)
+        hello = actor.hello.options(name="hello").remote(self._version, self._asked)
         self._calls.expect(hello, Call(name, "hello"))
         return name
 
@@ -259,6 +262,8 @@ class Cluster:
             return [GaveBack(worker, call.model, call.step, bool(value))]
         if kind == "compute":
             return []
+        if isinstance(value, str):
+            return [self._leave_out(worker, value)]
         self._calls.hear(worker)
         self._poll(worker)
         if kind == "hello":
@@ -267,6 +272,15 @@ class Cluster:
             self._lost_early = 0
             return [Joined(worker, value)]
         return [Told(worker, value)] if value else []
+
+    def _leave_out(self, worker: str, version: str) -> LeftOut:
+        """End a worker of another version. WorkerError if no other is there or asked for."""
+        words = f"has pythia-fast {version}, and here is {self._version}: install the same"
+        self.dismiss(worker)
+        if not self._actors:
+            raise WorkerError(f"no worker is left: {worker}, the last one, {words} everywhere")
+        warn(f"{worker} is left out: it {words} everywhere")
+        return LeftOut(worker)
 
     def _poll(self, worker: str) -> None:
         poll = self._actors[worker].poll.options(name="poll")

@@ -30,7 +30,6 @@ from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.cluster.sent_error import SentError
 from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
-from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.telling import notes
 from pythia_fast.runs.steps.todo import OnError
@@ -195,9 +194,6 @@ class RayEngine:
         return [now, *(each for each in held if each != now)] if now in held else held
 
     def _join(self, worker: str, hello: Hello) -> None:
-        here = versions()["pythia-fast"]
-        if hello.version != here:
-            warn(f"{worker} on {hello.host} has pythia-fast {hello.version}, and here is {here}")
         dtypes = tuple(model.asked.plan.dtype for model in self._models)
         if hello.precisions != dtypes:
             warn(

@@ -20,6 +20,13 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A worker is of another version, and was ended."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """A worker's messages."""
 
@@ -54,7 +61,7 @@ class Silent:
     silent_s: float
 
 
-Event = Joined | Told | GaveBack | Lost | Silent
+Event = Joined | LeftOut | Told | GaveBack | Lost | Silent
 
 
 def reason_of(error: Exception) -> str:

@@ -52,7 +52,6 @@ class Hello:
 
     node: str
     host: str
-    version: str
     precisions: tuple[str, ...]
 
 

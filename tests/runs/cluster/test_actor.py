@@ -30,6 +30,7 @@ from pythia_fast.runs.cluster.messages import (
     Failed,
     Fatal,
     Finished,
+    Hello,
     Loading,
     Message,
     Order,
@@ -37,7 +38,7 @@ from pythia_fast.runs.cluster.messages import (
     Unfit,
     Work,
 )
-from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.folder.run_folder import RunFolder, versions
 from pythia_fast.runs.results.result import SweepResult
 from pythia_fast.series import open_series
 from pythia_fast.testing import tiny, tiny_suite
@@ -384,12 +385,21 @@ def test_without_a_gpu_of_its_own_a_worker_takes_none(
     """Ray hides them only from who has asked for a number of them."""
     architectures = [each.series.spec.architecture for each in asked]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    hello = Worker(2, 0).hello("auto", architectures)
+    asking = (versions()["pythia-fast"], pickle.dumps(("auto", architectures)))
+    hello = Worker(2, 0).hello(*asking)
+    assert isinstance(hello, Hello)
     assert (hello.node, hello.host) == (NODE, platform.node())
     on_a_cpu = resolve_precision("auto", torch.device("cpu"), architectures[0]).name
     assert hello.precisions == (on_a_cpu, on_a_cpu) != ("float16", "float16")
     assert torch.get_num_threads() == 2
-    assert Worker(1, 0.5).hello("auto", architectures).precisions == ("float16", "float16")
+    hello = Worker(1, 0.5).hello(*asking)
+    assert isinstance(hello, Hello)
+    assert hello.precisions == ("float16", "float16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ArgumentError, match="torch sees no GPU here"):
         Worker(1, 1)
+
+
+def test_a_driver_of_another_version_hears_of_the_version_alone() -> None:
+    """And nothing that it sends is opened."""
+    assert Worker(1, 0).hello("0.0", b"no pickle") == versions()["pythia-fast"]

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 from played_ray import HELLO, STATUS, V2, Ray, RayError, RayTaskError, played, played_kv
 
-from pythia_fast.errors import ArgumentError, RunMismatchError
+from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
 from pythia_fast.runs.cluster import calls
 from pythia_fast.runs.cluster.calls import GIVE_UP_S, SILENT_S
 from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
-from pythia_fast.runs.cluster.events import Joined, Lost, Silent, Told
+from pythia_fast.runs.cluster.events import Joined, LeftOut, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
 from pythia_fast.runs.cluster.reaching import grows
+from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
 
 
@@ -252,3 +253,25 @@ def test_machines_that_join_are_waited_for(ray: Ray, caplog: pytest.LogCaptureFi
         assert cluster.nodes == {"node 0", "node 1"}
         cluster.tell_waiting()
     assert "waiting for Ray to place one with 2 CPUs" in caplog.text
+
+
+def test_a_worker_of_another_version_is_left_out_and_of_others_none_alone(
+    ray: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = versions()["pythia-fast"]
+    with Cluster(Workers(count=3), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        first, second, third = ray.actors
+        first.answer("hello", "0.0")
+        assert cluster.events(0) == [LeftOut("worker 1")]
+        assert first.killed
+        assert f"worker 1 is left out: it has pythia-fast 0.0, and here is {here}" in caplog.text
+        second.answer("hello", HELLO)
+        assert cluster.events(0) == [Joined("worker 2", HELLO)]
+        cluster.dismiss("worker 2")
+        third.answer("hello", "0.0")
+        with pytest.raises(
+            WorkerError, match=f"no worker is left: worker 3, .*fast 0.0, and here is {here}"
+        ):
+            cluster.events(0)
+    assert len(ray.actors) == 3
