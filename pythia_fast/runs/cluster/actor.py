@@ -96,11 +96,12 @@ class Worker:
 
         `work` is one reference, in a list so that it is fetched and opened once and not each time.
         """
-        self._learn(order.model, work[0])
+        if not self._learns(order.model, work[0]):
+            return  # the driver hears that it must go elsewhere
         over = threading.Event()
         with self._changed:
             if order.model in self._unfit:
-                return  # the driver hears that it must go elsewhere
+                return
             self._over[order.model, order.step] = over
             if self._resident is not None and self._resident[0] == order.model:
                 self._append(self._resident, order)
@@ -144,12 +145,19 @@ class Worker:
             self._end(*key)
         self._writer.shutdown(wait=True)  # what is given to it after that is not written
 
-    def _learn(self, model: int, work: "ray.ObjectRef[bytes]") -> None:
+    def _learns(self, model: int, work: "ray.ObjectRef[bytes]") -> bool:
+        """Whether the work of a model is known here; it may need files that are not."""
         with self._learning:
-            if model not in self._works:
+            if model not in self._works and model not in self._unfit:
                 import ray
 
-                self._works[model] = pickle.loads(ray.get(work))
+                try:
+                    self._works[model] = pickle.loads(ray.get(work))
+                except RunMismatchError:
+                    raise
+                except Exception as error:
+                    self._refuse(model, error)
+            return model in self._works
 
     def _end(self, model: int, step: int) -> None:
         over = self._over.pop((model, step), None)
@@ -185,15 +193,15 @@ class Worker:
         except Exception as error:
             if ends_context(error):
                 raise
-            self._outbox.put(Unfit(work.model, sent(error)))
-            self._refuse(work.model)
+            self._refuse(work.model, error)
             return
         with closing(pipeline):
             while self._has_orders(resident):
                 pipeline.run(lambda: None)
 
-    def _refuse(self, model: int) -> None:
+    def _refuse(self, model: int, error: Exception) -> None:
         """Leave the orders of a model to others, also those that are still to come."""
+        self._outbox.put(Unfit(model, sent(error)))
         with self._changed:
             self._unfit.add(model)
             orders = [order for order in self._orders if order.model == model]

@@ -16,7 +16,12 @@ import pytest
 import torch
 
 import pythia_fast
-from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
+from pythia_fast.errors import (
+    ArgumentError,
+    MissingTokensError,
+    RunMismatchError,
+    WorkerError,
+)
 from pythia_fast.metrics import Batch
 from pythia_fast.model import Model
 from pythia_fast.model.precision import resolve_precision
@@ -308,6 +313,28 @@ def test_who_has_no_memory_for_a_model_goes_on_with_others(
     hand.hears(Finished, 1, 0)
     assert len(made) == 2
     assert hand.all_of(Loading) == hand.all_of(Finished) == [(1, 0)]
+
+
+class Absent:
+    """What needs a file where it is opened, and there is none."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return absent, ()
+
+
+def absent() -> None:
+    raise MissingTokensError("no token data at /data/train")
+
+
+def test_who_lacks_the_files_of_a_model_goes_on_with_others(hand: Hand) -> None:
+    opened = [pickle.dumps(Absent())]
+    for step in (0, 1):
+        hand.worker.compute(Order(0, step, (), {}), opened)
+    hand.order(1, 0)
+    hand.hears(Finished, 1, 0)
+    (unfit,) = [each for each in hand.heard if isinstance(each, Unfit)]
+    assert unfit.model == 0
+    assert isinstance(unfit.error.opened(), MissingTokensError)
 
 
 def test_other_tokens_end_the_run(asked: tuple[Asked, ...]) -> None:
