@@ -107,6 +107,8 @@ def connect(ray: Any, address: str | None) -> bool:
             with _one_try():
                 ray.init(address=wanted, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
+            if wanted != "auto" and "Version mismatch" in str(error):
+                raise WorkerError(f"the Ray cluster at {wanted} is another: {error}") from error
             if wanted != "auto":
                 raise WorkerError(f"no Ray cluster answers at {wanted}: {error}") from error
             if not isinstance(error, ConnectionError):  # that says that there is none

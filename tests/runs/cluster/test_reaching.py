@@ -90,6 +90,14 @@ def test_who_is_there_is_no_cluster(error: type[Exception]) -> None:
         connect(Ray(error("no way")), "nonsense")
 
 
+def test_a_cluster_of_another_python_answers() -> None:
+    ray = Ray(RuntimeError("Version mismatch: The cluster was started with: Python: 3.12"))
+    with pytest.raises(
+        WorkerError, match=r"^the Ray cluster at there is another: Version .* 3\.12"
+    ):
+        connect(ray, "there")
+
+
 def test_the_user_may_say_how_often_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TRIES, "20")
     ray = Ray()
