@@ -70,8 +70,7 @@ class Cluster:
         self._numbers = itertools.count(1)
         self._actors: dict[str, Any] = {}
         self._calls = Calls(self._ray)
-        self._ready: set[str] = set()  # also those that were lost later
-        self._hosts: dict[str, str] = {}
+        self._hosts: dict[str, str] = {}  # of those that were ready, also if they were lost later
         self._early: list[Event] = []
         self._lost_early = 0
         self._version, self._asked = versions()["pythia-fast"], b""
@@ -216,7 +215,7 @@ class Cluster:
     @property
     def coming(self) -> bool:
         """Whether a worker was asked for that is not ready yet."""
-        return not self._actors.keys() <= self._ready
+        return not self._actors.keys() <= self._hosts.keys()
 
     @property
     def nodes(self) -> set[str]:
@@ -267,7 +266,6 @@ class Cluster:
         self._calls.hear(worker)
         self._poll(worker)
         if kind == "hello":
-            self._ready.add(worker)
             self._hosts[worker] = value.host
             self._lost_early = 0
             return [Joined(worker, value)]
@@ -301,7 +299,7 @@ class Cluster:
         self._lost_early += 1
         said = isinstance(error, PythiaFastError)  # by the worker itself
         words = f"{FIRST_TRIES} workers in a row have died before they could begin"
-        if self._ready:
+        if self._hosts:
             if self._lost_early == FIRST_TRIES:
                 warn(
                     f"{words}: no more are asked for before another one is ready: "
@@ -319,7 +317,7 @@ class Cluster:
         stopping = [
             actor.stop.options(name="stop").remote()
             for worker, actor in self._actors.items()
-            if worker in self._ready
+            if worker in self._hosts
         ]
         try:
             if stopping:
