@@ -34,14 +34,15 @@ bench: $(PEERS)
 bench-full: $(PEERS)
 	$(BENCH) $(FULL) --effort full --save-results $(MACHINE)
 
-# Where there is a GPU: what only one shows, then everything that is asked of it, in 8 minutes. GPU_PYTHON
+# Where there is a GPU: what only one shows, then everything that is asked of it, in 8 minutes, also if a
+# test fails. What is compiled ahead of time needs no GPU: `make kernels`. GPU_PYTHON
 # is a Python with a torch for CUDA, this package's other needs, transformers and pytest.
 GPU_PYTHON ?= $(BIN)/python
 NEEDED := $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(READY))
 gpu: $(NEEDED)
 	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) -m pytest -q tests/gpu tests/kernels/gpu \
-	  --ignore tests/kernels/gpu/test_ahead_of_time.py
-	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/gpu.py
+	  --ignore tests/kernels/gpu/test_ahead_of_time.py; tested=$$?; \
+	PYTHONPATH=$(CURDIR) $(GPU_PYTHON) benchmarks/gpu.py && exit $$tested
 
 # Every Triton kernel in small, odd shapes under NVIDIA's memory checker, each tensor an allocation of its own.
 SANITIZER ?= compute-sanitizer
