@@ -37,7 +37,7 @@ def _names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
 
 
 def _metric_names(*arguments: Any) -> list[str]:
-    return [name.lower() for name in _names(*arguments)]
+    return [name if ":" in name else name.lower() for name in _names(*arguments)]
 
 
 def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
