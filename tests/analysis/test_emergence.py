@@ -43,7 +43,8 @@ def losses(rng: np.random.Generator, effect: float, rows: np.ndarray) -> dict[in
 
 def of_loss(values: dict[int, np.ndarray]) -> dict:
     counts = np.full(len(next(iter(values.values()))), TOKENS)
-    return {s: {"perplexity": {"nll": v * TOKENS, "tokens": counts}} for s, v in values.items()}
+    rest = {"tokens": counts, "nonfinite": np.zeros(len(counts), np.int64)}
+    return {s: {"perplexity": {"nll": v * TOKENS} | rest} for s, v in values.items()}
 
 
 def test_a_planted_effect_is_found_with_its_time(planted, rng) -> None:

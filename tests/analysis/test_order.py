@@ -244,7 +244,10 @@ def test_incomplete_steps_are_told_and_marked(planted, flags, rng) -> None:
 
 def test_wrong_input_is_told(planted, flags, tmp_path: Path) -> None:
     run = planted({8: flags(np.ones(200, dtype=bool))})
-    without = planted({8: {"perplexity": {"nll": np.ones(9), "tokens": np.ones(9)}}}, model="1b")
+    without = planted(
+        {8: {"perplexity": {"nll": np.ones(9), "tokens": np.ones(9), "nonfinite": np.zeros(9)}}},
+        model="1b",
+    )
     with pytest.raises(ArgumentError, match="--metrics memorization"):
         training_order([run, without])
     with pytest.raises(ArgumentError, match="two runs have step 8 of 70m"):

@@ -294,7 +294,10 @@ def test_what_cannot_be_compared_is_refused(planted, flags) -> None:
     longer = {"settings": {"prompt": 64, "continuation": 32}}
     with pytest.raises(ArgumentError, match="differ in length"):
         predictability(planted({9: own}, settings=longer, name="longer"), target)
-    plain = planted({9: {"perplexity": {"nll": np.ones(50), "tokens": np.ones(50)}}}, name="plain")
+    plain = planted(
+        {9: {"perplexity": {"nll": np.ones(50), "tokens": np.ones(50), "nonfinite": np.zeros(50)}}},
+        name="plain",
+    )
     with pytest.raises(ArgumentError, match="--metrics memorization"):
         predictability(plain, target)
     with pytest.raises(UnknownStepError):
