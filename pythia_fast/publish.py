@@ -104,6 +104,19 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
+def require_writable(folder: Path) -> None:
+    """WriteError if no file can be made in a folder that is there. Permissions do not tell."""
+    partial = partial_of(folder / "probe")
+    try:
+        with partial.open("xb") as file:
+            file.write(b"probe")
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 def require_folder(path: Path) -> None:
     """WriteError unless the folder that `path` is to lie in is there: a mistyped one stays away."""
     folder = path.parent

@@ -122,6 +122,7 @@ class Checkpoints:
             if not todo.left:
                 self._progress.say(f"nothing left to evaluate: all is in {self._folder.path}")
                 return
+            self._folder.check_writable()
             todo.give_twins(self._give)
             if todo.queue:
                 self._evaluate(device, precision)

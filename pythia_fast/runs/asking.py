@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from pythia_fast.cache import cache_folder, expanded
-from pythia_fast.errors import ArgumentError, RunMismatchError
+from pythia_fast.errors import ArgumentError, RunMismatchError, WriteError
 from pythia_fast.metrics import Metric, resolve
+from pythia_fast.publish import require_writable
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import Asked, check_batch_tokens
 from pythia_fast.runs.folder.run_folder import RunFolder
@@ -139,6 +140,24 @@ def settled(
         Asked(each.series, plan, _begun(each, plan, path), each.batch_tokens, each.budget_bytes)
         for each, plan, path in zip(asked, plans, paths, strict=True)
     )
+
+
+def check_out(out: str | Path | None) -> None:
+    """WriteError if results are to go to a new or empty folder, and none can be made there.
+
+    Of a folder that holds something it is not known yet whether anything is to be written.
+    """
+    if out is None:
+        return
+    path = expanded(out)
+    try:
+        there = next((each for each in (path, *path.parents) if each.is_dir()), path)
+        if there != path or not any(path.iterdir()):
+            require_writable(there)
+    except OSError as error:
+        raise WriteError(
+            error.errno, f"no run folder can be made at {path}: {error.strerror}"
+        ) from error
 
 
 def common_folder(out: str | Path) -> Path:

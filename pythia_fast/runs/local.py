@@ -137,7 +137,8 @@ class LocalEngine:
 
 
 def check_room(asked: Asked, todo: Todo) -> None:
-    """WriteError if the results of what is left would not fit on their disk."""
+    """WriteError if the results of what is left could not be written, or not fit on their disk."""
+    asked.folder.check_writable()
     plan = asked.plan
     rows = sum(len(plan.rows(step)) for step in todo.left) * len(plan.metrics)
     asked.folder.check_space(rows * BYTES_PER_ROW)

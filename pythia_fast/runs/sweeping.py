@@ -14,7 +14,7 @@ from pythia_fast.model import known_precision, resolve_precision
 from pythia_fast.model.devices import resolve_device
 from pythia_fast.progress import Bar
 from pythia_fast.runs.asked import Asked
-from pythia_fast.runs.asking import questions, settled
+from pythia_fast.runs.asking import check_out, questions, settled
 from pythia_fast.runs.cluster import Cluster
 from pythia_fast.runs.cluster.placing import check_device
 from pythia_fast.runs.engines import compute_here, compute_there
@@ -175,6 +175,7 @@ def sweep(
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     _check_engine(engine, workers)
     share = _share(worker, engine, resume)
+    check_out(out)
     names, several = names_of(model)
     target = None if engine == "ray" else resolve_device(device)
     with Bar("fetch tokens", "B", on=progress) as bar:

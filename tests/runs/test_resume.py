@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from pythia_fast.errors import (
     RunMismatchError,
     SweepError,
     SweepInterruptedError,
+    WriteError,
 )
 from pythia_fast.model import LoadReport, Weights
 from pythia_fast.model.streams import Event
@@ -156,6 +158,40 @@ def test_a_broken_step_is_skipped_and_told(
     with pytest.raises(SweepError, match=r"step 4(:| failed)") as caught:
         small_sweep(model=own_series)
     assert isinstance(caught.value.__cause__, error)
+
+
+def test_a_folder_that_is_not_writable_is_refused_before_anything_is_computed(
+    small_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = [Counting()]
+    small_sweep(metrics=metrics, steps=[0, 1])
+    (tmp_path / "run/parts/step=1/perplexity-00000.parquet").unlink()
+    (tmp_path / "new").mkdir()
+    allowed = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        if "x" in mode and tmp_path in path.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return allowed(path, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    Counting.calls = 0
+    with pytest.raises(WriteError, match=r"the run folder .*/run is not writable: .*Read-only"):
+        small_sweep(metrics=metrics, steps=[0, 1])
+    for name in ("new", "none/at/all"):
+        with pytest.raises(WriteError, match=f"no run folder can be made at .*/{name}: .*Read-on"):
+            small_sweep(metrics=metrics, out=tmp_path / name, tokens="hub:not/asked")
+    assert Counting.calls == 0
+
+
+class Counting(pythia_fast.Perplexity):
+    """Perplexity, counting how often it is computed."""
+
+    calls = 0
+
+    def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict[str, Any]:
+        Counting.calls += 1
+        return super().__call__(model, batch)
 
 
 def test_a_mended_step_is_computed_and_its_failure_forgotten(

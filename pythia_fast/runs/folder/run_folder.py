@@ -33,7 +33,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
-from pythia_fast.publish import link, partial_of, remove_partials_in, sync_folder, write_error
+from pythia_fast.publish import (
+    link,
+    partial_of,
+    remove_partials_in,
+    require_writable,
+    sync_folder,
+    write_error,
+)
 from pythia_fast.quantities import sized
 from pythia_fast.runs.folder.checked import read_or_put_aside
 from pythia_fast.runs.folder.differing import differences
@@ -210,6 +217,21 @@ class RunFolder:
     def take_down(self, name: str) -> None:
         """Remove a file that was posted."""
         self._inside(name).unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """WriteError that names the run folder, if results could not be written into it."""
+        inside = [self._inside(name) for name in ("parts", "results", "failures")]
+        steps = [folder for _, folder in numbered(self.path / "parts")]
+        for folder in (self.path, *inside, *steps):
+            if folder.is_dir():
+                try:
+                    require_writable(folder)
+                except WriteError as error:
+                    raise WriteError(
+                        error.errno,
+                        f"the run folder {self.path} is not writable: {error.strerror}. Give "
+                        "another `out` (--out)",
+                    ) from error
 
     def check_space(self, needed_bytes: int) -> None:
         """WriteError if the file system has less room than the results will take."""

@@ -26,6 +26,18 @@ TABLE = pa.table({"sequence": [0, 1], "nll": [1.5, 2.5]})
 UNIT = Unit(8, Perplexity(), 0, 1, np.arange(2))
 
 
+def make_read_only(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No file can be made in it, nor below, whoever asks: root ignores permissions."""
+    allowed = Path.open
+
+    def refuse(path: Path, mode: str = "r", *rest: object, **named: object) -> object:
+        if mode != "r" and mode != "rb" and (folder in path.parents):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return allowed(path, mode, *rest, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path / "run", {"model": "x"})
@@ -137,6 +149,20 @@ def test_too_little_space_is_told_before_the_start(folder: RunFolder) -> None:
     with pytest.raises(WriteError, match=r"B free, .* about 1\.15e\+06 TB: ") as caught:
         folder.check_space(1 << 60)
     assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("refused", ["", "parts", "parts/step=8", "failures"])
+def test_a_folder_that_is_not_writable_is_told_before_the_start(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    folder.publish(UNIT, TABLE, {})
+    folder.record_failure(Failure(4, "OSError", "first"))
+    before = sorted(folder.path.rglob("*"))
+    folder.check_writable()
+    assert sorted(folder.path.rglob("*")) == before
+    make_read_only(monkeypatch, folder.path / refused)
+    with pytest.raises(WriteError, match=r"the run folder .*/run is not writable: .*Read-only"):
+        folder.check_writable()
 
 
 FULL = """
