@@ -62,7 +62,7 @@ class LocalSeries:
     """The checkpoints of a folder; its name is the series' name.
 
     A step's config.json lies in its folder or, for all steps alike, beside the step folders. The
-    folder's listing is taken once; weights are looked at when a step is opened. A link that leads
+    folder's listing is taken once; files are looked into by `survey` and `open`. A link that leads
     nowhere, named as the folder of a step, is a step that is missing. What is left out, a file of
     such a name or step0100, is said in the log. A pickle takes along the path, the listing and the
     digests of files that were hashed, and looks at nothing: where the folder is not there, that is
@@ -122,8 +122,9 @@ class LocalSeries:
         """Nothing: a folder has no commits."""
 
     def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
-        """The names and sizes of each step's weights; no weights are read, so no digest is known.
+        """The names and sizes of each step's weights, and whether they can be opened.
 
+        Headers and config.json are read, as `open` does, and no weights, so no digest is known.
         UnknownStepError. What is missing or malformed is the `error` of its step.
         """
         return {step: self._survey(step) for step in steps}
@@ -140,6 +141,9 @@ class LocalSeries:
         incomplete, WeightsError if its tensors are not the architecture's, or the architecture not
         that of the other steps; FormatError and ReadError for malformed and unreadable files.
         """
+        return self._opened(step)
+
+    def _opened(self, step: int) -> Checkpoint:
         folder = self._step_folder(step)
         weights = _weights(folder)
         opened = []
@@ -181,7 +185,20 @@ class LocalSeries:
             )
         except PythiaFastError as error:
             return Revision(step, error=error)
-        return Revision(step, files=files, here_bytes=sum(file.size for file in files))
+        here_bytes = sum(file.size for file in files)
+        return Revision(step, files=files, here_bytes=here_bytes, error=self._fault(step))
+
+    def _fault(self, step: int) -> PythiaFastError | None:
+        """Why a step cannot be opened, as far as its headers tell."""
+        try:
+            self._look_into(step)
+        except PythiaFastError as error:
+            return error
+        return None
+
+    def _look_into(self, step: int) -> None:
+        """The errors of `open`, for less than it may take."""
+        self._opened(step)
 
     def _step_folder(self, step: int) -> Path:
         if step not in self.steps:

@@ -25,6 +25,7 @@ from pythia_fast.errors import (
     RunMismatchError,
     SweepError,
     SweepInterruptedError,
+    WeightsError,
     WriteError,
 )
 from pythia_fast.model import LoadReport, Weights
@@ -144,8 +145,28 @@ def truncated(series: Path) -> None:
         file.truncate(path.stat().st_size - 1)
 
 
+def without_config(series: Path) -> None:
+    (series / "step4/config.json").unlink()
+
+
+def half_a_config(series: Path) -> None:
+    (series / "step4/config.json").write_text('{"hidden_size": ')
+
+
+def one_tensor_more(series: Path) -> None:
+    path = series / WEIGHTS
+    torch.save(torch.load(path, weights_only=True) | {"another": torch.zeros(3)}, path)
+
+
 @pytest.mark.parametrize(
-    ("damage", "error"), [(half_written, MissingCheckpointError), (truncated, FormatError)]
+    ("damage", "error"),
+    [
+        (half_written, MissingCheckpointError),
+        (truncated, FormatError),
+        (without_config, MissingCheckpointError),
+        (half_a_config, FormatError),
+        (one_tensor_more, WeightsError),
+    ],
 )
 def test_a_broken_step_is_skipped_and_told(
     small_sweep: Sweep, own_series: Path, damage: Callable[[Path], None], error: type
@@ -155,9 +176,11 @@ def test_a_broken_step_is_skipped_and_told(
     assert result.table["step"].to_pylist() == [0, 1, 2, 8, 16]
     assert [failure.step for failure in result.failures] == [4]
     assert issubclass(getattr(pythia_fast.errors, result.failures[0].error), error)
-    with pytest.raises(SweepError, match=r"step 4(:| failed)") as caught:
-        small_sweep(model=own_series)
+    Counting.calls = 0
+    with pytest.raises(SweepError, match=r"1 of 6 steps cannot be had: step 4:") as caught:
+        small_sweep(model=own_series, metrics=[Counting()], out=own_series / "run")
     assert isinstance(caught.value.__cause__, error)
+    assert Counting.calls == 0
 
 
 def test_a_folder_that_is_not_writable_is_refused_before_anything_is_computed(

@@ -287,6 +287,9 @@ def test_truncated_weights(tmp_path: Path, tiny: Architecture) -> None:
     for step in (0, 1):
         with pytest.raises(TruncatedFileError):
             LocalSeries(folder).open(step)
+        [revision] = LocalSeries(folder).survey([step]).values()
+        assert isinstance(revision.error, TruncatedFileError)
+        assert revision.nbytes, "what is there is known all the same"
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,9 @@ class Remote(LocalSeries):
             found[step] = replace(local, commit=commit, weights_sha256=digest, here_bytes=0)
         return found
 
+    def _look_into(self, step: int) -> None:
+        """Nothing is here before it is fetched."""
+
     @contextlib.contextmanager
     def ahead(self, steps: Sequence[int]) -> Iterator[Receiving]:  # type: ignore[override]
         self.ahead_of.append(tuple(steps))

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from pythia_fast.errors import ArgumentError, PythiaFastError
+from pythia_fast.errors import ArgumentError
 from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
@@ -159,7 +159,7 @@ def plan(
     precision = resolve_precision(dtype, target, series.spec.architecture)
     wanted = parse_steps(steps, series.steps)
     data = Data(dataset_here(tokens, cache_dir))
-    found = opened(series, survey(series, wanted))
+    found = survey(series, wanted)
     groups = found.same_weights(step for step in wanted if step not in found.missing)
     to_load = steps_to_load(groups, chosen)
     flops_of = {
@@ -176,20 +176,6 @@ def plan(
         device=str(target),
         dtype=precision.name,
     )
-
-
-def opened(series: CheckpointSeries, found: Survey) -> Survey:
-    """Of a folder, what is malformed is found by looking into its files."""
-    if series.spec.repo is not None:
-        return found
-    revisions = dict(found.revisions)
-    for step, revision in revisions.items():
-        if revision.error is None:
-            try:
-                series.open(step).close()
-            except PythiaFastError as error:
-                revisions[step] = replace(revision, error=error)
-    return replace(found, revisions=revisions)
 
 
 def _check_budget(found: Survey, budget_bytes: int | None) -> None:

@@ -1,6 +1,6 @@
 """A folder of GPT-NeoX's own checkpoints as a series: `global_stepN/`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from pythia_fast.digest import Digests
 from pythia_fast.errors import MissingCheckpointError, PythiaFastError, WeightsError
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.gpt_neox.config import find_yml, read_yml
-from pythia_fast.series.gpt_neox.files import find_shards
+from pythia_fast.series.gpt_neox.files import Shards, find_shards
 from pythia_fast.series.gpt_neox.merging import assemble, merge
 from pythia_fast.series.gpt_neox.reading import (
     Opened,
@@ -18,6 +18,7 @@ from pythia_fast.series.gpt_neox.reading import (
     read_pieces,
     require_all,
 )
+from pythia_fast.series.gpt_neox.rules import Merge
 from pythia_fast.series.layout import CONFIG, WeightFiles, read_architecture
 from pythia_fast.series.local import NEOX_PREFIX, LocalSeries
 from pythia_fast.series.tensors import TensorRange
@@ -46,11 +47,7 @@ class GptNeoxSeries(LocalSeries):
         no room for the merged weights.
         """
         folder = self._step_folder(step)
-        shards = find_shards(folder)
-        architecture = self._architecture(step, folder)
-        require_all(shards, architecture, folder)
-        opened = _open(folder, shards.names)
-        pieces, rules = read_pieces(shards, opened, architecture, folder)
+        shards, opened, pieces, rules, architecture = self._pieces(step, folder)
         if shards.ranks > 1:
             parts = {name: merge(rules[name], pieces[name]) for name in architecture.shapes()}
             merged = assemble(parts, folder)
@@ -58,6 +55,21 @@ class GptNeoxSeries(LocalSeries):
             pieces = {}
         digests = None if shards.ranks > 1 else self._digests  # of what is merged each time anew
         return _checkpoint(opened, pieces, step, folder, architecture, digests)
+
+    def _look_into(self, step: int) -> None:
+        """Without merging, which reads all weights."""
+        self._pieces(step, self._step_folder(step))
+
+    def _pieces(
+        self, step: int, folder: Path
+    ) -> tuple[Shards, Opened, Pieces, Mapping[str, Merge], Architecture]:
+        """What the headers of a step's files tell, checked."""
+        shards = find_shards(folder)
+        architecture = self._architecture(step, folder)
+        require_all(shards, architecture, folder)
+        opened = _open(folder, shards.names)
+        pieces, rules = read_pieces(shards, opened, architecture, folder)
+        return shards, opened, pieces, rules, architecture
 
     def _files(self, folder: Path) -> tuple[str, ...]:
         shards = find_shards(folder)

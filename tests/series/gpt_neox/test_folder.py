@@ -286,6 +286,20 @@ def refused(step: Path, kind: type[Exception], match: str) -> None:
         open_series(step.parent).open(0)
 
 
+def test_a_survey_looks_into_the_files_without_merging_them(
+    step: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pythia_fast.series.gpt_neox.folder.assemble", None)
+    series = GptNeoxSeries(step.parent)
+    number = int(step.name.removeprefix("global_step"))
+    assert series.survey([number])[number].error is None
+    victim = max(step.glob("layer_*.pt"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-100])
+    error = series.survey([number])[number].error
+    assert isinstance(error, FormatError)
+    assert error.path == victim
+
+
 def test_missing_files_are_named(step: Path) -> None:
     (step / "layer_03-model_01-model_states.pt").unlink()
     refused(step, MissingCheckpointError, r"lacks 1 of the 12 .*layer_03-model_01-model_states\.pt")

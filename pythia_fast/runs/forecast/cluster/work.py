@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric
-from pythia_fast.runs.forecast.here import dataset_here, opened, steps_to_load
+from pythia_fast.runs.forecast.here import dataset_here, steps_to_load
 from pythia_fast.runs.plan import Sequences, chosen_rows
 from pythia_fast.runs.steps.survey import survey
 from pythia_fast.runs.work import Data, sweep_flops
@@ -168,7 +168,7 @@ def _of_folder(
     series: CheckpointSeries, wanted: Sequence[int]
 ) -> tuple[dict[int, _Files], list[tuple[int, ...]]]:
     """The same of a folder, whose files are opened; of whose weights nothing is known."""
-    found = opened(series, survey(series, wanted))
+    found = survey(series, wanted)
     files = {
         step: _Files(revision.nbytes, len(revision.files), revision.nbytes)
         for step, revision in found.revisions.items()
