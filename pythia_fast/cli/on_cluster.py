@@ -124,8 +124,9 @@ def show(found: "ClusterForecast", *, as_json: bool) -> None:
     else:
         for line in (*_models(found), "", *_rates(found), "", *_curve(found), "", *_words(found)):
             click.echo(line)
-    for name, steps in found.missing.items():
-        click.echo(f"{name}: missing: step {', '.join(map(str, steps))}", err=True)
+    for model in found.models:
+        for step, reason in model.reasons.items():
+            click.echo(f"{model.name}: step {step} is missing: {reason}", err=True)
     if found.missing:
         raise click.exceptions.Exit(INCOMPLETE)
 

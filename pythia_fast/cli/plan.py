@@ -17,7 +17,7 @@ from pythia_fast.cli.options import (
     steps_option,
 )
 from pythia_fast.progress import clock
-from pythia_fast.quantities import duration, sized
+from pythia_fast.quantities import counted, duration, sized
 
 if TYPE_CHECKING:
     from pythia_fast.metrics import Metric
@@ -144,8 +144,11 @@ def _plan_one(
     else:
         for line in (*_steps(found), "", *_totals(found)):
             click.echo(line)
-    for step in found.missing:
-        click.echo(f"step {step.step} is missing: {step.missing}", err=True)
+    if found.missing:
+        numbers = ", ".join(str(step.step) for step in found.missing)
+        are = "is" if len(found.missing) == 1 else "are"
+        of_steps = f"{len(found.missing)} of {counted(len(found.steps), 'step')}"
+        click.echo(f"{of_steps} {are} missing: {numbers}", err=True)
     room = found.disk_bytes <= found.free_bytes
     if not room:
         click.echo(_no_room(found), err=True)
@@ -182,7 +185,7 @@ def _steps(found: "Forecast") -> Iterator[str]:
 def _line(step: "PlannedStep") -> str:
     what = ", ".join(step.files)
     if step.missing is not None:
-        what = "MISSING"
+        what = f"MISSING: {step.missing}"
     elif step.duplicate_of is not None:
         what += f"   same weights as {step.duplicate_of}"
     coming = sized(step.download_bytes) if step.download_bytes else "-"

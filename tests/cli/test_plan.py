@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,12 +74,27 @@ def test_what_is_missing_ends_with_4(run, hub):
     result = run(*arguments, exit_code=4)
     lines = result.stdout.splitlines()
     assert "same weights as 0" in lines[3]
-    assert "MISSING" in lines[5]
+    assert "MISSING: " in lines[5]
+    assert "step8" in lines[5], "why"
     assert "known of step 0, 1: identical" in lines[6]
-    assert "step 8 is missing: " in result.stderr
+    assert result.stderr == "1 of 4 steps is missing: 8\n"
     assert "3 of 4 steps are there, 1 of them with the weights of another" in result.stdout
     assert not hub.count("pytorch_model.bin", method="GET")
     assert not hub.count("model.safetensors", method="GET")
+
+
+def test_what_is_wrong_with_a_step_is_said_in_its_line(run, suite, tokens, tmp_path):
+    folder = Path(shutil.copytree(suite, tmp_path / "s"))
+    (folder / "step1/config.json").write_text("{")
+    weights = next(path for path in (folder / "step4").iterdir() if "model" in path.name)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    result = run("plan", folder, "--tokens", tokens, exit_code=4)
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()[2:8]}
+    assert f"MISSING: {folder}/step1/config.json: no valid JSON" in rows["1"]
+    assert f"MISSING: {weights}: " in rows["4"]
+    assert result.stderr == "2 of 6 steps are missing: 1, 4\n"
+    several = run("plan", folder, "--tokens", tokens, "--workers", "2", exit_code=4)
+    assert f"s: step 1 is missing: {folder}/step1/config.json: no valid" in several.stderr
 
 
 def test_json_lists_each_file_with_its_digest(run, hub, tiny_series):

@@ -105,7 +105,8 @@ def test_any_option_of_a_cluster_is_enough(run, suite, tokens, option):
 def test_missing_steps_end_with_4(run):
     arguments = ("plan", "410m-seed2", "--steps", "110000,111000", "--workers", "2")
     result = run(*arguments, "--network", "1GB/s", *GIVEN, exit_code=4)
-    assert "410m-seed2: missing: step 111000" in result.stderr
+    assert "410m-seed2: step 111000 is missing: " in result.stderr
+    assert "the branch is there, its weights are not" in result.stderr
 
 
 def test_what_cannot_be(run):

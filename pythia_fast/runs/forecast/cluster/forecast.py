@@ -249,9 +249,10 @@ def _planned(work: ClusterWork, compute_flop_per_s: float) -> PlannedModel:
         source=work.source,
         steps=work.asked,
         loads=len(work.steps),
-        missing=work.missing,
+        missing=tuple(work.missing),
         download_bytes=work.download_bytes,
         load_bytes=sum(step.load_bytes for step in work.steps),
         flops=sum(step.flops for step in work.steps),
         compute_flop_per_s=compute_flop_per_s,
+        reasons=work.missing,
     )

@@ -42,7 +42,7 @@ class PlannedModel:
 
     `steps` are those asked for; of them `loads` are loaded, `missing` cannot be had, and the rest
     has the weights of another. `flops` and `download_bytes` are of all that are loaded,
-    `compute_flop_per_s` is one worker's rate.
+    `compute_flop_per_s` is one worker's rate. `reasons` say why the missing ones cannot be had.
     """
 
     name: str
@@ -54,6 +54,7 @@ class PlannedModel:
     load_bytes: float
     flops: int
     compute_flop_per_s: float
+    reasons: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """What there is to do on a cluster: of each step its bytes and operations, known on paper."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Metric
 from pythia_fast.runs.forecast.here import dataset_here, steps_to_load
 from pythia_fast.runs.plan import Sequences, chosen_rows
-from pythia_fast.runs.steps.survey import survey
+from pythia_fast.runs.steps.survey import in_words, survey
 from pythia_fast.runs.work import Data, sweep_flops
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, ModelSpec, Steps, anomalies, parse_steps
@@ -41,14 +41,14 @@ class StepWork:
 
 @dataclass(frozen=True, slots=True)
 class ClusterWork:
-    """A model's steps that are to be loaded, of so many that were asked for; the missing ones.
+    """A model's steps that are to be loaded, of so many that were asked for; why others cannot be.
 
     `data_bytes` of the training data on the Hub are looked at by one of them, or all.
     """
 
     series: CheckpointSeries
     asked: int
-    missing: tuple[int, ...]
+    missing: Mapping[int, str]
     steps: tuple[StepWork, ...]
     data_bytes: int
 
@@ -100,7 +100,7 @@ def _work(
 ) -> ClusterWork:
     wanted = parse_steps(steps, series.steps)
     in_folder = series.spec.repo is None
-    files, groups = _of_folder(series, wanted) if in_folder else _on_paper(series.spec, wanted)
+    files, groups, missing = (_of_folder if in_folder else _on_paper)(series, wanted)
     firsts = {group[0] for group in groups}
     flops: dict[int, int] = {}
     if not isinstance(sequences, str):  # all steps look at the same rows
@@ -122,7 +122,6 @@ def _work(
     if data.dataset is None:
         looked_at = (chosen_rows(sequences, step.step, series.spec, data.rows) for step in found)
         rows = max(map(len, looked_at), default=0)
-    missing = tuple(step for step in wanted if step not in files)
     return ClusterWork(series, len(wanted), missing, tuple(found), rows * ROW_BYTES)
 
 
@@ -145,14 +144,23 @@ def files_on_paper(architecture: Architecture) -> tuple[int, int]:
     return nbytes, -(-nbytes // SHARD_BYTES)
 
 
-def _on_paper(
-    spec: ModelSpec, wanted: Sequence[int]
-) -> tuple[dict[int, _Files], list[tuple[int, ...]]]:
-    """The files of the steps that are there, and these in groups of the same weights."""
+_OfSteps = tuple[dict[int, _Files], list[tuple[int, ...]], dict[int, str]]
+
+
+def _on_paper(series: CheckpointSeries, wanted: Sequence[int]) -> _OfSteps:
+    """The files of the steps that are there, these in groups of the same weights, and the others.
+
+    Of those why they cannot be had.
+    """
+    spec = series.spec
     known = anomalies(spec)
-    missing = {
-        step for each in known if each.kind == "missing" and not each.mended for step in each.steps
+    reason_of = {
+        step: in_words(each)
+        for each in known
+        if each.kind == "missing" and not each.mended
+        for step in each.steps
     }
+    missing = {step: reason_of[step] for step in wanted if step in reason_of}
     there = [step for step in wanted if step not in missing]
     first_of = {
         step: each.steps[0] for each in known if each.kind == "identical" for step in each.steps
@@ -161,12 +169,10 @@ def _on_paper(
     for step in there:
         groups.setdefault(first_of.get(step, step), []).append(step)
     files = _Files(*files_on_paper(spec.architecture), PARAMETER_BYTES * spec.parameters)
-    return dict.fromkeys(there, files), [tuple(group) for group in groups.values()]
+    return dict.fromkeys(there, files), [tuple(group) for group in groups.values()], missing
 
 
-def _of_folder(
-    series: CheckpointSeries, wanted: Sequence[int]
-) -> tuple[dict[int, _Files], list[tuple[int, ...]]]:
+def _of_folder(series: CheckpointSeries, wanted: Sequence[int]) -> _OfSteps:
     """The same of a folder, whose files are opened; of whose weights nothing is known."""
     found = survey(series, wanted)
     files = {
@@ -174,4 +180,5 @@ def _of_folder(
         for step, revision in found.revisions.items()
         if revision.error is None
     }
-    return files, found.same_weights(files)
+    missing = {step: str(error) for step, error in found.missing.items()}
+    return files, found.same_weights(files), missing
