@@ -32,6 +32,8 @@ class Contents:
     sha256: dict[int, dict[str, str]] = field(default_factory=dict)
     """Step -> tensor -> the hash of its bytes; without tensors that are constant."""
     dtypes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    unreadable: set[int] = field(default_factory=set)
+    """Steps that could not be opened; each is a finding too."""
 
     def add(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Take in the next checkpoint."""
@@ -68,6 +70,7 @@ def read_contents(
             except (
                 *(MissingCheckpointError, FormatError, WeightsError, ChecksumError, ReadError),
             ) as error:
+                contents.unreadable.add(step)
                 contents.findings.append(_unreadable(step, error))
             bar.advance()
     return contents

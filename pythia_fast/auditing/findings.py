@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pythia_fast.suite.anomalies import Anomaly
 
 Severity = Literal["error", "warning", "expected"]
-"""Wrong weights or none; something to look at; a surprise that is no mistake."""
+"""Wrong weights or none; something to look at; an oddity that is no fault."""
 
 FindingKind = Literal[
     "missing",

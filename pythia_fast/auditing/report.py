@@ -154,7 +154,7 @@ class AuditReport:
 _WORDS: Mapping[Severity, tuple[str, str]] = {
     "error": ("error", "errors"),
     "warning": ("warning", "warnings"),
-    "expected": ("surprise that is expected", "surprises that are expected"),
+    "expected": ("oddity that is no fault", "oddities that are no faults"),
 }
 
 

@@ -88,13 +88,23 @@ def test_steps_that_are_broken_in_every_way(tmp_path: Path) -> None:
     shallow = audit(suite, progress=False)
     assert kinds(shallow) == [
         ("error", "missing", (1,)),
-        ("error", "too small", (2,)),
+        ("error", "unreadable", (2,)),
+        ("error", "unreadable", (4,)),
         ("warning", "other size", (8,)),
     ]
     found = kinds(audit(suite, deep=True, progress=False))
-    assert ("error", "unreadable", (2,)) in found
-    assert ("error", "unreadable", (4,)) in found
+    assert [each for each in found if each[0] == "error"] == kinds(shallow)[:3], "each once"
     assert ("warning", "other dtype", (8,)) in found
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_config_that_is_missing_or_cut_is_an_error(tmp_path: Path, deep: bool) -> None:
+    suite = tiny_suite(tmp_path / "s", steps=(0, 1, 2), layout="torch")
+    (suite / "step1/config.json").unlink()
+    (suite / "step2/config.json").write_text('{"hidden_size": ')
+    report = audit(suite, deep=deep, progress=False)
+    assert kinds(report) == [("error", "missing", (1,)), ("error", "unreadable", (2,))]
+    assert "2 errors" in repr(report)
 
 
 @pytest.fixture
@@ -151,6 +161,22 @@ def test_a_download_that_stays_corrupt_is_a_finding(
             audit_series(HubSeries(model, tmp_path / "new", endpoint=hub.url), (1,), progress=False)
 
 
+def test_a_file_of_the_hub_that_is_cut_is_one_error(
+    model: pythia_fast.ModelSpec, tmp_path: Path
+) -> None:
+    suite = tiny_suite(tmp_path / "s", steps=(1, 2, 4), layout="torch")
+    path = suite / "step2/pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:1000])
+    served = {f"step{step}": suite / f"step{step}" for step in (1, 2, 4)}
+    with HubServer({model.repo: served}) as hub:
+        series = HubSeries(model, tmp_path / "cache", endpoint=hub.url)
+        shallow, deep = (
+            audit_series(series, (1, 2, 4), deep=deep, progress=False) for deep in (False, True)
+        )
+    assert kinds(shallow) == [("error", "too small", (2,))]
+    assert [each for each in kinds(deep) if each[0] == "error"] == [("error", "unreadable", (2,))]
+
+
 def test_the_front_door(tmp_path: Path) -> None:
     suite = tiny_suite(tmp_path / "s", steps=(0, 1, 2), layout="torch")
     report = pythia_fast.audit(suite, "1:", progress=False)
@@ -172,7 +198,7 @@ def test_a_report_in_every_form(tmp_path: Path) -> None:
     assert not report.ok
     assert report, "a report with findings, or without, is true"
     text = str(report)
-    assert "1 error, 1 surprise" in text.splitlines()[0]
+    assert "1 error, 1 oddity that is no fault" in text.splitlines()[0]
     assert text.splitlines()[2:5] == [
         "   severity  kind          steps  issue",
         "1  error     same weights  2, 3",
