@@ -1,12 +1,12 @@
 """An audit of a series of checkpoints: by its files' hashes, and deeper by its weights."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pythia_fast.auditing.contents import Contents, content_findings, read_contents
 from pythia_fast.auditing.files import file_findings
-from pythia_fast.auditing.findings import explained
+from pythia_fast.auditing.findings import Finding, explained
 from pythia_fast.auditing.listing import list_steps
 from pythia_fast.auditing.report import AuditReport
 from pythia_fast.progress import Bar
@@ -27,9 +27,10 @@ def audit(
     """Look for checkpoints that are not what their name says.
 
     Without `deep` only the files' names, sizes and sha256 are looked at, which the Hub lists (two
-    requests a step at most) and which are computed of a local folder: steps that are missing, that
-    have the weights of another step or some of its files, or those of `main`, shards that are
-    there twice, files that are too small, or cut otherwise than in other steps.
+    requests a step at most) and which are computed of a local folder, where config.json and the
+    files' headers are read as well: steps that are missing or cannot be opened, that have the
+    weights of another step or some of its files, or those of `main`, shards that are there twice,
+    files that are too small, or cut otherwise than in other steps.
 
     `deep` reads every weight of every step, each file once and with little memory, downloading
     what is not here within `disk_budget` ("500GB"): shapes and dtypes, NaN and infinite values,
@@ -40,7 +41,9 @@ def audit(
     ArgumentError; HubError if the Hub does not answer, WriteError if the disk is full.
     """
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
-    return audit_series(series, parse_steps(steps, series.steps), deep=deep, progress=progress)
+    return audit_series(
+        series, parse_steps(steps, series.steps, series=series.name), deep=deep, progress=progress
+    )
 
 
 def audit_series(
@@ -57,7 +60,7 @@ def audit_series(
         readable = [each.step for each in listed if each.step is not None and each.error is None]
         with Bar("audit weights", "steps", len(readable), on=progress) as bar:
             contents = read_contents(series, readable, threads=threads, bar=bar)
-        found += content_findings(contents, same)
+        found = [*_not_said_twice(found, contents), *content_findings(contents, same)]
     known = [each for each in anomalies(series.spec) if set(each.steps) & set(steps)]
     return AuditReport(
         model=series.name,
@@ -67,3 +70,11 @@ def audit_series(
         findings=tuple(explained(found, known, steps)),
         measured=tuple(contents.distances.consecutive),
     )
+
+
+def _not_said_twice(found: Sequence[Finding], contents: Contents) -> Iterator[Finding]:
+    """Those by the files' sizes left out that reading has explained: the file cannot be opened."""
+    broken = contents.unreadable
+    for each in found:
+        if each.kind not in ("too small", "other size") or not broken.issuperset(each.steps):
+            yield each

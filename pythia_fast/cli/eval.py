@@ -141,7 +141,8 @@ def evaluate(
     from pythia_fast.suite import parse_steps
 
     # What is easily mistyped comes before the imports that take seconds.
-    parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
+    parse_steps(steps, series.steps, series=series.name)
     from pythia_fast import evaluation
 
     result = evaluation.evaluate(

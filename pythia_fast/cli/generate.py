@@ -72,7 +72,7 @@ def generate(
     from pythia_fast.tokens.prompt import prompt_ids
 
     series = open_series(model, cache_dir=cache_dir)
-    (chosen,) = parse_steps("last" if step is None else step, series.steps)
+    (chosen,) = parse_steps("last" if step is None else step, series.steps, series=series.name)
     text = load_tokenizer(tokenizer or series.tokenizer_file(chosen))
     prompt_ids(text, prompt)
     # Not before all that can be checked without torch.

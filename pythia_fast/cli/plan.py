@@ -122,7 +122,8 @@ def _plan_one(
     from pythia_fast.suite import parse_steps
 
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
-    parse_steps(steps, open_series(model, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+    series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
+    parse_steps(steps, series.steps, series=series.name)
 
     from pythia_fast.runs.forecast import here
 

@@ -154,7 +154,8 @@ def sweep(
     # What is easily mistyped comes before the import of `runs`: torch alone takes a second.
     model = models[0] if len(models) == 1 else list(models)
     for name in names_of(model)[0]:
-        parse_steps(steps, open_series(name, cache_dir=cache_dir, disk_budget=disk_budget).steps)
+        series = open_series(name, cache_dir=cache_dir, disk_budget=disk_budget)
+        parse_steps(steps, series.steps, series=series.name)
     own = load_metrics(metrics, per_token=per_token, for_ray=engine == "ray")
     data = open_tokens(tokens, tokenizer, cache_dir)
     from pythia_fast import runs

@@ -107,7 +107,7 @@ def evaluate(
     require("lm_eval")
     target = resolve_device(device)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
-    chosen = parse_steps(steps, series.steps)
+    chosen = parse_steps(steps, series.steps, series=series.name)
     precision = resolve_precision(dtype, target, series.spec.architecture)
     text = load_tokenizer(series.tokenizer_file(chosen[-1]) if tokenizer is None else tokenizer)
     answers = Answers(text, series.spec.architecture.max_positions, batch_tokens=batch_tokens)

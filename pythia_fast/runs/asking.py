@@ -93,7 +93,7 @@ def questions(
     check_batch_tokens(batch_tokens)
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     resolved = resolve(metrics)
-    parsed = [parse_steps(steps, each.steps) for each in series]
+    parsed = [parse_steps(steps, each.steps, series=each.name) for each in series]
     datasets = _datasets(series, tokens, cache_dir)
     return tuple(
         Question(

@@ -95,7 +95,7 @@ def convert(
     shard_bytes = None if max_shard_size is None else parse_bytes(max_shard_size)
     check_format(format, shard_bytes)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
-    wanted = parse_steps(steps, series.steps)
+    wanted = parse_steps(steps, series.steps, series=series.name)
     target = _Target(expanded(out), format, shard_bytes)
     outcome = Outcome(target.out, wanted, on_error, progress)
     if isinstance(series, LocalSeries):

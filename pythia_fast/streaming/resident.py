@@ -122,7 +122,12 @@ def stream(
         model, device, dtype, cache_dir, disk_budget, tokenizer
     )
     return _stream(
-        series, parse_steps(steps, series.steps), precision, target, given, deterministic
+        series,
+        parse_steps(steps, series.steps, series=series.name),
+        precision,
+        target,
+        given,
+        deterministic,
     )
 
 

@@ -1,5 +1,6 @@
 """Which steps have a checkpoint, and how a caller names some of them."""
 
+import itertools
 import operator
 import re
 from bisect import bisect
@@ -30,7 +31,7 @@ _HOW = (
 )
 
 
-def parse_steps(steps: Steps, available: Iterable[int]) -> tuple[int, ...]:
+def parse_steps(steps: Steps, available: Iterable[int], *, series: str = "") -> tuple[int, ...]:
     """The chosen steps out of `available`, ascending and each once.
 
     - an int, or several (a range, a list, an array of ints): exactly these;
@@ -41,18 +42,22 @@ def parse_steps(steps: Steps, available: Iterable[int]) -> tuple[int, ...]:
       up to, and without, stop. Left out, start is the first step and stop lies behind the last;
     - a list of these with commas: "0,512,1000:5000:1000,last".
 
-    UnknownStepError names the steps nearest to one that does not exist. ArgumentError if nothing
+    UnknownStepError names those that do not exist, and the steps nearest to the first; `series` is
+    the model's name for it, where it may be one of several. ArgumentError if nothing
     is chosen, if a step is a bool, a float or negative, or if the text is none of the above.
     """
     existing = sorted(set(available))
     if not existing:
         raise ArgumentError("the series has no checkpoints, so there are no steps to choose from")
     if isinstance(steps, str):
-        chosen = {step for part in steps.split(",") for step in _part(part, steps, existing)}
+        parts = [_part(part, steps, existing) for part in steps.split(",")]
+        wanted: Iterable[int] = itertools.chain.from_iterable(parts)
     else:
-        chosen = _existing(_integers(steps), existing)
+        wanted = _integers(steps)
+    chosen = _existing(wanted, existing, series)
     if not chosen:
-        raise ArgumentError(f"{steps!r} chooses none of the {_span(existing)}")
+        whose = f" of {series}" if series else ""
+        raise ArgumentError(f"{steps!r} chooses none of the {_span(existing)}{whose}")
     return tuple(sorted(chosen))
 
 
@@ -98,7 +103,7 @@ def _part(part: str, whole: str, existing: Sequence[int]) -> Iterable[int]:
     if part == "log":
         return log_spaced(existing)
     if _NUMBER.fullmatch(part):
-        return _existing([int(part)], existing)
+        return [int(part)]
     if match := _SLICE.fullmatch(part):
         start = int(match[1]) if match[1] else existing[0]
         stop = min(int(match[2]), existing[-1] + 1) if match[2] else existing[-1] + 1
@@ -106,7 +111,7 @@ def _part(part: str, whole: str, existing: Sequence[int]) -> Iterable[int]:
             return [step for step in existing if start <= step < stop]
         if int(match[3]) < 1:
             raise ArgumentError(f"the stride of {whole!r} is at least 1")
-        return _existing(range(start, stop, int(match[3])), existing)
+        return range(start, stop, int(match[3]))
     raise ArgumentError(f"{whole!r} is no choice of steps: {_HOW}")
 
 
@@ -126,7 +131,7 @@ def _integers(steps: int | Iterable[int]) -> Iterable[int]:
         yield number
 
 
-def _existing(wanted: Iterable[int], existing: Sequence[int]) -> set[int]:
+def _existing(wanted: Iterable[int], existing: Sequence[int], series: str) -> set[int]:
     """`wanted` as a set, or UnknownStepError; stops early, so a wrong range may be endless."""
     known, chosen, unknown = set(existing), set[int](), dict[int, None]()
     for step in wanted:
@@ -139,7 +144,7 @@ def _existing(wanted: Iterable[int], existing: Sequence[int]) -> set[int]:
     if not unknown:
         return chosen
     first, *others = unknown
-    error = unknown_step(first, existing)
+    error = unknown_step(first, existing, series=series)
     if not others:
         raise error
     more = ", and perhaps more" if len(unknown) == _NAMED_AT_MOST else ""

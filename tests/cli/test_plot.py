@@ -114,6 +114,16 @@ def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     assert not (tmp_path / "a.png").exists()
 
 
+def test_of_several_runs_the_one_without_the_metric_is_named(run, swept, suite, tokens, tmp_path):
+    import pythia_fast
+
+    other = tmp_path / "other"
+    pythia_fast.sweep(suite, "0", tokens=tokens, out=other, progress=False)
+    arguments = ("--metric", "memorization", "-o", tmp_path / "a.png")
+    said = run("plot", swept, other, *arguments, exit_code=3).stderr
+    assert f"the run of tiny in {other} has no metric 'memorization'" in said
+
+
 def test_labels_are_made_different():
     lines = [Line(name, (0,), (1.0,)) for name in ("a", "a", "a", "b")]
     paths = [Path(name) for name in ("x/run", "y/run", "z", "b")]

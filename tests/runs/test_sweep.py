@@ -1,6 +1,7 @@
 """The whole path: numbers against the loop that everyone writes, and what an argument does."""
 
 import inspect
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_overloads
@@ -190,6 +191,15 @@ def test_bad_arguments_fail_before_any_work(
     with pytest.raises(error):
         small_sweep(**change)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_several_models_the_one_that_lacks_a_step_is_named(
+    small_sweep: Sweep, tiny_series: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(tiny_series, tmp_path / "other"))
+    shutil.rmtree(other / "step2")
+    with pytest.raises(UnknownStepError, match=r"^other has no checkpoint of step 2; .* 1 and 4 "):
+        small_sweep(model=[tiny_series, other], steps=2)
 
 
 def test_a_token_out_of_range_is_located(small_sweep: Sweep, tiny_ids: np.ndarray) -> None:

@@ -68,6 +68,8 @@ def test_the_result_holds_plain_ints():
         (144_000, "step 144000; the nearest: 143000 "),
         ("999", "step 999; the nearest: 512 and 1000"),
         ([0, 3, 1, 5], "step 3; .*; nor of 5$"),
+        ("0,7,1,999", "step 7; .*; nor of 999$"),
+        ("0,7,1000:4000:500", "step 7; .*; nor of 1500, 2500, 3500$"),
         ("0:10:2", "step 6; the nearest: 4 and 8"),
         ("500:3000:500", "step 500;"),
         (range(10**15), "step 3; .*nor of 5, 6, 7, 9, and perhaps more"),
@@ -80,6 +82,13 @@ def test_an_unknown_step_is_refused_with_the_nearest(asked, message):
         parse_steps(asked, STEPS)
     assert isinstance(caught.value, LookupError)
     assert "154 checkpoints from 0 to 143000" in str(caught.value)
+
+
+def test_the_series_is_named_where_the_caller_knows_it():
+    with pytest.raises(UnknownStepError, match=r"^70m has no checkpoint of step 3; .*; nor of 5$"):
+        parse_steps("3,4,5", STEPS, series="70m")
+    with pytest.raises(ArgumentError, match=r"checkpoints from 0 to 143000 of 70m$"):
+        parse_steps("3:4", STEPS, series="70m")
 
 
 @pytest.mark.parametrize(

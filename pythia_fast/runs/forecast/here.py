@@ -157,7 +157,7 @@ def plan(
     given = None if network is None else parse_bytes_per_s(network)
     series = open_series(model, cache_dir=cache_dir, disk_budget=disk_budget)
     precision = resolve_precision(dtype, target, series.spec.architecture)
-    wanted = parse_steps(steps, series.steps)
+    wanted = parse_steps(steps, series.steps, series=series.name)
     data = Data(dataset_here(tokens, cache_dir))
     found = survey(series, wanted)
     groups = found.same_weights(step for step in wanted if step not in found.missing)

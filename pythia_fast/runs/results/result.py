@@ -260,7 +260,8 @@ class SweepResult(Tabular):
             return metric
         alike = [name for name in self._names if name.lower() == str(metric).strip().lower()]
         if len(alike) != 1:
-            raise ArgumentError(f"the run has {nearest('metric', metric, self._names)}")
+            known = nearest("metric", metric, self._names)
+            raise ArgumentError(f"the run of {self.model} in {self.path} has {known}")
         return alike[0]
 
     def __len__(self) -> int:

@@ -77,7 +77,8 @@ def test_an_incomplete_run_is_drawn_with_its_gaps(small_sweep: Sweep) -> None:
 def test_an_empty_run_and_an_unknown_metric_say_so(small_sweep: Sweep) -> None:
     result = small_sweep(steps=[0, 1])
     with pytest.raises(
-        ArgumentError, match="the run has no metric 'perplexty'; near is perplexity"
+        ArgumentError,
+        match=r"the run of .* in .*run has no metric 'perplexty'; near is perplexity",
     ):
         result.plot("perplexty")
     shutil.rmtree(result.path / "parts")

@@ -98,7 +98,7 @@ def _work(
     metrics: Sequence[Metric],
     data: Data,
 ) -> ClusterWork:
-    wanted = parse_steps(steps, series.steps)
+    wanted = parse_steps(steps, series.steps, series=series.name)
     in_folder = series.spec.repo is None
     files, groups, missing = (_of_folder if in_folder else _on_paper)(series, wanted)
     firsts = {group[0] for group in groups}
