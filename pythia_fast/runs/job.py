@@ -1,10 +1,13 @@
 """What is to be done at each step, as far as `todo` has to know; `SweepJob` is that of a sweep."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from pythia_fast.errors import FormatError, RunMismatchError
+from pythia_fast.quantities import counted
 from pythia_fast.runs.folder.run_folder import Parts
 from pythia_fast.runs.plan import Plan, Unit
 from pythia_fast.runs.progress import Reporter
@@ -87,14 +90,16 @@ class SweepJob:
 
     def amount(self, steps: Iterable[int]) -> str:
         """How much there is to compute at these steps, in words."""
+        wanted = tuple(steps)
         flops = sweep_flops(
             self._plan.spec,
-            steps,
+            wanted,
             self._plan.metrics,
             Data(self._plan.dataset),
             self._plan.sequences,
         )
-        return f"{flops:.3g} floating-point operations"
+        operations = f"{flops:.3g} floating-point operations"
+        return f"{sequences_words(self._plan, wanted)}, {operations}" if wanted else operations
 
     def has(self, unit: Unit, sha256: str | None) -> bool:
         """Whether a unit's result is there; RunMismatchError if it is of other weights."""
@@ -106,6 +111,22 @@ class SweepJob:
             self._counted.add(unit.path)
             self._progress.skip(self._plan.tokens_of(unit), unit.step)
         return True
+
+
+def sequences_words(plan: Plan, steps: Sequence[int]) -> str:
+    """How many sequences are looked at in each of these steps, and how long they are."""
+    there = len(plan.dataset)
+    chosen = [plan.chosen(step) for step in steps]
+    longest = max(chosen, key=len)  # it holds the others
+    least, most = min(map(len, chosen)), len(longest)
+    many = counted(most, "sequence") if least == most else f"{least:,} to {most:,} sequences"
+    if not most:
+        return many
+    lengths = plan.dataset.lengths_of(np.arange(longest.start, longest.stop, longest.step))
+    short, long = int(lengths.min()), int(lengths.max())
+    words = f"{many} of {short if short == long else f'{short} to {long}'} tokens"
+    cut = isinstance(plan.sequences, int) and plan.sequences > there
+    return f"{words} (all there are: fewer than {plan.sequences:,})" if cut else words
 
 
 def check_unchanged(folder: Parts, step: int, then: str, now: str | None) -> None:

@@ -78,7 +78,7 @@ class Plan:
 
     def rows(self, step: int) -> Rows:
         """The dataset's rows that are looked at in `step`, in order."""
-        chosen = self._chosen(step)
+        chosen = self.chosen(step)
         return np.arange(chosen.start, chosen.stop, chosen.step)
 
     def units(self, step: int) -> Iterator[Unit]:
@@ -106,7 +106,7 @@ class Plan:
         rows: Rows | None = None
         sequences: Any = self.sequences
         if not isinstance(sequences, str):
-            rows, chosen = self.rows(self.steps[0]), self._chosen(self.steps[0])
+            rows, chosen = self.rows(self.steps[0]), self.chosen(self.steps[0])
             sequences = {"first": chosen.start, "count": len(chosen), "stride": chosen.step}
         return {
             "model": self.spec.name,
@@ -130,7 +130,7 @@ class Plan:
             return self.dataset.source  # with its commit
         return self.dataset.fingerprint(rows)
 
-    def _chosen(self, step: int) -> range:
+    def chosen(self, step: int) -> range:
         """The rows of `step` as a range, the same one for a number and for its slice."""
         return chosen_rows(self.sequences, step, self.spec, len(self.dataset))
 

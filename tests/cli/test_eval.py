@@ -111,7 +111,7 @@ def test_a_step_that_fails_is_left_out_and_told(run, letters, own, tmp_path):
     next((series / "step8").glob("*model*")).write_bytes(b"no weights")
     arguments = ["eval", series, "--tasks", "local_yes", "--include-path", own]
     done = run(*arguments, "--on-error", "skip", exit_code=4)
-    assert done.stderr.count("step 8 failed") == 1
+    assert done.stderr.count("1 of 4 steps cannot be had: step 8: ") == 1
     quiet = run(*arguments, "--on-error", "skip", "-q", exit_code=4)
     assert quiet.stderr.count("step 8 failed: ") == 1
     assert len(done.stdout.splitlines()) == 1 + 3

@@ -132,13 +132,19 @@ def test_what_failed_is_told_once(run, suite, tokens, tmp_path, quiet):
     assert "model.safetensors" in lines[0] or "pytorch_model.bin" in lines[0]
 
 
-def test_a_step_that_fails_otherwise_stops_and_ends_with_4(run, suite, tokens, tmp_path):
+@pytest.mark.parametrize("later", [False, True])
+def test_a_step_that_fails_otherwise_stops_and_ends_with_4(
+    run, suite, tokens, tmp_path, monkeypatch, later
+):
+    if later:  # it is not damaged yet when the steps are surveyed
+        monkeypatch.setattr("pythia_fast.series.LocalSeries._look_into", lambda *_: None)
     result = run(
         *("sweep", broken(suite, tmp_path), "--tokens", tokens, "-q", "--out", tmp_path / "run"),
         exit_code=4,
     )
     assert result.stdout == ""
-    assert result.stderr.startswith("pythia-fast: step 4 failed")
+    said = "step 4 failed" if later else "1 of 6 steps cannot be had: step 4: "
+    assert result.stderr.startswith(f"pythia-fast: {said}")
 
 
 def test_numbers_that_json_lacks_become_null(run, suite, tokens, tmp_path):
@@ -257,7 +263,7 @@ def test_of_several_models_failures_are_told_by_name(run, pair, suite, tokens, t
     assert [row["step"] for row in found["models"]["broken"]["failures"]] == [4]
     assert found["models"]["a longer name"]["failures"] == []
     stopped = run(*arguments[:3], *arguments[3:5], "-q", "--out", tmp_path / "more", exit_code=4)
-    assert stopped.stderr.startswith("pythia-fast: broken: step 4 failed")
+    assert stopped.stderr.startswith("pythia-fast: broken: 1 of 6 steps cannot be had: step 4:")
 
 
 def test_what_is_wrong_with_several_models_is_told_in_a_line(run, suite, tokens):

@@ -66,12 +66,16 @@ def test_weights_that_have_changed(suite, evaluate, tmp_path):
         evaluate(series, [8])
 
 
-def test_a_failing_step_is_kept_or_raised(suite, evaluate, tmp_path):
+@pytest.mark.parametrize("later", [False, True])
+def test_a_failing_step_is_kept_or_raised(suite, evaluate, tmp_path, monkeypatch, later):
+    if later:  # it is not damaged yet when the steps are surveyed
+        monkeypatch.setattr("pythia_fast.series.LocalSeries._look_into", lambda *_: None)
     series = shutil.copytree(suite, tmp_path / "tiny")
     (weights,) = (each for each in (series / "step8").iterdir() if "model" in each.name)
     whole = weights.read_bytes()
     weights.write_bytes(b"none")
-    with pytest.raises(SweepError, match="step 8 failed") as raised:
+    said = "step 8 failed" if later else "1 of 4 steps cannot be had: step 8: "
+    with pytest.raises(SweepError, match=said) as raised:
         evaluate(series)
     assert raised.value.__cause__ is not None
     result = evaluate(series, on_error="skip")

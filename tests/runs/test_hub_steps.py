@@ -433,7 +433,8 @@ class TestPipeline:
         small_sweep(progress=True, steps=[0, 1, 2], disk_budget="300kB")
         (line,) = [each for each in capsys.readouterr().err.splitlines() if "steps to load" in each]
         assert re.fullmatch(
-            r"2 steps to load, [\d.]+ kB to download, 300 kB of disk needed, [\d.e+]+ "
+            r"2 steps to load, [\d.]+ kB to download, 300 kB of disk needed, 24 sequences of 80 "
+            r"tokens \(all there are: fewer than 512\), [\d.e+]+ "
             "floating-point operations; 1 more has the same weights as others",
             line,
         )

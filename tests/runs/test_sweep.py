@@ -1,10 +1,11 @@
 """The whole path: numbers against the loop that everyone writes, and what an argument does."""
 
 import inspect
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_overloads
+from typing import Any, get_overloads
 
 import numpy as np
 import pytest
@@ -200,6 +201,22 @@ def test_of_several_models_the_one_that_lacks_a_step_is_named(
     shutil.rmtree(other / "step2")
     with pytest.raises(UnknownStepError, match=r"^other has no checkpoint of step 2; .* 1 and 4 "):
         small_sweep(model=[tiny_series, other], steps=2)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "words"),
+    [
+        (5, "5 sequences of 80 tokens, "),
+        (slice(5, 6), "1 sequence of 80 tokens, "),
+        (24, "24 sequences of 80 tokens, "),
+        (100_000_000, r"24 sequences of 80 tokens \(all there are: fewer than 100,000,000\), "),
+    ],
+)
+def test_how_many_sequences_are_read_is_said_before_it_begins(
+    small_sweep: Sweep, capsys: pytest.CaptureFixture[str], sequences: Any, words: str
+) -> None:
+    small_sweep(steps="last", sequences=sequences, progress=True)
+    assert re.search(rf"1 step to load, {words}.* floating-point", capsys.readouterr().err)
 
 
 def test_a_token_out_of_range_is_located(small_sweep: Sweep, tiny_ids: np.ndarray) -> None:

@@ -277,6 +277,13 @@ def test_resume_false_wants_new_folders(several: Several) -> None:
         several(steps=[0, 1], resume=False)
 
 
+@pytest.fixture
+def damaged_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with a step is not there yet when the steps are surveyed."""
+    monkeypatch.setattr(LocalSeries, "_look_into", lambda *_: None)
+
+
+@pytest.mark.usefixtures("damaged_later")
 def test_the_first_failure_ends_it(several: Several, copies: list[Path], tmp_path: Path) -> None:
     break_step(copies[1], 1)
     with pytest.raises(SweepError, match=r"^deep: step 1 failed: ") as caught:
@@ -285,6 +292,16 @@ def test_the_first_failure_ends_it(several: Several, copies: list[Path], tmp_pat
     assert computed(tmp_path / "runs") == {*(("wide", step) for step in STEPS), ("deep", 0)}
 
 
+def test_what_is_broken_in_the_last_is_told_before_the_first_is_computed(
+    several: Several, copies: list[Path], tmp_path: Path
+) -> None:
+    break_step(copies[1], 1)
+    with pytest.raises(SweepError, match=r"^deep: 1 of 3 steps cannot be had: step 1: "):
+        several(model=copies)
+    assert computed(tmp_path / "runs") == set()
+
+
+@pytest.mark.usefixtures("damaged_later")
 def test_failures_are_skipped_and_the_next_model_computed(
     several: Several, copies: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
