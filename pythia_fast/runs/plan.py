@@ -138,7 +138,7 @@ class Plan:
         rows = self.rows(step)
         if not len(rows) and not isinstance(self.sequences, str):
             raise ArgumentError(
-                f"sequences={self.sequences!r} selects none of the {len(self.dataset)} sequences"
+                f"{_words(self.sequences)} selects none of the {len(self.dataset):,} sequences"
             )
         lengths = self.dataset.lengths_of(rows)
         for metric in self.metrics:
@@ -178,12 +178,21 @@ def chosen_rows(sequences: Sequences, step: int, spec: ModelSpec, rows: int) -> 
         return every[sequences]
     if spec.batch_tokens is None or not spec.suite_order:
         raise ArgumentError(
-            f"sequences={sequences!r} needs to know in which order {spec.name} saw its data, "
-            "which is published for the suite's main models only; give a slice"
+            f"{_words(sequences)} needs to know in which order {spec.name} saw its data, which is "
+            "published for the suite's main models only; give a number, or the first and the one "
+            "behind the last: slice(0, 512), --sequences 0:512"
         )
     if sequences == "seen":
         return every[: seen(spec.unaltered(step)).stop]
     return every[seen(step).stop :]
+
+
+def _words(sequences: Sequences) -> str:
+    """The choice as it is typed: "sequences 5:2"."""
+    if not isinstance(sequences, slice):
+        return f"sequences {sequences}"
+    ends = (sequences.start, sequences.stop, *([] if sequences.step is None else [sequences.step]))
+    return f"sequences {':'.join('' if end is None else str(end) for end in ends)}"
 
 
 def fingerprint(specification: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from pythia_fast.metrics import Memorization, Perplexity
 from pythia_fast.runs.plan import (
     SHARD_SEQUENCES,
     Plan,
+    Sequences,
     batches,
     chosen_rows,
     fingerprint,
@@ -231,3 +232,19 @@ def test_a_pickle_means_the_same(
     copy = pickle.loads(known)
     monkeypatch.setattr(TokenDataset, "fingerprint", lambda *_: pytest.fail("it was read again"))
     assert copy.specification == expected
+
+
+@pytest.mark.parametrize(
+    ("sequences", "words"),
+    [
+        (slice(5, 2), "sequences 5:2 selects none of the 8 sequences"),
+        (slice(None, 0, 3), "sequences :0:3 selects none"),
+        ("seen", "sequences seen needs to know in which order tiny saw its data"),
+        ("seen", "--sequences 0:512"),
+    ],
+)
+def test_what_no_sequence_is_chosen_by_is_said_as_it_is_typed(
+    tiny: Architecture, sequences: Sequences, words: str
+) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        plan(8, tiny, sequences=sequences)
