@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pythia_fast.cli.frame import Command, common, print_json
-from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
+from pythia_fast.cli.options import cache_dir_option, quiet_option, size, steps_option
 
 
 @click.command(
@@ -23,7 +23,10 @@ from pythia_fast.cli.options import cache_dir_option, quiet_option, steps_option
 )
 @cache_dir_option
 @click.option(
-    "--disk-budget", metavar="SIZE", help="What --deep may keep on the disk, such as 500GB."
+    "--disk-budget",
+    callback=size,
+    metavar="SIZE",
+    help="What --deep may keep on the disk, such as 500GB.",
 )
 @quiet_option
 @common

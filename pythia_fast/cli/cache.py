@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pythia_fast.cli.frame import Command, Group, common, print_json
+from pythia_fast.cli.options import size
 from pythia_fast.quantities import counted, parse_bytes, sized
 
 if TYPE_CHECKING:
@@ -70,7 +72,11 @@ def show(model: str | None, cache_dir: Path | None, as_json: bool) -> None:
     ),
 )
 @click.option("--model", help="Only the files of this model.")
-@click.option("--keep", help="How much may stay, such as 500GB: what was used last. [default: 0]")
+@click.option(
+    "--keep",
+    callback=partial(size, least_bytes=0),
+    help="How much may stay, such as 500GB: what was used last. [default: 0]",
+)
 @click.option(
     "--all",
     "small_too",

@@ -17,6 +17,7 @@ from pythia_fast.cli.options import (
     cache_dir_option,
     on_error_option,
     quiet_option,
+    size,
     steps_option,
 )
 from pythia_fast.progress import Bar
@@ -43,13 +44,19 @@ from pythia_fast.quantities import counted
 )
 @click.option(
     "--max-shard-size",
+    callback=size,
     metavar="SIZE",
     help="Cut the weights into files of at most that size, such as 5GB; a larger tensor has a file "
     "of its own. "
     "[default: one file; 5GB for torch]",
 )
 @cache_dir_option
-@click.option("--disk-budget", metavar="SIZE", help="What downloads may take, such as 500GB.")
+@click.option(
+    "--disk-budget",
+    callback=size,
+    metavar="SIZE",
+    help="What downloads may take, such as 500GB.",
+)
 @on_error_option
 @quiet_option
 @common

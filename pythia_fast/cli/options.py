@@ -6,6 +6,9 @@ from typing import Any
 
 import click
 
+from pythia_fast.errors import ArgumentError
+from pythia_fast.quantities import parse_bytes
+
 
 def _worker(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """A share such as "3/16", or "slurm"; Slurm's variables are not looked at here."""
@@ -31,6 +34,29 @@ def _sequences(_: click.Context, __: click.Parameter, value: str) -> int | slice
     raise click.BadParameter(f"{value!r} is neither a number nor a:b nor seen nor unseen.")
 
 
+def _steps(_: click.Context, __: click.Parameter, value: str) -> str:
+    """A choice of steps, of which it is not known yet whether they are there."""
+    from pythia_fast.suite.steps import check_steps
+
+    try:
+        check_steps(value)
+    except ArgumentError as error:
+        raise click.BadParameter(f"{error}.") from None
+    return value
+
+
+def size(
+    _: click.Context, __: click.Parameter, value: str | None, *, least_bytes: int = 1
+) -> str | None:
+    """A number of bytes such as 500GB."""
+    if value is not None:
+        try:
+            parse_bytes(value, least_bytes=least_bytes)
+        except ArgumentError as error:
+            raise click.BadParameter(f"{error}.") from None
+    return value
+
+
 def _names(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     """Names with commas between them."""
     return [name.strip() for name in value.split(",") if name.strip()]
@@ -51,6 +77,7 @@ def number_or_auto(_: click.Context, __: click.Parameter, value: str | None) -> 
 
 steps_option = click.option(
     "--steps",
+    callback=_steps,
     default="all",
     show_default=True,
     help="all, log, last, numbers, start:stop:stride (without stop), or several with commas.",
@@ -72,6 +99,7 @@ cache_dir_option = click.option(
 )
 disk_budget_option = click.option(
     "--disk-budget",
+    callback=size,
     help="The most that downloaded checkpoints may take, such as 500GB. [default: what is free]",
 )
 on_error_option = click.option(

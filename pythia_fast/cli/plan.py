@@ -14,6 +14,7 @@ from pythia_fast.cli.options import (
     dtype_option,
     metrics_option,
     sequences_option,
+    size,
     steps_option,
 )
 from pythia_fast.progress import clock
@@ -47,7 +48,9 @@ if TYPE_CHECKING:
 @device_option
 @dtype_option
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="Where downloads would go.")
-@click.option("--disk-budget", help="The most that downloads may take, such as 500GB.")
+@click.option(
+    "--disk-budget", callback=size, help="The most that downloads may take, such as 500GB."
+)
 @click.option(
     "--network",
     help="Bytes a second, such as 1GB/s, that all workers can download together. [default: "

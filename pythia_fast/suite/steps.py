@@ -26,8 +26,8 @@ _SLICE = re.compile(r"(\d*):(\d*)(?::(\d*))?", re.ASCII)
 _NUMBER = re.compile(r"\d+", re.ASCII)
 _NAMED_AT_MOST = 5  # unknown steps named in one error: beyond that the list helps nobody
 _HOW = (
-    'steps are an int, several ints, a range, "all", "log", "last", "1000:143001:1000" (start:stop:'
-    'stride, without stop itself), or a list of these with commas, as in "0,512,1000"'
+    "steps are numbers, all, log, last, start:stop:stride as in 1000:143001:1000 (without stop "
+    "itself), or several of these with commas, as in 0,512,1000"
 )
 
 
@@ -59,6 +59,12 @@ def parse_steps(steps: Steps, available: Iterable[int], *, series: str = "") -> 
         whose = f" of {series}" if series else ""
         raise ArgumentError(f"{steps!r} chooses none of the {_span(existing)}{whose}")
     return tuple(sorted(chosen))
+
+
+def check_steps(steps: str) -> None:
+    """ArgumentError if a text is no choice of steps, whatever the series has."""
+    for part in steps.split(","):
+        _part(part, steps, (0,))
 
 
 def log_spaced(available: Sequence[int]) -> tuple[int, ...]:

@@ -27,5 +27,5 @@ def test_findings_end_with_4(run, tmp_path: Path) -> None:
 def test_wrong_usage(run, tmp_path: Path) -> None:
     assert "no folder" in run("audit", tmp_path / "nothing", exit_code=3).output
     suite = tiny_suite(tmp_path / "s", steps=(0,))
-    assert "size" in run("audit", suite, "--disk-budget", "much", exit_code=3).output
+    assert "size" in run("audit", suite, "--disk-budget", "much", exit_code=2).output
     assert "no checkpoint of step 9" in run("audit", suite, "--steps", "9", exit_code=3).output

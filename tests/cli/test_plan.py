@@ -122,6 +122,6 @@ def test_a_disk_that_is_too_small_is_told(run, hub, tiny_series, monkeypatch, sh
 def test_a_budget_is_a_size(run, hub):
     arguments = ["plan", "14m", "--steps", "0", "--network", "1GB/s", "--disk-budget"]
     assert "takes" in run(*arguments, "1kB", exit_code=3).stderr
-    assert "no size" in run(*arguments, "much", exit_code=3).stderr
+    assert "no size" in run(*arguments, "much", exit_code=2).stderr
     found = json.loads(run(*arguments, "1TB", "--json").stdout)
     assert found["disk_bytes"] == found["download_bytes"] > 0

@@ -195,7 +195,7 @@ def test_only_the_end_of_a_line_ends_a_sequence(run, suite, tmp_path):
 
 def test_a_disk_budget_is_a_size(run, suite, tokens, tmp_path):
     arguments = ["sweep", suite, "--tokens", tokens, "--steps", "0", "-q", "--disk-budget"]
-    assert "no size" in run(*arguments, "much", exit_code=3).stderr
+    assert "no size" in run(*arguments, "much", exit_code=2).stderr
     run(*arguments, "1.5GB")
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.errors import ArgumentError, UnknownStepError
 from pythia_fast.suite import STEPS, STEPS_V0, parse_steps
-from pythia_fast.suite.steps import TOKENS_PER_STEP, log_spaced, nearest_steps
+from pythia_fast.suite.steps import TOKENS_PER_STEP, check_steps, log_spaced, nearest_steps
 
 LOG = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 LOG_THOUSANDS = (1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 143_000)
@@ -84,6 +84,17 @@ def test_an_unknown_step_is_refused_with_the_nearest(asked, message):
     assert "154 checkpoints from 0 to 143000" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", "0,,1", "many", "-1", "0:9:0", "1:2:3:4", "1.5", "log,x"])
+def test_a_text_that_is_no_choice_is_known_without_a_series(text):
+    with pytest.raises(ArgumentError):
+        check_steps(text)
+
+
+@pytest.mark.parametrize("text", ["all", "log", "last", "7", "3:", "5:2", "0:9:2,last, LOG"])
+def test_a_choice_of_steps_that_may_be_there_is_one(text):
+    check_steps(text)
+
+
 def test_the_series_is_named_where_the_caller_knows_it():
     with pytest.raises(UnknownStepError, match=r"^70m has no checkpoint of step 3; .*; nor of 5$"):
         parse_steps("3,4,5", STEPS, series="70m")
@@ -108,7 +119,7 @@ def test_the_series_is_named_where_the_caller_knows_it():
         ("", "no choice of steps"),
         (",", "no choice of steps"),
         ("0,,1", "no choice of steps"),
-        ("some", '"all", "log", "last"'),
+        ("some", "numbers, all, log, last, start:stop:stride"),
         ("1e3", "no choice"),
         ("1_000", "no choice"),
         ("-1", "no choice"),
