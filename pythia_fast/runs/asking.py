@@ -195,7 +195,11 @@ def _begun(question: Question, plan: Plan, path: Path) -> RunFolder:
     """A model's run folder, which says from the first moment what it was asked for."""
     sources = {"model": question.series.source, "tokens": plan.dataset.address}
     folder = RunFolder(path, plan.specification, sources)
-    folder.ask(plan.steps)
+    try:
+        folder.ask(plan.steps)
+    except WriteError:
+        folder.check_writable()  # says so of the run folder, if that is it
+        raise
     return folder
 
 

@@ -184,9 +184,11 @@ def test_a_broken_step_is_skipped_and_told(
 
 
 def test_a_folder_that_is_not_writable_is_refused_before_anything_is_computed(
-    small_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_sweep: Sweep, own_series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = [Counting()]
+    small_sweep(model=own_series, out=own_series / "run", steps=[0, 4])
+    (own_series / "run/parts/step=4/perplexity-00000.parquet").unlink()
     small_sweep(metrics=metrics, steps=[0, 1])
     (tmp_path / "run/parts/step=1/perplexity-00000.parquet").unlink()
     (tmp_path / "new").mkdir()
@@ -201,6 +203,11 @@ def test_a_folder_that_is_not_writable_is_refused_before_anything_is_computed(
     Counting.calls = 0
     with pytest.raises(WriteError, match=r"the run folder .*/run is not writable: .*Read-only"):
         small_sweep(metrics=metrics, steps=[0, 1])
+    with pytest.raises(WriteError, match=r"the run folder .*/run is not writable: .*Read-only"):
+        small_sweep(metrics=metrics, steps=[0, 1, 2])
+    half_written(own_series)
+    with pytest.raises(WriteError, match=r"the run folder .*/series/run is not writable: "):
+        small_sweep(model=own_series, out=own_series / "run", steps=[0, 4])
     for name in ("new", "none/at/all"):
         with pytest.raises(WriteError, match=f"no run folder can be made at .*/{name}: .*Read-on"):
             small_sweep(metrics=metrics, out=tmp_path / name, tokens="hub:not/asked")

@@ -272,9 +272,10 @@ class Todo:
 
     def _tell_missing(self, missing: Mapping[int, Exception]) -> None:
         """Record all that cannot be had, and go on without it or not at all."""
-        failures = [self._record(step, error) for step, error in missing.items()]
-        if not failures:
+        if not missing:
             return
+        self._folder.check_writable()
+        failures = [self._record(step, error) for step, error in missing.items()]
         summary = missing_words(failures, len(self.steps))
         if self._on_error == "skip":
             self._progress.say(f"{summary}. They are left out")

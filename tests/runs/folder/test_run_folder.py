@@ -165,6 +165,19 @@ def test_a_folder_that_is_not_writable_is_told_before_the_start(
         folder.check_writable()
 
 
+def test_what_is_finished_can_be_looked_at_where_nothing_can_be_removed(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    folder.forget_failure(8)
+    folder.record_failure(Failure(4, "OSError", "first"))
+    with pytest.raises(OSError, match="Read-only"):
+        folder.forget_failure(4)
+
+
 FULL = """
 import resource, signal, sys
 import numpy as np, pyarrow as pa
