@@ -64,7 +64,7 @@ def load(
     target, given, series, precision = _opened(
         model, device, dtype, cache_dir, disk_budget, tokenizer
     )
-    (chosen,) = parse_steps("last" if step is None else step, series.steps)
+    (chosen,) = parse_steps("last" if step is None else step, series.steps, series=series.name)
     with Bar(f"load {series.name} at step {chosen}", "B", on=progress) as bar:
         stream_of_one = _stream(
             *(series, (chosen,), precision, target, given, deterministic),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pythia_fast.errors import RunMismatchError
+from pythia_fast.errors import RunMismatchError, WorkerError
 from pythia_fast.model import Precision, ends_context, resolve_precision
 from pythia_fast.model.devices import resolve_device
 from pythia_fast.runs.asked import resolve_batch_tokens
@@ -151,12 +151,15 @@ class Worker:
             if model not in self._works and model not in self._unfit:
                 import ray
 
+                packed = ray.get(work)  # where that fails it is no fault of the model
                 try:
-                    self._works[model] = pickle.loads(ray.get(work))
+                    self._works[model] = pickle.loads(packed)
                 except RunMismatchError:
                     raise
                 except Exception as error:
                     self._refuse(model, error)
+                except SystemExit as error:  # of a module of the user's
+                    self._refuse(model, WorkerError(f"a module that it needs ended: {error!r}"))
             return model in self._works
 
     def _end(self, model: int, step: int) -> None:

@@ -235,6 +235,7 @@ class RayEngine:
     def _give(self, worker: str, task: Task) -> None:
         """Order a step, unless somebody else has finished it meanwhile."""
         model = self._models[task.model]
+        self._unkept.pop((task.model, task.step), None)  # of a worker that had it before
         try:
             order = model.order(task.step)
             sha256 = model.complete(order)

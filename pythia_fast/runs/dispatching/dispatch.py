@@ -181,10 +181,14 @@ class Dispatcher:
         """Whether a host is better left alone, while workers of others are there.
 
         `SHUN_AFTER` of its workers died one after the other, and none finished a step in between.
-        Those do not count that died with a step of which workers of other hosts died as well.
+        Those do not count that died with a step of which workers of other hosts died as well. Not
+        where something waits of which no other host can hold the model.
         """
-        others = len(self._hosts) > (host in self._hosts)
-        return others and self._blame.deaths(host) >= SHUN_AFTER
+        others = [worker for worker in self._workers.values() if worker.host != host]
+        if not others or self._blame.deaths(host) < SHUN_AFTER:
+            return False
+        waiting = self._queue.models | {task.model for task in self._suspects}
+        return all(any(self._fits(other, model) for other in others) for model in waiting)
 
     def wanted_back(self) -> tuple[str, Task] | None:
         """What a worker should be asked to give back; None if nothing.
@@ -231,8 +235,8 @@ class Dispatcher:
         """A worker died. The tasks that are given up now; what else it held is queued again.
 
         Given up is what was alone in a worker that died more than `RETRIES` times and, where
-        workers of several hosts are there, this one's among them, on two of them. Where it has not
-        said what it had begun, that is the first.
+        workers of several hosts that can hold its model are there, this one's among them, on two of
+        them. Where it has not said what it had begun, that is the first.
         ArgumentError if there is no such worker.
         """
         dead = self._worker(worker)
@@ -242,10 +246,11 @@ class Dispatcher:
         self._blame.died(dead.host, begun, alone=alone, quiet=quiet)
         given_up = []
         for task in tasks:
+            could = self._hosts_for(task)
             self._drop(worker, task)
             if task not in begun:
                 self._queue.put(task)
-            elif self._blame.gives_up(task, self._hosts):
+            elif self._blame.gives_up(task, could):
                 given_up.append(task)
             else:
                 self._suspect(task)

@@ -35,6 +35,11 @@ class Queue:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def models(self) -> set[int]:
+        """The models of which something waits."""
+        return set(self._of_model)
+
     def put(self, task: Task) -> None:
         """Queue it; one that was here before comes where it was."""
         number = self._number.setdefault(task, len(self._number))

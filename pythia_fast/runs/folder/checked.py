@@ -30,7 +30,7 @@ def checked_part(
     """A part that belongs to this run, step and metric, and whose bytes are those once written.
 
     With a `metric` of this package its columns are those that it sums up. FormatError for a part
-    that is damaged or another's; ReadError where the system refuses, FileNotFoundError among them.
+    that is damaged or another's; ReadError where the system refuses, of ENOENT if there is none.
     """
     try:
         data = path.read_bytes()
@@ -40,6 +40,8 @@ def checked_part(
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         origin = json.loads((file.schema_arrow.metadata or {})[METADATA])
         table = file.read()
+    except MemoryError:  # which Arrow's own is too: the part may be good
+        raise
     except (OSError, pa.ArrowException, KeyError, ValueError, RecursionError) as error:
         raise FormatError(path, f"no part of a run ({error}); {MENDED_BY}") from error
     check_origin(path, origin, run_hash, step, name)
@@ -94,9 +96,12 @@ def _given_back(
         reason = damage.reason.removesuffix(f"; {MENDED_BY}")
         _log.warning("%s: %s. It is kept as %s, and computed again", path, reason, aside)
         return None
-    with suppress(FileExistsError):
-        link(aside, path)
-    aside.unlink(missing_ok=True)
+    try:
+        with suppress(FileExistsError):
+            link(aside, path)
+        aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
     return origin
 
 
@@ -104,8 +109,8 @@ def _check_columns(path: Path, table: pa.Table, metric: Metric | None) -> None:
     names = table.column_names
     if names.count("sequence") != 1 or not pa.types.is_integer(table.schema.field("sequence").type):
         raise FormatError(path, f"it has no column of sequences; {MENDED_BY}")
-    if not len(table) or not isinstance(metric, _OURS):
-        return  # which columns another's metric gives nobody knows
+    if not len(table) or not isinstance(metric, _OURS) or type(metric) not in _OURS:
+        return  # which columns another's metric gives nobody knows, nor one's that is derived
     try:
         metric.summarize(table.schema.empty_table())
     except (KeyError, pa.ArrowException) as error:

@@ -210,7 +210,11 @@ class RunFolder:
         """The step has succeeded after all."""
         path = self._inside(f"failures/step={step}.json")
         if path.exists():  # else a file system that is read-only would refuse
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise write_error(path, error) from error
 
     def post(self, name: str, data: bytes) -> None:
         """Give a file that is for display these bytes, whatever it held. WriteError."""

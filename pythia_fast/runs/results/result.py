@@ -14,6 +14,7 @@ from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
+from pythia_fast.metrics.code import name_of
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.quantities import counted
 from pythia_fast.runs.folder.parts import (
@@ -87,11 +88,17 @@ class SweepResult(Tabular):
         self._hash = run["hash"]
         self._metrics = dict(METRICS) | {metric.name: metric for metric in metrics}
         self._steps = None if steps is None else frozenset(steps)
-        own = {name: self._metrics.get(name) for name in self._names}
+        records = run["specification"]["metrics"]
+        own = {str(record["name"]): self._metric_of(record) for record in records}
         self._contents = Contents(self.path, self._hash, own, self._asked)
         self.failures: tuple[Failure, ...] = tuple(
             failure for failure in read_failures(self.path) if self._is_failed(failure.step)
         )
+
+    def _metric_of(self, record: Mapping[str, Any]) -> Metric | None:
+        """The metric of that name, unless the run's was of another class."""
+        metric = self._metrics.get(record["name"])
+        return metric if metric is not None and name_of(metric) == record.get("type") else None
 
     @property
     def metrics(self) -> tuple[str, ...]:

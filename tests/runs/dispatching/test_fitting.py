@@ -3,7 +3,7 @@
 import pytest
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.runs.dispatching.dispatch import Dispatcher, Task
+from pythia_fast.runs.dispatching.dispatch import RETRIES, Dispatcher, Task
 
 
 def two_models(*, look_ahead: int = 0) -> Dispatcher:
@@ -46,6 +46,24 @@ def test_of_a_machine_that_holds_a_model_one_worker_alone_is_left_out():
     assert models(dispatcher.assignments()) == [("a", 1), ("b", 1), ("c", 0)]
     dispatcher.join("d", "large")
     assert models(dispatcher.assignments()) == [("d", 0)]
+
+
+def test_a_step_that_kills_fails_alone_though_no_other_machine_holds_its_model():
+    dispatcher = Dispatcher([Task(0, step, 1.0) for step in range(4)], look_ahead=0)
+    dispatcher.join("a", "small")
+    dispatcher.assignments()
+    dispatcher.unfit("a", 0)
+    for number in range(RETRIES + 1):
+        dispatcher.join(f"b{number}", "large")
+        ((worker, task),) = dispatcher.assignments()
+        assert task.step == 0
+        dispatcher.begun(worker, task)
+        given_up = dispatcher.lost(worker)
+        assert not dispatcher.shuns("large")
+    assert given_up == [Task(0, 0, 1.0)]
+    dispatcher.join("c", "large")
+    ((_, task),) = dispatcher.assignments()
+    assert task.step == 1
 
 
 def test_what_nobody_can_hold_is_given_up_and_the_rest_is_done():

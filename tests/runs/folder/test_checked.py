@@ -8,7 +8,7 @@ import pytest
 from damaged_parts import cut
 
 from pythia_fast.errors import FormatError, WriteError
-from pythia_fast.metrics import METRICS
+from pythia_fast.metrics import METRICS, Perplexity
 from pythia_fast.runs.folder import checked
 from pythia_fast.runs.folder.parts import _OF_A_PART
 from pythia_fast.runs.folder.run_folder import RunFolder
@@ -51,6 +51,27 @@ def test_a_damaged_one_makes_room(folder: RunFolder) -> None:
     cut(folder.path / UNIT.path)
     assert folder.intact(UNIT) is None, "its end is looked at each time"
     assert len(list((folder.path / "damaged/step=8").iterdir())) == 2
+
+
+def test_want_of_memory_is_no_damage(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> pa.Table:
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    monkeypatch.setattr(checked.pq.ParquetFile, "read", full)
+    with pytest.raises(MemoryError):
+        folder.intact(UNIT)
+    assert not (folder.path / "damaged").exists()
+
+
+def test_a_derived_metric_may_have_other_columns(folder: RunFolder, tmp_path: Path) -> None:
+    class Derived(Perplexity):
+        pass
+
+    other = pa.table({"sequence": [0, 1, 2], "bits": [1.0, 2.0, 3.0]})
+    unit = Unit(8, Derived(), 0, 1, np.arange(3))
+    elsewhere = RunFolder(tmp_path / "other", {"model": "y"})
+    elsewhere.publish(unit, other, origin(elsewhere))
+    assert elsewhere.intact(unit) == origin(elsewhere)
 
 
 def test_what_another_process_has_mended_meanwhile_is_taken(
