@@ -190,7 +190,7 @@ class Cluster:
         return self._now(patience_s)
 
     def tell_waiting(self) -> None:
-        """Warn that no worker is ready, and of what is waited for.
+        """Warn that no worker is ready for what is left, and of what is waited for.
 
         ArgumentError where no machine of the cluster could hold one, and nobody starts others.
         """
@@ -203,7 +203,7 @@ class Cluster:
                 f"{largest(offered, self.placing, self._workers)}; {less}"
             )
         warn(
-            f"no worker is ready yet: waiting for Ray to place one with {wanted}. Where nobody "
+            f"no worker is ready for what is left: waiting for Ray to place one with {wanted}. Where nobody "
             f"offers that, {less}"
         )
 

@@ -169,9 +169,9 @@ class RayEngine:
             raise WorkerError(f"no worker is left, and no more are asked for: {reason}")
 
     def _wait_for_workers(self) -> None:
-        """Say now and then that there is nobody to do anything."""
+        """Say now and then that there is nobody to do anything, or to do what is left."""
         now_s = time.monotonic()
-        if self._workers:
+        if any(self._dispatcher.held(worker) for worker in self._workers):
             self._alone_s = now_s
         elif now_s - self._alone_s >= PATIENCE_S:
             self._alone_s = now_s
