@@ -28,9 +28,14 @@ def test_what_is_wrong_ends_with_3(run, tmp_path):
     assert run("convert", source, exit_code=2).stdout == ""
 
 
-def test_a_bad_step_ends_with_4(run, tmp_path):
+def test_a_bad_step_ends_with_4(run, tmp_path, monkeypatch):
     source = make_series(tmp_path / "run", tiny(), (0, 1, 2))
     (source / "step1/pytorch_model.bin").write_bytes(b"nothing")
+    told = run("convert", source, tmp_path / "none", "--quiet", exit_code=4).stderr
+    assert "1 step cannot be had (1): " in told
+    assert "Nothing was written" in told
+    # As if it were damaged only after the steps were surveyed.
+    monkeypatch.setattr("pythia_fast.series.LocalSeries._look_into", lambda *_: None)
     told = run("convert", source, tmp_path / "out", "--quiet", exit_code=4).stderr
     assert "pythia-fast: step 1 failed: " in told
     assert "1 of 3 steps is in" in told

@@ -290,7 +290,20 @@ def test_whatever_call_fails_no_half_step_is_left(
     assert failing > 2
 
 
-def test_a_bad_step_says_what_is_kept_and_how_to_go_on(tmp_path: Path, tiny: Architecture) -> None:
+def test_a_bad_step_is_told_before_anything_is_written(tmp_path: Path, tiny: Architecture) -> None:
+    source, out = make_series(tmp_path / "source", tiny, (0, 1, 2)), tmp_path / "out"
+    (weights,) = (source / "step1").glob("*model*")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConversionError, match=r"1 step cannot be had .*Nothing was written"):
+        convert(source, out)
+    assert not list(out.glob("step*"))
+
+
+def test_a_bad_step_says_what_is_kept_and_how_to_go_on(
+    tmp_path: Path, tiny: Architecture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if it were damaged only after the steps were surveyed.
+    monkeypatch.setattr(LocalSeries, "_look_into", lambda *_: None)
     source, out = make_series(tmp_path / "source", tiny, (0, 1, 2)), tmp_path / "out"
     (weights,) = (source / "step1").glob("*model*")
     whole = weights.read_bytes()

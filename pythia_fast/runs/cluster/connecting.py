@@ -203,8 +203,8 @@ class Cluster:
                 f"{largest(offered, self.placing, self._workers)}; {less}"
             )
         warn(
-            f"no worker is ready for what is left: waiting for Ray to place one with {wanted}. Where nobody "
-            f"offers that, {less}"
+            f"no worker is ready for what is left: waiting for Ray to place one with {wanted}. "
+            f"Where nobody offers that, {less}"
         )
 
     @property
