@@ -3,7 +3,7 @@
 import dis
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import CodeType
@@ -12,7 +12,13 @@ from typing import Any
 _VARIABLE = ("LOAD_GLOBAL", "LOAD_NAME")
 _READ = (*_VARIABLE, "LOAD_DEREF", "LOAD_CLASSDEREF")
 _WRITTEN = ("STORE_GLOBAL", "DELETE_GLOBAL")
-_ITEM_WRITTEN = ("STORE_SUBSCR", "DELETE_SUBSCR", "COPY")  # COPY is of x[i] += 1
+_ITEM_WRITTEN = ("STORE_SUBSCR", "DELETE_SUBSCR")
+_ONE_VALUE = frozenset(  # what puts an index there in one step
+    {
+        *(*_VARIABLE, "LOAD_DEREF", "LOAD_CONST", "LOAD_SMALL_INT"),
+        *("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"),
+    }
+)
 _CHANGING = frozenset(
     {
         *("add", "append", "clear", "discard", "extend", "insert"),
@@ -61,7 +67,9 @@ def names(codes: Iterable[CodeType]) -> Names:
                 attributes.add(each.argval)
         changed = [one for one, then in pairwise(steps) if _is_change(then)]
         changed += [
-            one for one, then in zip(steps, steps[2:], strict=False) if then.opname in _ITEM_WRITTEN
+            one
+            for place, (one, index) in enumerate(pairwise(steps))
+            if index.opname in _ONE_VALUE and _writes_an_item(steps[place + 2 : place + 5])
         ]
         written |= {each.argval for each in changed if each.opname in _READ}
         attributes |= {each.argval for each in changed if each.opname == "LOAD_ATTR"}
@@ -70,6 +78,24 @@ def names(codes: Iterable[CodeType]) -> Names:
 
 def _is_change(step: dis.Instruction) -> bool:
     return step.opname in ("LOAD_METHOD", "LOAD_ATTR") and step.argval in _CHANGING
+
+
+def _writes_an_item(steps: Sequence[dis.Instruction]) -> bool:
+    """What comes after an object and an index: x[i] = 1, del x[i] or x[i] += 1.
+
+    The last takes a copy of both, in order to read the item. Other copies are of anything: chained
+    assignments and comparisons, `and`, `or`.
+    """
+    if steps and steps[0].opname in _ITEM_WRITTEN:
+        return True
+    copies = [(each.opname, each.arg) for each in steps[:2]] == [("COPY", 2)] * 2
+    return (
+        copies
+        and any(
+            each.opname == "BINARY_SUBSCR" or each.argrepr == "[]"  # the latter from Python 3.14 on
+            for each in steps[2:]
+        )
+    )
 
 
 def _content(code: CodeType) -> list[Any]:

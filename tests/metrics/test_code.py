@@ -183,6 +183,30 @@ def test_what_the_code_itself_changes_does_not_count(either: Code) -> None:
     assert either(changed + USING) == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y = z = x * SCALE",
+        "y = 0 < SCALE < x",
+        "y = SCALE and x",
+        "y = SCALE or x",
+        "y = [0]; y[x * SCALE] = 1",
+        "y = [0]; y[x * SCALE] += 1",
+        "y = [0]; y[x:SCALE] = []",
+        "y = [0]; y[x] = SCALE",
+    ],
+)
+def test_what_the_code_only_reads_counts(either: Code, line: str) -> None:
+    text = f"SCALE = 2\ndef measured(x):\n    {line}\n    return y\n"
+    assert either(text + USING) != either(text.replace("= 2", "= 3") + USING)
+
+
+@pytest.mark.parametrize("line", ["C[x] += 1", "C[0] += 1", "C[K] -= x", "del C[x]", "C[x] = K"])
+def test_an_item_that_the_code_changes(either: Code, line: str) -> None:
+    text = f"K = 1\nC = [0]\ndef measured(x):\n    {line}\n    return x\n"
+    assert either(text + USING) == either(text.replace("[0]", "[9]", 1) + USING)
+
+
 def test_a_cell_that_is_run_again_is_the_same_code(cells: Code) -> None:
     first = cells(METRIC)
     assert cells(f"# further down\n\n{METRIC}") == first
