@@ -16,7 +16,7 @@ import sys
 import tokenize
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from types import CodeType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,13 @@ _log = logging.getLogger("pythia_fast")
 
 _SIMPLE = (bool, int, float, complex, str, bytes, type(None), range)
 _GENERATED = "__create_fn__."  # what dataclasses make of fields, which are settings
+
+# Modules whose names tell them, and what may move within its package or is in annotations only.
+_COMMON = {"np": "numpy", "pd": "pandas", "pa": "pyarrow", "plt": "matplotlib.pyplot"}
+_COMMON |= {"F": "torch.nn.functional", "nn": "torch.nn", "pf": "pythia_fast"}
+_PLAIN = frozenset(
+    {"abc", "collections", "dataclasses", "enum", "functools", "pythia_fast", "typing"}
+)
 
 Definition = type | FunctionType
 
@@ -97,7 +104,7 @@ class _Found:
     def look_at(self, name: str, value: object, kind: str = "variable") -> None:
         """Add a value, if there is anything of it that can be told from another."""
         told = self._told(value)
-        if told is not None:
+        if told is not None and not _is_told_by(name, told):
             # A function counts in itself, whatever is assigned to its name.
             kind = "definition" if told[0] == "definition" else kind
             self._values.append((kind, name, json.dumps(told)))
@@ -132,7 +139,9 @@ class _Found:
                 for each in _functions_in(value):
                     if each not in methods and self._is_own(each):
                         self.define(each)  # one's own decorator
-            elif isinstance(value, Definition) or (values and not name.startswith("__")):
+            elif (isinstance(value, Definition) and self._is_own(value)) or (
+                values and (name == "__call__" or not name.startswith("__"))
+            ):
                 self.look_at(name, value, "attribute")
 
     def _look_up(self, codes: Sequence[CodeType], variables: Mapping[str, Any]) -> None:
@@ -177,7 +186,7 @@ class _Found:
             fields = {each.name: getattr(value, each.name, None) for each in _fields(value)}
             return ["dataclass", self._told(kind), self._told(fields)]
         own = [each for each in _functions_in(value) if self._is_own(each)]
-        return ["definition", *(self._told(each) for each in own)] if own else None
+        return ["definition", *(self._told(each) for each in own)] if own else _elsewhere(value)
 
     def _is_own(self, thing: Definition) -> bool:
         generated = isinstance(thing, FunctionType) and _is_generated(thing)
@@ -196,6 +205,37 @@ def _module_of(thing: Definition) -> str:
     if isinstance(thing, FunctionType):
         return str(thing.__globals__.get("__name__", ""))
     return thing.__module__
+
+
+def _elsewhere(value: object) -> list[Any] | None:
+    """The name of a function, class, builtin or module, which is all that is told of other code."""
+    if isinstance(value, FunctionType) and _is_generated(value):
+        return None
+    if isinstance(value, ModuleType):
+        return ["elsewhere", _text(value, "__name__"), ""]
+    name = _text(value, "__qualname__") or _text(value, "__name__")
+    return ["elsewhere", _text(value, "__module__"), name] if callable(value) and name else None
+
+
+def _text(value: object, attribute: str) -> str | None:
+    try:
+        found = getattr(value, attribute, None)
+    except Exception:  # whatever a user's object does
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _is_told_by(name: str, told: Sequence[Any]) -> bool:
+    """Whether the code that uses this name tells what it is, as `np` does, so that it adds nothing.
+
+    That leaves runs as they are whose metrics use no more than such.
+    """
+    if told[0] != "elsewhere" or told[1] is None:
+        return False
+    _, module, qualname = told
+    if not qualname:
+        return bool(module in (name, _COMMON.get(name)))
+    return bool(name == qualname and module.partition(".")[0] in _PLAIN)
 
 
 def _fields(value: Any) -> tuple[dataclasses.Field[Any], ...]:

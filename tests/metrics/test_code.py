@@ -152,6 +152,31 @@ def test_what_it_uses_of_its_module_counts(either: Code, before: str, after: str
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import torch\nREDUCE = torch.sum", "import torch\nREDUCE = torch.mean"),
+        ("import numpy\nREDUCE = numpy.sum", "import numpy\nREDUCE = numpy.mean"),
+        ("import numpy\nREDUCE = numpy.add", "import numpy\nREDUCE = numpy.multiply"),
+        ("from statistics import mean as REDUCE", "from statistics import median as REDUCE"),
+        ("REDUCE = max", "REDUCE = min"),
+        ("REDUCE = [max]", "REDUCE = [min]"),
+        ("from json import JSONEncoder as REDUCE", "from json import JSONDecoder as REDUCE"),
+        ("import json as REDUCE", "import pickle as REDUCE"),
+        ("import json as np", "import pickle as np"),
+        (
+            "import functools, numpy\nREDUCE = functools.partial(numpy.sum)",
+            "import functools, numpy\nREDUCE = functools.partial(numpy.mean)",
+        ),
+    ],
+)
+def test_what_it_uses_of_other_modules_counts_by_name(
+    either: Code, before: str, after: str
+) -> None:
+    using = "\ndef measured(x): return REDUCE, np\n" + USING
+    assert either(before + using) == either(before + using) != either(after + using)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "class Base:\n    def measure(self, x): return x * 2\n"
@@ -219,6 +244,19 @@ def test_the_source_of_a_file_is_its_code_alone(file: Code) -> None:
     source = inspect.getsource(sys.modules["own_metric"].Own)
     assert code == hashlib.sha256(source.encode()).hexdigest()
     assert file(plain.replace("np.int64", "2 or np.int64")) != code
+
+
+def test_imports_that_are_told_by_their_names_add_nothing_to_a_source(file: Code) -> None:
+    text = (
+        "import math\nfrom collections.abc import Mapping\nfrom dataclasses import dataclass\n"
+        "from typing import Any\nimport numpy as np\nimport torch\n"
+        "from pythia_fast.metrics import Metric\n@dataclass\nclass Own(Metric):\n"
+        "    k: int = 2\n    def __call__(self, model: Any, batch) -> Mapping[str, Any]:\n"
+        "        return {'x': np.sum(math.log(torch.ones(1)))}\n"
+    )
+    code = file(text)
+    source = inspect.getsource(sys.modules["own_metric"].Own)
+    assert code == hashlib.sha256(source.encode()).hexdigest()
 
 
 def test_a_file_that_was_edited_after_its_import(file: Code, tmp_path: Path) -> None:
