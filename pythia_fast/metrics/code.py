@@ -132,6 +132,8 @@ class _Found:
         for base in kind.__bases__:
             if self._is_own(base):
                 self.define(base)
+            elif values and base is not object:  # a source says it
+                self._values.append(("base", kind.__qualname__, json.dumps(_elsewhere(base))))
         if body is not None:
             self._look_up([body], vars(sys.modules[self._module]))
         for name, value in sorted(vars(kind).items()):

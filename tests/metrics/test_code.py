@@ -197,6 +197,12 @@ def test_bases_decorators_and_class_values_count(either: Code, text: str) -> Non
     assert either(text) != either(text.replace("2", "3"))
 
 
+def test_a_base_of_another_module_counts_by_name_in_a_notebook(cells: Code) -> None:
+    text = f"import json\n{METRIC.replace('Own', 'Own(json.JSONEncoder)')}"
+    assert cells(text) == cells(text) != cells(text.replace("Encoder", "Decoder"))
+    assert cells(METRIC) != cells(text)
+
+
 def test_what_the_code_itself_changes_does_not_count(either: Code) -> None:
     text = (
         "CALLS = 0\nLOG = []\nCACHE = {}\n"
