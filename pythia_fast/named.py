@@ -1,6 +1,8 @@
 """Objects of a user's own by their names: of a module or of a file."""
 
+import hashlib
 import importlib
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any
 
 from pythia_fast.errors import ArgumentError
 
+_OF_A_FOLDER = re.compile(r"(?<=\.py)@[0-9a-f]{12}\Z")
+
 
 def load(name: str, what: str) -> Any:
     """What "module:name" or "path/file.py:name" stands for; the module is imported, the file run.
 
-    A file `mine.py` becomes the module "mine.py", which is in nobody's way. It is not run again
-    while its text is the same. ArgumentError if there is no such object, be it for an error of the
-    module, or `name` is none; `what` it is to be is for the message.
+    A file `mine.py` becomes the module "mine.py@…", after its folder, which is in nobody's way. It
+    is not run again while its text is the same. ArgumentError if there is no such object, be it for
+    an error of the module, or `name` is none; `what` it is to be is for the message.
     """
     module_name, _, attributes = name.rpartition(":")
     if not module_name or not attributes:
@@ -59,21 +63,30 @@ def told(error: BaseException, ours: str = __file__) -> str:
     return f"{words} ({frames[-1].filename}:{frames[-1].lineno})"
 
 
+def shown(module: str) -> str:
+    """A module's name as it is told: that of a file without what stands for the folder."""
+    return _OF_A_FOLDER.sub("", module)
+
+
 def _of_file(path: Path) -> ModuleType:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ArgumentError(f"cannot read {path}: {error.strerror}") from error
-    file = str(path.absolute())
-    known = sys.modules.get(path.name)
+    whole = path.absolute()
+    file = str(whole)
+    name = f"{path.name}@{hashlib.sha256(bytes(whole.parent)).hexdigest()[:12]}"
+    known = sys.modules.get(name)
     if known is not None and (known.__file__, getattr(known, "__text__", None)) == (file, text):
         return known
-    module = ModuleType(path.name)
+    module = ModuleType(name)
     vars(module).update(__file__=file, __text__=text)
-    sys.modules[path.name] = module
+    sys.modules[name] = module
     try:
         exec(compile(text, file, "exec", dont_inherit=True), vars(module))
     except BaseException:
-        del sys.modules[path.name]
+        del sys.modules[name]
+        if known is not None:
+            sys.modules[name] = known
         raise
     return module

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.named import find_here, load
+from pythia_fast.metrics.code import code_sha256, name_of
+from pythia_fast.named import find_here, load, shown
 
 TEXT = """
 from __future__ import annotations
@@ -33,7 +34,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_of_a_file(folder: Path) -> None:
     own = load("mine.py:Own", "metric")
     assert own().measure() == 2
-    assert own.__module__ == "mine.py"
+    assert sys.modules[own.__module__].Own is own
+    assert shown(own.__module__) == "mine.py"
     assert load("mine.py:Own.k", "metric") == 3
     assert load(f"{folder}/mine.py:answer", "metric") == 42
     assert "mine" not in sys.modules
@@ -50,6 +52,30 @@ def test_two_files_of_one_name(folder: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "sub/mine.py").write_text("answer = 43")
     assert [load(f"{name}:answer", "x") for name in ("mine.py", "sub/mine.py")] == [42, 43]
+
+
+def test_two_files_of_one_name_leave_each_other_alone(folder: Path) -> None:
+    for sub in ("a", "b"):
+        (folder / sub).mkdir()
+        (folder / sub / "mine.py").write_text(
+            f"K = {sub!r}\nclass Own:\n    def __call__(self, model, batch): return K"
+        )
+    first, then = (load(f"{sub}/mine.py:Own", "metric") for sub in ("a", "b"))
+    codes = [code_sha256(each()) for each in (first, then)]
+    assert load("a/mine.py:Own", "metric") is first
+    assert [code_sha256(each()) for each in (first, then)] == codes
+    assert name_of(first()) == name_of(then()) == "mine.py:Own"
+    assert [sys.modules[each.__module__].K for each in (first, then)] == ["a", "b"]
+
+
+def test_a_failed_load_leaves_what_was_loaded_before(folder: Path) -> None:
+    own = load("mine.py:Own", "metric")
+    (folder / "mine.py").write_text("raise ValueError")
+    with pytest.raises(ArgumentError):
+        load("mine.py:Own", "metric")
+    assert sys.modules[own.__module__].Own is own
+    (folder / "mine.py").write_text(TEXT)
+    assert load("mine.py:Own", "metric") is own
 
 
 def test_of_a_module_of_the_current_folder(folder: Path) -> None:
@@ -88,4 +114,4 @@ def test_what_cannot_be_had_is_told_in_one_line(folder: Path, name: str, words: 
     with pytest.raises(ArgumentError, match=words) as caught:
         load(name, "metric")
     assert "\n" not in str(caught.value)
-    assert not {"bad.py", "broken.py", "exits.py"} & set(sys.modules)
+    assert not {"bad.py", "broken.py", "exits.py"} & set(map(shown, sys.modules))

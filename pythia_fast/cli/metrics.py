@@ -56,9 +56,9 @@ def _own(name: str) -> Any:
 def _send_code_of(metric: object) -> None:
     """Have Ray send the package of a metric too, unless it is an installed one."""
     from pythia_fast.extras import require
-    from pythia_fast.metrics.code import name_of
+    from pythia_fast.metrics.code import module_of
 
-    module = sys.modules.get(name_of(metric).partition(":")[0])
+    module = sys.modules.get(module_of(metric))
     file = getattr(module, "__file__", None)
     if module is None or file is None:
         return

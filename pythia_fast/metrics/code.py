@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from pythia_fast.metrics import bytecode
+from pythia_fast.named import shown
 
 _log = logging.getLogger("pythia_fast")
 
@@ -61,8 +62,12 @@ def code_sha256(metric: object) -> str | None:
 
 def name_of(metric: object) -> str:
     """Its class, or the function that it is, as module:name."""
-    root = _root(metric)
-    return f"{_module_of(root)}:{root.__qualname__}"
+    return f"{shown(module_of(metric))}:{_root(metric).__qualname__}"
+
+
+def module_of(metric: object) -> str:
+    """The name in `sys.modules` of the module that has its code."""
+    return _module_of(_root(metric))
 
 
 class _Found:

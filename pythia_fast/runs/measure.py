@@ -13,7 +13,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics import Batch, Metric, looked_at
-from pythia_fast.metrics.code import name_of
+from pythia_fast.metrics.code import module_of
 from pythia_fast.metrics.protocol import Column, uses_scores
 from pythia_fast.model import Model, Precision, sent
 from pythia_fast.runs.plan import Rows, batches
@@ -111,7 +111,7 @@ def _asked(metric: Metric, model: Model, batch: Batch) -> Any:
     try:
         return metric(model, batch)
     except Exception as error:
-        place = _place(name_of(metric).partition(":")[0], error)
+        place = _place(module_of(metric), error)
         if place is not None:
             error.add_note(f"({place})")
         raise

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pythia_fast.errors import ArgumentError
-from pythia_fast.named import load, told
+from pythia_fast.named import load, shown, told
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.dataset import TokenDataset, TokenSource
 from pythia_fast.tokens.passes.processes import Died, in_processes
@@ -90,7 +90,7 @@ def name_of(function: StepFunction | str) -> str:
         return function
     kind = type(function)
     module = getattr(function, "__module__", kind.__module__)
-    return f"{module}:{getattr(function, '__qualname__', kind.__qualname__)}"
+    return f"{shown(str(module))}:{getattr(function, '__qualname__', kind.__qualname__)}"
 
 
 @dataclass(frozen=True, slots=True)
