@@ -10,6 +10,7 @@ import enum
 import functools
 import hashlib
 import inspect
+import io
 import json
 import logging
 import sys
@@ -310,8 +311,8 @@ def _source_of(
     try:
         with tokenize.open(file) as opened, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            whole = compile(opened.read(), file, "exec", dont_inherit=True)
-        source = inspect.getsource(thing)
+            text = opened.read()
+            whole = compile(text, file, "exec", dont_inherit=True)
     except (OSError, TypeError, SyntaxError, ValueError):
         return None, None
     there = list(bytecode.with_nested(whole))
@@ -319,8 +320,17 @@ def _source_of(
     running = {bytecode.sha256(each.__code__) for each in functions}
     if len(body) != 1 or not running <= {bytecode.sha256(each) for each in there}:
         return None, None
-    sha256 = hashlib.sha256(source.encode()).hexdigest()
+    sha256 = hashlib.sha256(_block(text, body[0].co_firstlineno).encode()).hexdigest()
     return sha256, body[0] if isinstance(thing, type) else None
+
+
+def _block(text: str, line: int) -> str:
+    """The definition that begins in a line, as of `inspect.getsource`.
+
+    That looks in the line of the import, where by now there may be something else.
+    """
+    lines = io.StringIO(text if text.endswith("\n") else f"{text}\n").readlines()
+    return "".join(inspect.getblock(lines[line - 1 :]))
 
 
 @functools.cache

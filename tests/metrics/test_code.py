@@ -276,6 +276,23 @@ def test_a_file_that_was_edited_after_its_import(file: Code, tmp_path: Path) -> 
     assert code_sha256(imported()) == first
 
 
+@pytest.mark.parametrize("name", ["Own", "measured", "shorter"])
+def test_lines_that_are_added_above_change_nothing(file: Code, tmp_path: Path, name: str) -> None:
+    text = (
+        "import functools\ndef other(x):\n    return x - 1\nshorter = lambda x: x\n"
+        f"@functools.cache\ndef measured(x):\n    return x * 2\n{METRIC.rstrip()}"
+    )
+    file(text)
+    module = sys.modules["own_metric"]
+    metric = module.Own() if name == "Own" else inspect.unwrap(getattr(module, name))
+    thing = module.Own if name == "Own" else metric
+    source = hashlib.sha256(inspect.getsource(thing).encode()).hexdigest()
+    assert code_sha256(metric) == source
+    for above in ("#\n" * 3, "#\n" * 20):
+        (tmp_path / "own_metric.py").write_text(above + text)
+        assert code_sha256(metric) == source
+
+
 def test_a_class_that_replaces_that_of_a_file(file: Code) -> None:
     """As at the prompt of `python -i own_metric.py`."""
     first = file(METRIC)
