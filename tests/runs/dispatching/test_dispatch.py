@@ -464,7 +464,8 @@ def test_whatever_machines_are_bad_the_good_ones_do_it_all(
     assert failed == poisoned
     assert done == set(range(len(costs))) - poisoned
     deaths = sum(lost[host] for host in hosts if host in "GHI")
-    assert deaths <= (RETRIES + 2) * len(poisoned)
+    # Two that kill excuse each other once, and are then tried where nothing else is done.
+    assert deaths <= (RETRIES + 3) * len(poisoned)
 
 
 def test_a_step_that_takes_all_memory_fails_alone():
@@ -587,6 +588,7 @@ class Deaths(RuleBasedStateMachine):
         self.deaths: dict[str, list[Death]] = {host: [] for host in "ABX"}  # since one finished
         self.in_company: set[str] = set()
         self.need_quiet: set[Task] = set()
+        self.quietly: dict[Task, str] = {}  # who was given a step where nothing else was done
 
     def died_alone(self, task: Task) -> list[str]:
         return [death.host for death in self.died if death.alone == task and not death.excused]
@@ -602,6 +604,10 @@ class Deaths(RuleBasedStateMachine):
             if all(task in self.done or len(self.died_on[task]) < 2 for task in death.begun)
         ]
         return len(against) >= SHUN_AFTER and bool(self.hosts - {host})
+
+    def is_quiet(self, workers: list[str]) -> bool:
+        """Whether one of these has a step that is to be alone on its host."""
+        return any(self.quietly.get(task) == each for each in workers for task in self.held[each])
 
     def beside(self, name: str) -> list[str]:
         """Who has something to do on the same host."""
@@ -637,18 +643,18 @@ class Deaths(RuleBasedStateMachine):
                 assert self.may_have(self.host[name], task)
             assert not self.suspects & set(self.held[name])
             others = self.beside(name)
-            assert not self.need_quiet & {each for other in others for each in self.held[other]}
+            assert not self.is_quiet(others)
             if not self.held[name] and others:
                 assert task not in self.need_quiet
                 self.in_company |= {name, *others}
+            if task in self.need_quiet:
+                self.quietly[task] = name
             self.held[name].append(task)
         assert self.dispatcher.assignments() == []
         waiting = set(self.all) - self.over - {t for held in self.held.values() for t in held}
         for name in (name for name, held in self.held.items() if not held):
             host = self.host[name]
-            if any(
-                task in self.need_quiet for other in self.beside(name) for task in self.held[other]
-            ):
+            if self.is_quiet(self.beside(name)):
                 continue
             if any(self.may_have(host, task) for task in waiting & self.need_quiet):
                 continue
