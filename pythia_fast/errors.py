@@ -8,7 +8,10 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+OnError = Literal["raise", "skip"]
+"""What follows where a part of the work fails: it ends, or goes on without that part."""
 
 _NAMED = 5  # of what is known
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pythia_fast.errors import FormatError, RunMismatchError, SweepInterruptedError
+from pythia_fast.errors import FormatError, OnError, RunMismatchError, SweepInterruptedError
 from pythia_fast.evaluation.answers import Answers
 from pythia_fast.evaluation.harness import Harness
 from pythia_fast.evaluation.records import (
@@ -26,7 +26,7 @@ from pythia_fast.runs.folder.run_folder import RunFolder, versions
 from pythia_fast.runs.job import DamagedTwinError, check_unchanged
 from pythia_fast.runs.origin import device_name, origin_of_twin
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.steps.todo import OnError, Todo
+from pythia_fast.runs.steps.todo import Todo
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.streaming.arenas import make_arenas
 from pythia_fast.streaming.prefetching import Loaded, NotLoaded, prefetch

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import torch
 
+from pythia_fast.errors import OnError
 from pythia_fast.model import resolve_precision
 from pythia_fast.quantities import counted
 from pythia_fast.runs.asked import Asked, named
@@ -12,7 +13,6 @@ from pythia_fast.runs.cluster import Cluster, RayEngine
 from pythia_fast.runs.local import LocalEngine
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.share import Dealt, Share
-from pythia_fast.runs.steps.todo import OnError
 
 
 def compute_there(

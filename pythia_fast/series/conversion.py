@@ -3,17 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pythia_fast.errors import (
     ArgumentError,
     ConversionError,
     Failure,
+    OnError,
     WorkInterruptedError,
 )
 from pythia_fast.quantities import counted
 
-OnError = Literal["raise", "skip"]
 _WAY_ON = "on_error='skip' (--on-error skip) leaves such steps out"
 _STEPS_NAMED = 8
 

@@ -24,6 +24,7 @@ from pythia_fast.digest import sha256
 from pythia_fast.errors import (
     ArgumentError,
     MissingTokensError,
+    OnError,
     ReadError,
     RunMismatchError,
     WriteError,
@@ -39,7 +40,7 @@ from pythia_fast.publish import (
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.arriving import Arriving
 from pythia_fast.series.checkpoint import Checkpoint
-from pythia_fast.series.conversion import Conversion, OnError, Outcome
+from pythia_fast.series.conversion import Conversion, Outcome
 from pythia_fast.series.layout import CONFIG, INDEX_LIMIT_BYTES, TOKENIZER
 from pythia_fast.series.local import LocalSeries
 from pythia_fast.series.parts import part_of, write_parts

@@ -6,7 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from pythia_fast.errors import PythiaFastError, RunMismatchError, SweepInterruptedError, WorkerError
+from pythia_fast.errors import (
+    OnError,
+    PythiaFastError,
+    RunMismatchError,
+    SweepInterruptedError,
+    WorkerError,
+)
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.cluster.connecting import PATIENCE_S, Cluster
 from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Silent, Told
@@ -32,7 +38,6 @@ from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.telling import notes
-from pythia_fast.runs.steps.todo import OnError
 
 LOOK_UP_S = 1.0
 """How often the driver looks up while nothing happens, so that an interrupt is heard."""

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pythia_fast.errors import OnError
 from pythia_fast.publish import partial_of, write_error
 from pythia_fast.runs.asked import Asked, named
 from pythia_fast.runs.cluster.connecting import Cluster
@@ -15,7 +16,7 @@ from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.local import check_room
 from pythia_fast.runs.plan import Plan, Rows
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.steps.todo import OnError, Todo
+from pythia_fast.runs.steps.todo import Todo
 from pythia_fast.runs.steps.twins import Twins
 from pythia_fast.runs.work import Data, sweep_flops
 

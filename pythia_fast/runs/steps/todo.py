@@ -2,9 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal
 
-from pythia_fast.errors import FormatError, RunMismatchError, SweepError
+from pythia_fast.errors import FormatError, OnError, RunMismatchError, SweepError
 from pythia_fast.model import ends_context
 from pythia_fast.runs.folder.parts import Failure
 from pythia_fast.runs.folder.run_folder import RunFolder
@@ -23,8 +22,6 @@ from pythia_fast.runs.steps.telling import (
 from pythia_fast.runs.steps.waiting import Waiting
 from pythia_fast.series import Ahead, CheckpointSeries
 from pythia_fast.series.revision import Revision
-
-OnError = Literal["raise", "skip"]
 
 
 class Todo:

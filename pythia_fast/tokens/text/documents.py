@@ -6,12 +6,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, TypeAlias, get_args
 
-from pythia_fast.errors import ArgumentError, FormatError
+from pythia_fast.errors import ArgumentError, FormatError, OnError
 from pythia_fast.tokens.text.compressed import DamagedError, StoppedError, compression, opened
 
 Split: TypeAlias = Literal["file", "line", "paragraph"]
 Format: TypeAlias = Literal["auto", "text", "jsonl"]
-OnError: TypeAlias = Literal["raise", "skip"]
 Document: TypeAlias = tuple[str, str, int]
 """A text, the name of its file, and the line that it begins on, from 1."""
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError
+from pythia_fast.errors import ArgumentError, OnError
 from pythia_fast.publish import write_error
 from pythia_fast.quantities import counted
 from pythia_fast.tokens.files import pair
@@ -30,7 +30,6 @@ from pythia_fast.tokens.text.documents import (
     Document,
     Format,
     Mistakes,
-    OnError,
     Split,
     check_choice,
     read_documents,
