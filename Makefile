@@ -9,7 +9,7 @@ FULL := $(addprefix benchmarks/bench_,sweep.py memorization.py one_pass.py accur
   cluster.py)
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h') CMakeLists.txt setup.py
 
-.PHONY: demo test faults bench bench-full bench-tables gpu sanitize-gpu kernels lint format \
+.PHONY: demo test search faults bench bench-full bench-tables gpu sanitize-gpu kernels lint format \
   sanitize sanitize-short \
   fuzz fuzz-native fuzz-python compilers clean
 
@@ -18,6 +18,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# What `make test` tries with inputs that are the same in every run, with new ones. It fails only where
+# something is wrong; run it again and again.
+search: $(READY)
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile search
 
 # Every write, fsync, rename and network call of a small sweep fails once; two hundred kills; a
 # longer soak. A quarter of an hour.
