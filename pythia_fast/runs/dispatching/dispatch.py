@@ -5,13 +5,13 @@ Drivers of real workers and the simulation tell it what has happened and ask it 
 
 import heapq
 import math
-from collections import Counter
 from collections.abc import Iterable
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.runs.dispatching.blame import RETRIES, SHUN_AFTER, Blame
 from pythia_fast.runs.dispatching.fitting import Fitting
-from pythia_fast.runs.dispatching.holding import Worker
+from pythia_fast.runs.dispatching.holding import Worker, Workers
+from pythia_fast.runs.dispatching.suspects import Suspects
 from pythia_fast.runs.dispatching.tasks import KEEPS, Queue, Task
 
 __all__ = ["KEEPS", "LOOK_AHEAD", "RETRIES", "SHUN_AFTER", "Dispatcher", "Task"]
@@ -27,12 +27,6 @@ class Dispatcher:
     died is a suspect: it is given to a worker that holds nothing and gets nothing else until it is
     done, so that the blame is exact. What it had not begun is queued again.
 
-    A suspect goes to a host where no worker died with it, or the fewest did, and waits for a worker
-    of such a host, which is let run empty: else a bad machine, whose workers die at once and so
-    are the first to be idle, would get every suspect and take innocent steps with it. One that died
-    in company again, as of a machine whose memory another step had taken, waits until all workers
-    of a host are idle, and nothing else is done there meanwhile.
-
     It is told of all that happens, and does nothing by itself: no I/O, no clock. The same calls
     give the same answers. Not thread-safe.
     """
@@ -41,35 +35,26 @@ class Dispatcher:
         """Queue `tasks`. ArgumentError as for `add`, or if `look_ahead` is negative."""
         if look_ahead < 0:
             raise ArgumentError(f"look_ahead is 0 or more steps, not {look_ahead}")
-        self._most = look_ahead + 1
-        self._queue = Queue()
-        self._suspects: list[Task] = []
-        self._workers: dict[str, Worker] = {}
-        self._open: dict[str, Worker] = {}  # those that can take more
-        self._idle: dict[str, Worker] = {}
-        self._stocked: dict[str, Worker] = {}  # those with more than one task
-        self._hosts: Counter[str] = Counter()  # of these workers
-        self._quiet: dict[str, str] = {}  # hosts that have but one step, and the worker that has it
-        self._joined = 0
         self._known: set[tuple[int, int]] = set()
+        self._queue = Queue()
+        self._workers = Workers(most=look_ahead + 1)
         self._blame, self._fitting = Blame(), Fitting()
-        self._held = 0
-        self._asked = 0
+        self._suspects = Suspects(self._workers, self._blame, self._fitting)
         self.add(tasks)
 
     @property
     def over(self) -> bool:
         """Whether nothing is queued and nothing held."""
-        return not (self._held or self._queue or self._suspects)
+        return not (self._workers.held or self._queue or self._suspects)
 
     @property
     def workers(self) -> tuple[str, ...]:
         """The workers that have joined and were not lost, in that order."""
-        return tuple(self._workers)
+        return tuple(worker.name for worker in self._workers)
 
     def held(self, worker: str) -> tuple[Task, ...]:
         """What a worker holds, in the order in which it was handed out. ArgumentError."""
-        return tuple(self._worker(worker).holds)
+        return tuple(self._workers[worker].holds)
 
     def add(self, tasks: Iterable[Task]) -> None:
         """Queue steps that turned up later, such as the twin of one that failed.
@@ -89,20 +74,15 @@ class Dispatcher:
 
         Without `host` all are of one.
         """
-        if worker in self._workers:
-            raise ArgumentError(f"a worker named {worker!r} is there already")
-        self._workers[worker] = Worker(self._joined, worker, host)
-        self._hosts[host] += 1
-        self._joined += 1
-        self._sort(worker)
+        self._workers.join(worker, host)
 
     def assignments(self) -> list[tuple[str, Task]]:
         """What is to be handed out now, in this order; nothing more until something happens."""
-        given = self._give_suspects()
+        given = self._suspects.give()
         if not self._queue:
             return given
-        drained = self._drained() if self._open else set()
-        waiting = [each.place for name, each in self._open.items() if name not in drained]
+        drained = self._suspects.drained() if self._workers.open else set()
+        waiting = [each.place for name, each in self._workers.open.items() if name not in drained]
         heapq.heapify(waiting)
         while waiting and self._queue:
             *_, name = heapq.heappop(waiting)
@@ -111,14 +91,14 @@ class Dispatcher:
             if task is None:
                 continue
             given.append((name, task))
-            self._give(name, task)
-            if name in self._open:
+            self._workers.give(worker, task)
+            if name in self._workers.open:
                 heapq.heappush(waiting, worker.place)
         return given
 
     def begun(self, worker: str, task: Task) -> None:
         """A worker has begun to load or compute what it holds. ArgumentError if it does not."""
-        holder = self._holder(worker, task)
+        holder = self._workers.holder(worker, task)
         holder.holds[task] = True
         self._fitting.begun(holder.host, task.model)
 
@@ -128,22 +108,19 @@ class Dispatcher:
         Others of its host are not given the model either, unless one there has begun with it.
         ArgumentError if there is no such worker.
         """
-        holder = self._worker(worker)
+        holder = self._workers[worker]
         self._fitting.unfit(holder, model)
-        alone = holder.alone
+        again = self._suspects if holder.alone else self._queue
         for task in tuple(holder.holds):
             if task.model == model:
-                self._drop(worker, task)
-                if alone:
-                    self._suspect(task)
-                else:
-                    self._queue.put(task)
+                self._workers.drop(holder, task)
+                again.put(task)
 
     def fits(self, model: int) -> bool:
         """Whether a worker is there that may hold a model, or has been given a step of it."""
         return any(
-            self._fits(worker, model) or any(task.model == model for task in worker.holds)
-            for worker in self._workers.values()
+            self._fitting.fits(worker, model) or any(task.model == model for task in worker.holds)
+            for worker in self._workers
         )
 
     def hosts_without(self, model: int) -> set[str]:
@@ -152,15 +129,13 @@ class Dispatcher:
 
     def give_up(self, model: int) -> list[Task]:
         """The tasks of a model that nobody holds; they are not handed out any more."""
-        suspects = [task for task in self._suspects if task.model == model]
-        self._suspects = [task for task in self._suspects if task.model != model]
-        return suspects + self._queue.drop(model)
+        return self._suspects.drop(model) + self._queue.drop(model)
 
     def finished(self, worker: str, task: Task) -> None:
         """Done, failed or given up: no longer held, never handed out again. ArgumentError."""
-        host = self._holder(worker, task).host
-        self._drop(worker, task)
-        self._blame.finished(host, task)
+        holder = self._workers.holder(worker, task)
+        self._workers.drop(holder, task)
+        self._blame.finished(holder.host, task)
 
     def refused(self, worker: str, task: Task) -> bool:
         """A worker could not do a task, maybe for its machine's sake: no network, a full disk.
@@ -169,10 +144,10 @@ class Dispatcher:
         there is none or it was refused before: as after `finished`, and the caller tells why it
         failed. ArgumentError if the worker does not hold it.
         """
-        host = self._holder(worker, task).host
-        if len(self._hosts) > 1 and self._blame.refused(host, task):
-            self._drop(worker, task)
-            self._suspect(task)
+        holder = self._workers.holder(worker, task)
+        if len(self._workers.hosts) > 1 and self._blame.refused(holder.host, task):
+            self._workers.drop(holder, task)
+            self._suspects.put(task)
             return True
         self.finished(worker, task)
         return False
@@ -184,34 +159,32 @@ class Dispatcher:
         Those do not count that died with a step of which workers of other hosts died as well. Not
         where something waits of which no other host can hold the model.
         """
-        others = [worker for worker in self._workers.values() if worker.host != host]
+        others = [worker for worker in self._workers if worker.host != host]
         if not others or self._blame.deaths(host) < SHUN_AFTER:
             return False
-        waiting = self._queue.models | {task.model for task in self._suspects}
-        return all(any(self._fits(other, model) for other in others) for model in waiting)
+        return all(
+            any(self._fitting.fits(other, model) for other in others)
+            for model in self._queue.models | self._suspects.models
+        )
 
     def wanted_back(self) -> tuple[str, Task] | None:
         """What a worker should be asked to give back; None if nothing.
 
         There is one where nothing waits that a worker with nothing to do could get, and another
-        holds more than it has begun: of those the one with the most work ahead. Each is named once;
-        the answer goes to `taken_back`.
+        holds more than it has begun of what such a one can do: of those the one with the most work
+        ahead. Each is named once; the answer goes to `taken_back`.
         """
-        if self._queue or not self._idle:
+        idle = self._left_without()
+        if len(idle) <= self._workers.asked:
             return None
-        kept = self._kept_quiet()
-        idle = sum(worker.host not in kept for worker in self._idle.values())
-        if self._asked >= idle or any(map(self._taker, self._suspects)):
-            return None
-        by_work = sorted(self._stocked.values(), key=lambda worker: (-worker.cost, worker.number))
+        by_work = sorted(
+            self._workers.stocked.values(), key=lambda worker: (-worker.cost, worker.number)
+        )
         for worker in by_work:
-            task = worker.spare
-            if task is not None and any(
-                self._fits(idle, task.model) for idle in self._idle.values()
-            ):
-                worker.asked.add(task)
-                self._asked += 1
-                return worker.name, task
+            for task in worker.spare:
+                if any(self._fitting.fits(each, task.model) for each in idle):
+                    self._workers.ask(worker, task)
+                    return worker.name, task
         return None
 
     def taken_back(self, worker: str, task: Task, *, given: bool) -> None:
@@ -223,13 +196,13 @@ class Dispatcher:
         holder = self._workers.get(worker)
         if not given and (holder is None or task not in holder.holds):
             return
-        holder = self._holder(worker, task)
+        holder = self._workers.holder(worker, task)
         if given:
-            self._drop(worker, task)
+            self._workers.drop(holder, task)
             self._queue.put(task)
             return
         holder.holds[task] = True
-        self._answered(holder, task)
+        self._workers.answered(holder, task)
 
     def lost(self, worker: str) -> list[Task]:
         """A worker died. The tasks that are given up now; what else it held is queued again.
@@ -239,160 +212,30 @@ class Dispatcher:
         them. Where it has not said what it had begun, that is the first.
         ArgumentError if there is no such worker.
         """
-        dead = self._worker(worker)
+        dead = self._workers[worker]
         tasks = tuple(dead.holds)
         begun = [task for task in tasks if dead.holds[task]] or tasks[:1]
-        alone, quiet = len(tasks) == 1, not dead.in_company
-        self._blame.died(dead.host, begun, alone=alone, quiet=quiet)
+        self._blame.died(dead.host, begun, alone=len(tasks) == 1, quiet=not dead.in_company)
         given_up = []
         for task in tasks:
-            could = self._hosts_for(task)
-            self._drop(worker, task)
+            could = self._fitting.hosts_for(task.model, self._workers)
+            self._workers.drop(dead, task)
             if task not in begun:
                 self._queue.put(task)
             elif self._blame.gives_up(task, could):
                 given_up.append(task)
             else:
-                self._suspect(task)
-        for each in (self._workers, self._open, self._idle, self._stocked):
-            each.pop(worker, None)
-        self._hosts -= Counter([dead.host])  # forgets it with its last worker
+                self._suspects.put(task)
+        self._workers.leave(dead)
         return given_up
 
-    def _suspect(self, task: Task) -> None:
-        self._suspects.append(task)
-        self._suspects.sort(key=lambda task: -task.cost)
-
-    def _kept_quiet(self) -> dict[str, Task | None]:
-        """Hosts where one step alone is done, and those let run empty for another: for which."""
-        kept: dict[str, Task | None] = dict.fromkeys(self._quiet)
-        for task in self._suspects:
-            if not self._blame.needs_quiet(task):
-                continue
-            hosts = self._blame.next_hosts(task, self._hosts_for(task)) - set(kept)
-            busy: Counter[str] = Counter()
-            for worker in self._workers.values():
-                if worker.host in hosts:
-                    busy[worker.host] += len(worker.holds)
-            if busy:  # of equal ones that of the oldest worker
-                kept[min(busy, key=busy.__getitem__)] = task
-        return kept
-
-    def _taker(self, task: Task) -> Worker | None:
-        """The worker that a suspect can be given to now: of the most trusted host, the oldest."""
-        if not self._idle:
-            return None
-        kept = self._kept_quiet()
-        if self._blame.needs_quiet(task):
-            hosts = {host for host, waiting in kept.items() if waiting == task}
-            hosts -= {worker.host for worker in self._workers.values() if worker.holds}
-        else:
-            hosts = self._blame.next_hosts(task, self._hosts_for(task)) - set(kept)
-        fitting = (
-            worker
-            for worker in self._idle.values()
-            if worker.host in hosts and self._fits(worker, task.model)
-        )
-        deaths = {host: self._blame.deaths(host) for host in hosts}
-        return min(fitting, key=lambda worker: (deaths[worker.host], worker.number), default=None)
-
-    def _give_suspects(self) -> list[tuple[str, Task]]:
-        given = []
-        for task in tuple(self._suspects):
-            worker = self._taker(task)
-            if worker is not None:
-                worker.alone = True
-                self._suspects.remove(task)
-                if self._blame.needs_quiet(task):
-                    self._quiet[worker.host] = worker.name
-                self._give(worker.name, task)
-                given.append((worker.name, task))
-        return given
-
-    def _drained(self) -> set[str]:
-        """Those that are let run empty: for each suspect the first to be so that may get it.
-
-        All of a host that is kept quiet.
-        """
-        if not (self._suspects or self._quiet):
-            return set()
-        kept = self._kept_quiet()
-        drained = {worker.name for worker in self._workers.values() if worker.host in kept}
-        workers = [worker for worker in self._workers.values() if not worker.alone]
-        workers.sort(key=lambda worker: worker.place)
-        for task in self._suspects:
-            if self._blame.needs_quiet(task):
-                continue
-            hosts = self._blame.next_hosts(task, self._hosts_for(task))
-            for worker in workers:
-                fits = worker.host in hosts and self._fits(worker, task.model)
-                if fits and worker.name not in drained:
-                    drained.add(worker.name)
-                    break
-        return drained
-
-    def _fits(self, worker: Worker, model: int) -> bool:
-        return model not in self._fitting.without(worker)
-
-    def _hosts_for(self, task: Task) -> set[str]:
-        """Those with a worker that may hold the task's model."""
-        return {each.host for each in self._workers.values() if self._fits(each, task.model)}
-
-    def _give(self, name: str, task: Task) -> None:
-        worker = self._workers[name]
-        if not worker.holds:
-            self._meet(worker)
-        worker.holds[task] = False
-        worker.model = task.model
-        worker.cost += task.cost
-        self._held += 1
-        self._sort(name)
-
-    def _meet(self, worker: Worker) -> None:
-        """A worker gets something to do; note who has something beside it."""
-        for other in self._workers.values():
-            if other.holds and other.host == worker.host:
-                other.in_company = worker.in_company = True
-
-    def _drop(self, name: str, task: Task) -> None:
-        worker = self._workers[name]
-        del worker.holds[task]
-        worker.cost = worker.cost - task.cost if worker.holds else 0.0
-        if not worker.holds:
-            worker.alone = worker.in_company = False
-            if self._quiet.get(worker.host) == name:
-                del self._quiet[worker.host]
-        self._held -= 1
-        self._answered(worker, task)
-        self._sort(name)
-
-    def _answered(self, worker: Worker, task: Task) -> None:
-        if task in worker.asked:
-            worker.asked.remove(task)
-            self._asked -= 1
-
-    def _sort(self, name: str) -> None:
-        """Keep who has room, who has nothing, and who has something ahead."""
-        worker = self._workers[name]
-        for chosen, belongs in (
-            (self._open, not worker.alone and len(worker.holds) < self._most),
-            (self._idle, not worker.holds),
-            (self._stocked, len(worker.holds) > 1),
-        ):
-            if belongs:
-                chosen[name] = worker
-            else:
-                chosen.pop(name, None)
-
-    def _worker(self, name: str) -> Worker:
-        if name not in self._workers:
-            raise ArgumentError(
-                f"there is no worker named {name!r}: it has not joined, or was lost"
-            )
-        return self._workers[name]
-
-    def _holder(self, name: str, task: Task) -> Worker:
-        worker = self._worker(name)
-        if task not in worker.holds:
-            raise ArgumentError(f"the worker {name!r} does not hold {task}")
-        return worker
+    def _left_without(self) -> list[Worker]:
+        """Workers with nothing to do, and nothing waits that one of them could get."""
+        if not self._workers.idle:
+            return []
+        kept = self._suspects.kept_hosts()
+        idle = [worker for worker in self._workers.idle.values() if worker.host not in kept]
+        waiting = self._queue.models
+        if any(self._fitting.fits(each, model) for each in idle for model in waiting):
+            return []
+        return [] if self._suspects.can_be_given() else idle

@@ -1,6 +1,6 @@
 """Which models cannot be held where: by a worker, or by any of a host."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 from pythia_fast.runs.dispatching.holding import Worker
 
@@ -34,6 +34,14 @@ class Fitting:
         nothing: set[int] = set()
         own = self._of_worker.get(worker.name, nothing)
         return own | self._of_host.get(worker.host, nothing)
+
+    def fits(self, worker: Worker, model: int) -> bool:
+        """Whether a worker may be given steps of a model."""
+        return model not in self.without(worker)
+
+    def hosts_for(self, model: int, workers: Iterable[Worker]) -> set[str]:
+        """The hosts of those workers that may be given steps of a model."""
+        return {worker.host for worker in workers if self.fits(worker, model)}
 
     def hosts_without(self, model: int) -> set[str]:
         """The hosts on which a model cannot be held."""

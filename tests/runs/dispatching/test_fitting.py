@@ -119,6 +119,20 @@ def test_nothing_is_asked_back_that_no_idle_worker_can_hold():
     assert wanted[0] == "a"
 
 
+def test_of_what_a_worker_holds_that_is_asked_back_which_the_idle_one_can_do():
+    dispatcher = Dispatcher([Task(1, 0, 9.0), Task(1, 1, 9.0), Task(0, 2, 1.0), Task(0, 3, 1.0)])
+    dispatcher.join("a", "large")
+    assert models(dispatcher.assignments()) == [("a", 1), ("a", 1), ("a", 0)]
+    dispatcher.join("b", "small")
+    assert models(dispatcher.assignments()) == [("b", 0)]
+    dispatcher.unfit("b", 0)
+    assert dispatcher.assignments() == []  # one of model 0 waits for "a"
+    wanted = dispatcher.wanted_back()
+    assert wanted == ("a", Task(1, 1, 9.0))
+    dispatcher.taken_back(*wanted, given=True)
+    assert models(dispatcher.assignments()) == [("b", 1), ("a", 0)]
+
+
 def test_of_a_worker_that_is_not_there_nothing_is_taken():
     with pytest.raises(ArgumentError, match="no worker named 'x'"):
         two_models().unfit("x", 0)
