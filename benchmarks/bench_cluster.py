@@ -62,7 +62,7 @@ def address() -> Iterator[str]:
     cluster.shutdown()
 
 
-@pytest.mark.parametrize("heavier", [1, 4])
+@pytest.mark.parametrize("heavier", [1, 4, 8])
 def test_workers_beside_one_process(
     heavier: int,
     comparison: Comparison,

@@ -39,6 +39,7 @@ from pythia_fast.runs.cluster.placing import (
     placing,
 )
 from pythia_fast.runs.cluster.reaching import connected, grows
+from pythia_fast.runs.cluster.replacing import FIRST_TRIES, Replacing
 from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
@@ -46,8 +47,6 @@ from pythia_fast.suite import Architecture
 
 AT_ONCE = 16
 """Calls of a worker that may wait side by side: its orders, a poll, and what interrupts them."""
-FIRST_TRIES = 3
-"""So many workers that die before a single one could say hello end the sweep."""
 PATIENCE_S = 30.0
 """How often it is said that no worker is there yet."""
 STOP_S = 10.0
@@ -72,7 +71,7 @@ class Cluster:
         self._calls = Calls(self._ray)
         self._hosts: dict[str, str] = {}  # of those that were ready, also if they were lost later
         self._early: list[Event] = []
-        self._lost_early = 0
+        self._replacing = Replacing()
         self._version, self._asked = versions()["pythia-fast"], b""
         self.placing = Placing(1, 1, 0)
 
@@ -110,12 +109,16 @@ class Cluster:
             self.add()
 
     def replace(self) -> None:
-        """Ask for another worker where one was lost, unless several in a row could not begin."""
-        if self._lost_early < FIRST_TRIES:
+        """Ask for another worker where one was lost; later, if several in a row could not begin."""
+        self._replacing.owe()
+        self._ask_for_owed()
+
+    def _ask_for_owed(self) -> None:
+        for _ in range(self._replacing.due()):
             self.add()
 
     def add(self) -> str:
-        """Ask for one worker more, in the place of one that is lost; its name.
+        """Ask for one worker more; its name.
 
         ArgumentError where Ray does not take what is asked for.
         """
@@ -187,6 +190,7 @@ class Cluster:
         if self._early:
             early, self._early = self._early, []
             return early
+        self._ask_for_owed()
         return self._now(patience_s)
 
     def tell_waiting(self) -> None:
@@ -267,7 +271,7 @@ class Cluster:
         self._poll(worker)
         if kind == "hello":
             self._hosts[worker] = value.host
-            self._lost_early = 0
+            self._replacing.joined()
             return [Joined(worker, value)]
         return [Told(worker, value)] if value else []
 
@@ -296,18 +300,19 @@ class Cluster:
 
     def _lose_early(self, error: Exception) -> None:
         """One more could not begin. Its error, where that is likely to be so with all."""
-        self._lost_early += 1
+        self._replacing.dies_early()
+        tries = self._replacing.died_early
         said = isinstance(error, PythiaFastError)  # by the worker itself
-        words = f"{FIRST_TRIES} workers in a row have died before they could begin"
+        words = f"{tries} workers in a row have died before they could begin"
         if self._hosts:
-            if self._lost_early == FIRST_TRIES:
+            if tries >= FIRST_TRIES:
                 warn(
-                    f"{words}: no more are asked for before another one is ready: "
-                    f"{reason_of(error)}"
+                    f"{words}: another is asked for in {self._replacing.pause_s:.0f} s, or once "
+                    f"one that was is ready: {reason_of(error)}"
                 )
-        elif said and (self._lost_early >= FIRST_TRIES or not self._actors):
+        elif said and (tries >= FIRST_TRIES or not self._actors):
             raise error
-        elif self._lost_early >= FIRST_TRIES:
+        elif tries >= FIRST_TRIES:
             raise WorkerError(f"{words}: {reason_of(error)}") from error
 
     def _stop(self) -> None:

@@ -9,9 +9,10 @@ import pytest
 from played_ray import HELLO, Ray, RayError, RayTaskError, played
 
 from pythia_fast.errors import ArgumentError, RunMismatchError, SweepInterruptedError, WorkerError
-from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
+from pythia_fast.runs.cluster.connecting import Cluster
 from pythia_fast.runs.cluster.events import GaveBack, Joined, Lost, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
+from pythia_fast.runs.cluster.replacing import FIRST_TRIES
 from pythia_fast.runs.workers import Workers
 
 

@@ -7,12 +7,13 @@ import pytest
 from played_ray import HELLO, STATUS, V2, Ray, RayError, RayTaskError, played, played_kv
 
 from pythia_fast.errors import ArgumentError, RunMismatchError, WorkerError
-from pythia_fast.runs.cluster import calls
+from pythia_fast.runs.cluster import calls, replacing
 from pythia_fast.runs.cluster.calls import GIVE_UP_S, SILENT_S
-from pythia_fast.runs.cluster.connecting import FIRST_TRIES, Cluster
+from pythia_fast.runs.cluster.connecting import Cluster
 from pythia_fast.runs.cluster.events import Joined, LeftOut, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
 from pythia_fast.runs.cluster.reaching import grows
+from pythia_fast.runs.cluster.replacing import FIRST_TRIES, PAUSE_S
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
 
@@ -25,37 +26,57 @@ def joined(cluster: Cluster, ray: Ray, count: int = 1) -> None:
     cluster.events(0)
 
 
-def test_who_dies_early_is_replaced_until_several_in_a_row_have(
-    ray: Ray, caplog: pytest.LogCaptureFixture
+def test_who_dies_early_is_replaced_and_later_once_several_in_a_row_have(
+    ray: Ray, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweep goes on: there is a worker that was ready. It is said once."""
+    """The sweep goes on: there is a worker that was ready. Each pause is twice as long."""
+    now_s = 0.0
+    monkeypatch.setattr(replacing, "monotonic", lambda: now_s)
     with Cluster(Workers(count=2 * FIRST_TRIES + 2), None) as cluster:
         cluster.begin("auto", (), most=100)
         joined(cluster, ray)
         asked = len(ray.actors)
-        early, later = ray.actors[1 : FIRST_TRIES + 1], ray.actors[FIRST_TRIES + 1 :]
-        for tried, actor in enumerate(early, 1):
+
+        def dies() -> None:
+            nonlocal waiting
+            actor, *waiting = waiting
             actor.answer("hello", RayError("no room"))
             (lost,) = cluster.events(0)
             assert isinstance(lost, Lost)
             assert not lost.joined
             cluster.replace()
-            assert len(ray.actors) == asked + min(tried, FIRST_TRIES - 1)
-            assert ("no more are asked for" in caplog.text) == (tried == FIRST_TRIES)
-        cluster.replace()
-        assert len(ray.actors) == asked + FIRST_TRIES - 1
-        assert cluster.alive
-        (record,) = caplog.records
-        assert record.getMessage().endswith("before another one is ready: no room")
 
-        later[0].answer("hello", HELLO)
-        assert [type(event) for event in cluster.events(0)] == [Joined]
-        cluster.replace()
-        assert len(ray.actors) == asked + FIRST_TRIES
-        later[1].answer("hello", RayError("no room"))
+        waiting = ray.actors[1:]
+        for tried in range(1, FIRST_TRIES + 1):
+            dies()
+            assert len(ray.actors) == asked + min(tried, FIRST_TRIES - 1)
+            assert len(caplog.records) == (tried == FIRST_TRIES)
+        assert cluster.alive
+        assert caplog.messages[-1].endswith(
+            f"another is asked for in {PAUSE_S:.0f} s, or once one that was is ready: no room"
+        )
+        asked = len(ray.actors)
+        cluster.replace()  # a worker that had been ready was lost: two are owed
+        now_s = PAUSE_S - 1
         cluster.events(0)
-        cluster.replace()
-        assert len(ray.actors) == asked + FIRST_TRIES + 1
+        assert len(ray.actors) == asked
+        now_s = PAUSE_S
+        cluster.events(0)
+        cluster.events(0)
+        assert len(ray.actors) == asked + 1
+        dies()
+        assert f"in {2 * PAUSE_S:.0f} s" in caplog.messages[-1]
+        now_s = 3 * PAUSE_S - 1
+        cluster.events(0)
+        assert len(ray.actors) == asked + 1
+        now_s = 3 * PAUSE_S
+        cluster.events(0)
+        assert len(ray.actors) == asked + 2
+
+        waiting[0].answer("hello", HELLO)
+        assert [type(event) for event in cluster.events(0)] == [Joined]
+        cluster.events(0)
+        assert len(ray.actors) == asked + 3  # whatever was owed
 
 
 def test_no_more_workers_are_asked_for_than_there_are_steps(ray: Ray) -> None:
