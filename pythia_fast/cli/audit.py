@@ -41,9 +41,10 @@ def audit(
 ) -> None:
     """Look for checkpoints of MODEL that are not what their name says.
 
-    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/. By the
-    files' hashes: missing steps, steps with the weights or a shard of another. With --deep by the
-    weights too: shapes, NaN, tensors shared between steps, and checkpoints out of place.
+    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/ or
+    global_stepN/. By the files' hashes: missing steps, steps with the weights or a shard of
+    another; of a folder by its configs and headers, too: steps that cannot be opened. With --deep
+    by the weights: shapes, NaN, tensors shared between steps, and checkpoints out of place.
 
     Ends with 4 if anything was found that is not expected.
     """

@@ -126,9 +126,10 @@ def evaluate(
 ) -> None:
     """Evaluate checkpoints of MODEL with lm-evaluation-harness.
 
-    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/. Results
-    are kept step by step in the harness's own format; the same command goes on where an earlier one
-    was stopped. The tasks' data are kept by `datasets` in its own cache, HF_DATASETS_CACHE.
+    MODEL is a name of the suite (see `pythia-fast models`) or a folder that holds stepN/ or
+    global_stepN/. Results are kept step by step in the harness's own format; the same command goes
+    on where an earlier one was stopped. The tasks' data are kept by `datasets` in its own cache,
+    HF_DATASETS_CACHE.
 
     Ends with 4 if steps failed.
     """

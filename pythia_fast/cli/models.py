@@ -19,7 +19,7 @@ def models(model: str | None, as_json: bool) -> None:
     """List the models of the suite, or tell all that is known of one.
 
     MODEL is a name ("12b-deduped", "EleutherAI/pythia-70m", "160m-seed3", an old one such as
-    "13b") or a folder of your own that holds stepN/.
+    "13b") or a folder of your own that holds stepN/, or global_stepN/ by GPT-NeoX.
     """
     from pythia_fast import suite
 

@@ -126,7 +126,8 @@ sequences_option = click.option(
     callback=_sequences,
     default="512",
     show_default=True,
-    help="How many sequences, or a:b, or those that a step has seen, or the unseen.",
+    help="How many sequences, or a:b, or every n-th as a:b:n; or those that a step has seen, or "
+    "the unseen, which is known of the suite's own order.",
 )
 engine_option = click.option(
     "--engine",

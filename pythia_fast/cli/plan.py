@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 @metrics_option
 @click.option(
     "--tokens",
-    help="The prefix of an .idx/.bin pair, or a .npy file. "
-    "[default: rows like those of Pythia's training data]",
+    help="The prefix of an .idx/.bin pair, the folder of its shards, or a .npy file. "
+    "[default, and for hub:…: rows like those of Pythia's training data]",
 )
 @sequences_option
 @device_option

@@ -55,7 +55,8 @@ def report(
 ) -> None:
     """Make one page of what the run folders RUN... hold, to open in a browser.
 
-    A RUN may also hold run folders, as `pythia-fast sweep` makes it for several models.
+    A RUN is the folder of a sweep, or holds such folders, as `pythia-fast sweep` makes it for
+    several models.
 
     The page needs no network and no other file. Losses by token are in it if the sweep was asked
     for them, by `pythia-fast sweep --per-token`.

@@ -65,8 +65,9 @@ _STEPS_TOLD = 8  # of a remark, in its line
 @click.option(
     "--tokens",
     type=click.Path(path_type=Path),
-    help="The prefix of an .idx/.bin pair, a .npy file of integers [rows, T], or "
-    "hub:owner/name for a data set of the Hub; with --tokenizer a text file, each line a sequence. "
+    help="The prefix of an .idx/.bin pair, the folder of its shards, a .npy file of integers "
+    "[rows, T], or hub:owner/name for a data set of the Hub; with --tokenizer a text file, each "
+    "line a sequence. "
     "Without: the model's own training data, of which the --sequences are fetched from the Hub.",
 )
 @click.option(
@@ -93,7 +94,7 @@ _STEPS_TOLD = 8  # of a remark, in its line
 @click.option(
     "--deterministic",
     is_flag=True,
-    help="The same bits for a sequence whatever is computed with it; slower.",
+    help="The same bits for a sequence whatever is computed with it; slower where torch computes.",
 )
 @click.option(
     "--cache-dir", type=click.Path(path_type=Path), help="Where downloads and such runs go."
@@ -134,11 +135,11 @@ def sweep(
 ) -> None:
     """Ask the same questions of many checkpoints of each MODEL.
 
-    MODEL is a name of the suite (see `pythia-fast models`), a folder that holds stepN/, or all: the
-    suite's sixteen. What is computed is kept; the same command goes on where an earlier one was
-    stopped. Several models are computed one after the other, each into a run folder of its own.
-    With --engine ray the workers of a cluster compute: that of RAY_ADDRESS, one that runs on this
-    machine, or a new one here.
+    MODEL is a name of the suite (see `pythia-fast models`), a folder that holds stepN/ (or
+    global_stepN/ by GPT-NeoX), or all: the suite's sixteen. What is computed is kept; the same
+    command goes on where an earlier one was stopped. Several models are computed one after the
+    other, each into a run folder of its own. With --engine ray the workers of a cluster compute:
+    that of RAY_ADDRESS, one that runs on this machine, or a new one here.
 
     Ends with 4 if steps failed.
     """

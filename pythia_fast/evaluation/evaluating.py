@@ -70,7 +70,8 @@ def evaluate(
     (HF_DATASETS_CACHE, by default ~/.cache/huggingface/datasets), also those made of local files.
 
     Args:
-        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
+        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`, or
+            `global_stepN/` by GPT-NeoX.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         tasks: names of the harness, in a list or with commas, patterns such as "blimp_*", or
             "suite", the suite's eleven benchmarks; configurations (a dict with "task") and the

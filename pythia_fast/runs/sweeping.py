@@ -117,17 +117,19 @@ def sweep(
 
     Args:
         model: a name of the suite ("12b", "160m-seed3", "EleutherAI/pythia-70m", …) or a folder
-            that holds `stepN/`. Several in a list, each of a name of its own, or "all" for the
-            sixteen of the suite ("70m" to "12b" and "-deduped"), which gives `SweepResults`.
+            that holds `stepN/`, or `global_stepN/` by GPT-NeoX. Several in a list, each of a name
+            of its own, or "all" for the sixteen of the suite ("70m" to "12b" and "-deduped"), which
+            gives `SweepResults`.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         tokens: what to compute on: a `TokenDataset`, or what one is made of: the prefix of an
-            `.idx`/`.bin` pair, an integer array [N, L] or a data set of the Hub ("hub:owner/name").
+            `.idx`/`.bin` pair, the folder of its shards, a `.npy` file, an integer array [N, L] or
+            a data set of the Hub ("hub:owner/name").
             None: the model's own corpus in the suite's published order, of which what `sequences`
             chooses is fetched from the Hub before any work, and kept (other seeds than the suite's
             own saw the same corpus in another order).
         sequences: how many of its sequences from the first on, or a slice of them, or those that
-            a step has "seen" or not ("unseen"). What an intervened model saw in an altered text
-            is neither.
+            a step has "seen" or not ("unseen"), for models that saw their corpus in the suite's own
+            order. What an intervened model saw in an altered text is neither.
         metrics: "perplexity", "memorization", "memorization-score", or objects that follow the
             `Metric` protocol.
         out: the run folder. By default one in the user's cache that belongs to these arguments.

@@ -83,7 +83,8 @@ def convert(
     out, a tokenizer.json goes along. `format` is "safetensors" or "torch"; above `max_shard_size`
     ("5GB", or bytes) the weights are cut into shards. "torch" holds one file's tensors in memory,
     and cuts at 5 GB if no size is given; "safetensors" needs a few megabytes. `progress` is told
-    steps done and steps in all; a Bar also of what is downloaded.
+    steps done and steps in all; a Bar also of what is downloaded. `cache_dir` and `disk_budget` are
+    those of `load`.
 
     A step that cannot be had, read or trusted is ConversionError, which says what is kept and how
     to go on; with `on_error="skip"` it is left out and named in `failures`.

@@ -37,7 +37,8 @@ def load(
     """One checkpoint as a `Model`; `step=None` is the last of the series.
 
     Args:
-        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
+        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`, or
+            `global_stepN/` by GPT-NeoX.
         step: the training step.
         device: where to compute; the first GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two
@@ -96,7 +97,8 @@ def stream(
     come of them is kept.
 
     Args:
-        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`.
+        model: a name of the suite ("12b", "160m-seed3", …) or a folder that holds `stepN/`, or
+            `global_stepN/` by GPT-NeoX.
         steps: numbers, a range, "all", "log", "last" or "1000:143001:1000".
         device: where to compute; the first GPU if there is one, else the CPU.
         dtype: "float32", "bfloat16", "float16", "split-bf16" (float32 weights as sums of two

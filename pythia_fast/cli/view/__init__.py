@@ -49,7 +49,10 @@ def _out(_: click.Context, __: click.Parameter, value: str | None) -> Path | Non
 )
 @click.argument("data")
 @click.option(
-    "--rows", callback=span, metavar="A:B", help="Which rows, from 0, without B. [default: 0:5]"
+    "--rows",
+    callback=span,
+    metavar="A:B",
+    help="Which rows, from 0, without B. [default: 0:5 as text or ids, else all]",
 )
 @click.option(
     "--steps",
@@ -139,8 +142,9 @@ def view(
 ) -> None:
     """Look at token data, search it, or take a part of it.
 
-    DATA is the prefix of an .idx/.bin pair, or a .npy file of integers [rows, T]. --steps needs
-    data in the order of training.
+    DATA is the prefix of an .idx/.bin pair, the folder of its shards, a .npy file of integers
+    [rows, T], or a data set of the Hub, such as hub:pile-deduped. --steps needs data in the order
+    of training.
 
     Saving each step, or a function of each, goes on where the same command was stopped.
 
