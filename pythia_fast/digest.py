@@ -1,4 +1,4 @@
-"""The sha256 of open files, once for each."""
+"""The sha256 of open files, once for each, and how to tell that a file is what it was."""
 
 import hashlib
 import os
@@ -8,10 +8,24 @@ from collections.abc import Callable
 from pythia_fast.core import File
 
 SETTLED_S = 60
-"""So long after its last write a file's times show each further one, also through a mapping."""
+"""So long after its last change a file's times show each further one, also through a mapping."""
 
 _CHUNK_BYTES = 2**18  # stays in the cache between the read and the hash
-_Stamp = tuple[int, int, int, int, int]
+
+Stamp = tuple[int, int, int, int]
+_Seen = tuple[int, Stamp]
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """What tells that a file may have changed: its inode, its size, its mtime and its ctime, in ns.
+
+    The mtime alone does not: `cp -p`, `rsync -t` and `tar` put back the one of their source. The
+    ctime nobody can put back. It also moves with a rename, a link or a chmod, so another stamp says
+    only that the bytes are to be looked at again. The device is no part of it: a file system that
+    is mounted anew may get another number, and two files with the same inode number, size and times
+    to the nanosecond are one, or snapshots of one.
+    """
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def sha256(*files: File, seen: Callable[[int], None] | None = None) -> str:
@@ -33,34 +47,32 @@ def sha256(*files: File, seen: Callable[[int], None] | None = None) -> str:
 class Digests:
     """The sha256 of files, each computed once as long as nothing says that it has changed.
 
-    A file is the same while its path, inode, size and times of change (mtime and ctime) are; one
-    that was written to less than `SETTLED_S` before is not relied on. A pickle takes along what is
-    known. Threads may share it.
+    A file is the same while its path and its `stamp` are; one whose mtime or ctime is less than
+    `SETTLED_S` ago is not relied on, as its next change might show in neither. A pickle takes along
+    what is known. Threads may share it.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[_Stamp, str]] = {}
+        self._known: dict[str, tuple[_Seen, str]] = {}
 
     def of(self, file: File) -> str:
         """The sha256 of an open file, in hex. ReadError if it shrinks meanwhile."""
-        stamp = _stamp(file)
+        seen = _seen(file)
         known = self._known.get(file.path)
-        if known is not None and known[0] == stamp:
+        if known is not None and known[0] == seen:
             return known[1]
-        settled = _is_settled(stamp)
+        settled = _is_settled(seen[1])
         digest = sha256(file)
-        if settled and _stamp(file) == stamp:
-            self._known[file.path] = stamp, digest
+        if settled and _seen(file) == seen:
+            self._known[file.path] = seen, digest
         return digest
 
 
-def _stamp(file: File) -> _Stamp:
-    """What tells of a change; the size is also that of when it was opened, which is hashed."""
-    status = os.fstat(file.fileno())
-    sizes = file.size, status.st_size
-    return status.st_ino, *sizes, status.st_mtime_ns, status.st_ctime_ns
+def _seen(file: File) -> _Seen:
+    """The size is also that of when it was opened, which is hashed."""
+    return file.size, stamp(os.fstat(file.fileno()))
 
 
-def _is_settled(stamp: _Stamp) -> bool:
-    *_, modified_ns, _ = stamp
-    return time.time_ns() - modified_ns > SETTLED_S * 10**9
+def _is_settled(now: Stamp) -> bool:
+    *_, modified_ns, changed_ns = now
+    return time.time_ns() - max(modified_ns, changed_ns) > SETTLED_S * 10**9

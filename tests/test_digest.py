@@ -6,20 +6,33 @@ import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pythia_fast import digest
 from pythia_fast.core import File
-from pythia_fast.digest import SETTLED_S, Digests
+from pythia_fast.digest import SETTLED_S, Digests, stamp
 
 OLD_NS = 10**18
 DATA = bytes(range(256)) * 4
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file that was written long ago."""
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many seconds after the true time `digest` believes it to be."""
+
+    def late(by_s: int) -> None:
+        watch = SimpleNamespace(time_ns=lambda: time.time_ns() + by_s * 10**9)
+        monkeypatch.setattr(digest, "time", watch)
+
+    return late
+
+
+@pytest.fixture
+def path(tmp_path: Path, clock: Callable[[int], None]) -> Path:
+    """A file that was written an hour ago."""
+    clock(3600)
     return written(tmp_path / "weights", DATA)
 
 
@@ -38,7 +51,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def written(path: Path, data: bytes, modified_ns: int = OLD_NS) -> Path:
-    """Write in place, or a new file, whose time of change says nothing of it."""
+    """Write in place, or a new file, whose mtime says nothing of it."""
     path.write_bytes(data)
     os.utime(path, ns=(modified_ns, modified_ns))
     return path
@@ -57,17 +70,17 @@ def test_what_is_known_is_not_read_again(path: Path, hashed: list[str]) -> None:
 
 
 def in_place(path: Path) -> None:
-    """The same size, and the time of change put back."""
+    """The same size, and the mtime put back, as `cp -p` and `rsync --inplace -t` do."""
     written(path, DATA[::-1])
 
 
 def replaced(path: Path) -> None:
-    """By a file of the same size and time of change."""
+    """By a file of the same size and mtime, as `rsync -t` does."""
     written(path.with_name("new"), DATA[::-1]).replace(path)
 
 
 def longer(path: Path) -> None:
-    """The same time of change."""
+    """The same mtime."""
     written(path, DATA[::-1] + b"x")
 
 
@@ -91,16 +104,62 @@ def test_what_has_changed_is_read_again(
     assert digests.of(opened) == hashlib.sha256(in_it).hexdigest()  # it is what was opened
 
 
-def test_a_young_file_is_not_relied_on(path: Path, hashed: list[str]) -> None:
+AGES = pytest.mark.parametrize(
+    ("age_s", "read"), [(0, 2), (SETTLED_S - 30, 2), (-100, 2), (SETTLED_S + 30, 1)]
+)
+
+
+@AGES
+def test_a_young_file_is_not_relied_on(
+    path: Path, hashed: list[str], age_s: int, read: int
+) -> None:
     """Its next write might show nothing: the times have ticks, and one may be yet to come."""
     digests = Digests()
-    now_ns = time.time_ns()
-    for age_s, read in ((0, 2), (SETTLED_S - 30, 2), (-100, 2), (SETTLED_S + 30, 1)):
-        written(path, DATA, now_ns - age_s * 10**9)
-        hashed.clear()
-        for _ in range(2):
-            digests.of(File(path))
-        assert len(hashed) == read
+    written(path, DATA, time.time_ns() + (3600 - age_s) * 10**9)
+    for _ in range(2):
+        digests.of(File(path))
+    assert len(hashed) == read
+
+
+@AGES
+def test_nor_one_that_has_just_been_given_an_old_time(
+    tmp_path: Path, hashed: list[str], clock: Callable[[int], None], age_s: int, read: int
+) -> None:
+    digests = Digests()
+    path = written(tmp_path / "weights", DATA, OLD_NS)
+    clock(age_s)
+    for _ in range(2):
+        digests.of(File(path))
+    assert len(hashed) == read
+
+
+def test_a_file_system_may_be_mounted_anew(path: Path) -> None:
+    """The number of its device is then another; that of the file, and its times, are not."""
+    status = path.stat()
+    seen = {name: getattr(status, name) for name in dir(status) if name.startswith("st_")}
+    there = SimpleNamespace(**seen | {"st_dev": status.st_dev + 1, "st_atime_ns": 5, "st_nlink": 2})
+    assert stamp(there) == stamp(status)  # type: ignore[arg-type]
+    for name in ("st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"):
+        other = SimpleNamespace(**seen | {name: seen[name] + 1})
+        assert stamp(other) != stamp(status)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", ["inode, sizes, times", "mtime", "nothing but the digest"])
+def test_what_is_known_in_another_form_is_not_believed(
+    path: Path, hashed: list[str], form: str
+) -> None:
+    status, wrong = path.stat(), "0" * 64
+    sizes, times = (len(DATA), status.st_size), (status.st_mtime_ns, status.st_ctime_ns)
+    old = {
+        "inode, sizes, times": ((status.st_ino, *sizes, *times), wrong),
+        "mtime": ((status.st_size, status.st_mtime_ns), wrong),
+        "nothing but the digest": wrong,
+    }[form]
+    digests = Digests()
+    digests._known = {str(path): old}  # type: ignore[dict-item]
+    there = pickle.loads(pickle.dumps(digests))
+    assert [there.of(File(path)) for _ in range(2)] == [hashlib.sha256(DATA).hexdigest()] * 2
+    assert hashed == ["weights"]
 
 
 def test_what_changes_while_it_is_read_is_not_known(
