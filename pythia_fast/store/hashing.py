@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from pythia_fast.core import File
-from pythia_fast.digest import sha256
+from pythia_fast.digest import Stamp, sha256, stamp
 
 _CHUNK_BYTES = 2**18
 _GIT = "git-"
@@ -15,23 +15,22 @@ _GIT = "git-"
 class Verified:
     """Files whose bytes this process has hashed, or has verified while they came.
 
-    A file is known by its place on the disk, its size and its times: one that somebody has written
-    to since is hashed again.
+    A file is known by its `stamp`: one that somebody may have written to since is hashed again.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._known: dict[str, Stamp] = {}
         self._lock = threading.Lock()
 
     def add(self, digest: str, status: os.stat_result) -> None:
         """The file has been verified as it is."""
         with self._lock:
-            self._known[digest] = _mark(status)
+            self._known[digest] = stamp(status)
 
     def has(self, digest: str, status: os.stat_result) -> bool:
         """Whether it was, and is still the same."""
         with self._lock:
-            return self._known.get(digest) == _mark(status)
+            return self._known.get(digest) == stamp(status)
 
 
 def digest_is(digest: str, file: File, *, seen: Callable[[int], None] | None = None) -> bool:
@@ -48,8 +47,3 @@ def digest_is(digest: str, file: File, *, seen: Callable[[int], None] | None = N
         if seen is not None:
             seen(nbytes)
     return found.hexdigest() == digest.removeprefix(_GIT)
-
-
-def _mark(status: os.stat_result) -> tuple[int, ...]:
-    # not st_ctime, which a rename changes
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

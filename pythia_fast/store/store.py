@@ -118,11 +118,12 @@ class CheckpointStore:
         partial = self.places.partial(digest)
         origin = {"repo": repo, "path": file.path, "commit": commit, "size": file.size}
         try:
-            self._verified.add(digest, partial.stat())
             # first: a blob without it would never go
             self._write(lambda: write_record(self.places.origin(digest), origin))
             self.places.blobs.mkdir(parents=True, exist_ok=True)
-            partial.replace(self.places.blob(digest))
+            with partial.open("rb") as verified:
+                partial.replace(self.places.blob(digest))
+                self._verified.add(digest, os.fstat(verified.fileno()))  # the rename changed it
             if last_used(self.places, digest) is None:
                 self._write(lambda: write_record(self.places.origin(digest), origin))
         except WriteError:

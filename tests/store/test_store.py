@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -484,6 +485,41 @@ def test_a_file_that_is_changed_is_hashed_again(tmp_path: Path) -> None:
     assert of.verify(path.name, File(path))  # as `printf 123 | git hash-object --stdin` says
     path.write_bytes(b"124")
     assert not of.verify(path.name, File(path))
+
+
+def test_a_file_that_is_changed_and_given_its_old_time_is_hashed_again(tmp_path: Path) -> None:
+    of = CheckpointStore(tmp_path)
+    fetch(of, file_of(1)).close()
+    digest = str(file_of(1).sha256)
+    path = of.places.blob(digest)
+    before = path.stat()
+    assert of.verify(digest, File(path))
+    time.sleep(0.02)  # a tick of the file system's clock
+    path.write_bytes(b"x" * SIZE)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert not of.verify(digest, File(path))
+
+
+def test_what_was_verified_while_it_came_is_not_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the name that it gets then changes its ctime."""
+    hashed = []
+
+    def counting(digest: str, *_: object, **__: object) -> bool:
+        hashed.append(digest)
+        return True
+
+    monkeypatch.setattr(store, "digest_is", counting)
+    of = CheckpointStore(tmp_path)
+    digest = str(file_of(1).sha256)
+    fetch(of, file_of(1)).close()
+    assert of.verify(digest, File(of.places.blob(digest)))
+    assert hashed == []
+    again = CheckpointStore(tmp_path)
+    for _ in range(2):
+        assert again.verify(digest, File(of.places.blob(digest)))
+    assert hashed == [digest]
 
 
 @settings(max_examples=30, deadline=None)
