@@ -30,6 +30,8 @@ from pythia_fast.errors import (
 )
 from pythia_fast.model import LoadReport, Weights
 from pythia_fast.model.streams import Event
+from pythia_fast.runs.steps import todo
+from pythia_fast.runs.steps.survey import weights_sha256
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.write import write_checkpoint
 from pythia_fast.suite import Architecture
@@ -245,13 +247,62 @@ def test_results_of_changed_weights_are_not_taken(
         small_sweep(model=own_series, steps=[0, 1])
 
 
-def test_files_that_were_only_touched_are_trusted_by_their_hash(
-    small_sweep: Sweep, own_series: Path
+def test_weights_that_were_given_the_old_time_are_not_taken_for_the_old_ones(
+    small_sweep: Sweep, own_series: Path, tiny: Architecture, tmp_path: Path
 ) -> None:
-    before = small_sweep(model=own_series).table
-    for file in own_series.rglob("*.safetensors"):
-        os.utime(file, (time.time() + 10, time.time() + 10))
-    assert small_sweep(model=own_series).table.equals(before)
+    """As `cp -p` and `rsync -t` do: the size and the mtime are the same."""
+    before = (own_series / WEIGHTS).stat()
+    small_sweep(model=own_series, steps=[0, 4])
+    other = tmp_path / "other"
+    write_checkpoint(other, random_state_dict(tiny, step=99), tiny, format="torch")
+    shutil.copyfile(other / Path(WEIGHTS).name, own_series / WEIGHTS)
+    os.utime(own_series / WEIGHTS, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (own_series / WEIGHTS).stat().st_size == before.st_size
+    with pytest.raises(RunMismatchError, match="weights of step 4 have changed"):
+        small_sweep(model=own_series, steps=[0, 4])
+
+
+def touched(file: Path) -> None:
+    os.utime(file, (time.time() + 10, time.time() + 10))
+
+
+def of_another_mode(file: Path) -> None:
+    file.chmod(0o640)
+
+
+def copied(file: Path) -> None:
+    """To another place, with its times, as when a series moves to another disk."""
+    shutil.copy2(file, file.with_name(".new"))
+    file.with_name(".new").replace(file)
+
+
+@pytest.mark.parametrize("change", [touched, of_another_mode, copied])
+def test_files_that_only_look_changed_are_hashed_once(
+    small_sweep: Sweep,
+    own_series: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+) -> None:
+    hashed = []
+
+    def counting(series: Any, step: int) -> str:
+        hashed.append(step)
+        return weights_sha256(series, step)
+
+    monkeypatch.setattr(todo, "weights_sha256", counting)
+    result = small_sweep(model=own_series)
+    steps = sorted(set(result.table["step"].to_pylist()))
+    for _ in range(2):
+        for file in list(own_series.glob("step*/*")):
+            change(file)
+        for _ in range(2):
+            assert small_sweep(model=own_series).table.equals(result.table)
+        assert hashed == steps
+        hashed.clear()
+    for record in (result.path / "unchanged").iterdir():
+        record.write_text('{"sha256": "of another form"}')
+    assert small_sweep(model=own_series).table.equals(result.table)
+    assert hashed == steps
 
 
 def test_equal_weights_are_computed_once(
@@ -430,14 +481,18 @@ def test_another_series_of_the_same_name_is_refused(
     assert small_sweep(model=moved, steps=[0, 1]).table["step"].to_pylist() == [0, 1]
 
 
+@pytest.mark.parametrize("change", [touched, copied])
 def test_a_step_that_changes_while_it_is_read_is_told(
-    small_sweep: Sweep, own_series: Path, monkeypatch: pytest.MonkeyPatch
+    small_sweep: Sweep,
+    own_series: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
 ) -> None:
     load = Weights.load
 
     def touching(self: Weights, checkpoint: Checkpoint, *, after: Event | None) -> LoadReport:
         report = load(self, checkpoint, after=after)
-        os.utime(own_series / WEIGHTS, (1, 1))
+        change(own_series / WEIGHTS)
         return report
 
     monkeypatch.setattr(Weights, "load", touching)

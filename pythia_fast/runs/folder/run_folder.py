@@ -7,6 +7,7 @@
     damaged/step=N/<metric>-<shard>.<hex>.parquet   parts that could not be read, put aside
     failures/step=N.json                      why a step failed, until it succeeds
     shares/<hash>.json                        which steps are whose, where several share the work
+    unchanged/step=N.json                     files that were hashed again, see `unchanged`
     working/<host>-<pid>-<hex>.json           who works here, while it does, see `presence`
     results/, samples/                        of an evaluation, instead of parts/
 
@@ -259,7 +260,7 @@ class RunFolder:
         steps = [
             folder for name in ("parts", "samples") for _, folder in numbered(self.path / name)
         ]
-        names = ("asked", "commits", "failures", "results", "shares", "working")
+        names = ("asked", "commits", "failures", "results", "shares", "unchanged", "working")
         for folder in (self.path, *(self.path / name for name in names), *steps):
             if folder.is_dir() and not folder.is_symlink():
                 remove_partials_in(folder)

@@ -7,6 +7,7 @@ from pythia_fast.errors import FormatError, OnError, RunMismatchError, SweepErro
 from pythia_fast.model import ends_context
 from pythia_fast.runs.folder.parts import Failure
 from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.folder.unchanged import is_unchanged, keep_unchanged
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.continuing import survey_of_run
@@ -253,13 +254,23 @@ class Todo:
         if revision.error is not None:
             self._progress.say(f"step {step} is kept, but it cannot be had now: {revision.error}")
         elif origins[-1]["identity"] != self._series.identity(step):
-            now = revision.weights_sha256 or weights_sha256(self._series, step)
-            check_unchanged(self._folder, step, sha256, now)
+            self._check_weights(step, sha256)
         self._folder.forget_failure(step)  # of a process that was killed before it could
         self._progress.skip(self._job.tokens(step), step)
         copied = any(origin["duplicate_of"] is not None for origin in origins)
         self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
+
+    def _check_weights(self, step: int, then: str) -> None:
+        """RunMismatchError if files that look other than they did hold other weights."""
+        identity = self._series.identity(step)
+        if is_unchanged(self._folder, step, identity, then):
+            return
+        listed = self._survey.revisions[step].weights_sha256
+        now = listed or weights_sha256(self._series, step)
+        check_unchanged(self._folder, step, then, now)
+        if listed is None and self._series.identity(step) == identity:
+            keep_unchanged(self._folder, step, identity, now)
 
     def _record(self, step: int, error: Exception) -> Failure:
         failure = Failure(step, type(error).__name__, failure_words(error))
