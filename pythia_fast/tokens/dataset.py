@@ -60,7 +60,8 @@ class TokenDataset:
 
     Raises TokenFileError where a file's numbers do not add up or shards are short or of different
     sets, MissingTokensError where files are not there, and ArgumentError for anything else that is
-    not one of these. A file that shrinks while it is read is a TruncatedFileError. Of an .idx
+    not one of these. A file that shrinks while it is read is a TruncatedFileError, a .npy that is
+    written to a ReadError; one that gives its name to another is read on as it was. Of an .idx
     above 64 MiB the header, the first and the last row are checked now, each row when it is used,
     and everything by `verify`.
 

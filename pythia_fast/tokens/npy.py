@@ -12,7 +12,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from pythia_fast.cache import expanded
-from pythia_fast.core import TokenStore
+from pythia_fast.core import File, TokenStore
 from pythia_fast.errors import MissingTokensError, ReadError, TokenFileError, TruncatedFileError
 from pythia_fast.tokens.files import near_names
 
@@ -24,17 +24,21 @@ Vector = npt.NDArray[np.int64]
 
 
 class NpyStore:
-    """A TokenStore over a mapped file, which after each use asks whether the file is whole still.
+    """A TokenStore over a mapped file, which after each use asks whether that is what it was.
 
-    TruncatedFileError if it has shrunk.
+    What is asked is the file that was opened, which stays as it is if its name goes to another, or
+    is removed. TruncatedFileError if it has shrunk; ReadError (ESTALE) if it was written to, as its
+    mtime tells, or its ctime, which moves with the name too and counts while the name is its own.
     """
 
     documents = None
 
-    def __init__(self, path: Path, ids_NT: npt.NDArray[Any], nbytes: int) -> None:
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._opened = self._status()
+        ids_NT = _mapped(file)
         rows, length = ids_NT.shape
         bounds = np.arange(rows + 1, dtype=np.int64) * length
-        self._path, self._nbytes = path, nbytes
         self._store = TokenStore.in_memory(ids_NT.reshape(-1), bounds)
 
     def __len__(self) -> int:
@@ -79,11 +83,26 @@ class NpyStore:
         """Nothing is left to check: the header was, and ids are when they are used."""
 
     def _require_unchanged(self) -> None:
-        now = _size(self._path)
-        if now < self._nbytes:
+        path, then, now = self._file.path, self._opened, self._status()
+        if now.st_size < self._file.size:
             raise TruncatedFileError(
-                self._path, f"the file has shrunk from {self._nbytes} bytes to {now}", offset=now
+                path,
+                f"the file has shrunk from {self._file.size} bytes to {now.st_size}",
+                offset=now.st_size,
             )
+        written = (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
+        if written or (now.st_ctime_ns != then.st_ctime_ns and _is_named(now, path)):
+            raise ReadError(
+                errno.ESTALE,
+                f"{path} has changed since it was opened, and its ids may be others: open it anew. "
+                "A new file that takes its name, by a rename, does not disturb who reads the old",
+            )
+
+    def _status(self) -> os.stat_result:
+        try:
+            return os.fstat(self._file.fileno())
+        except OSError as error:  # as of a network file system that has removed it
+            raise ReadError(error.errno, error.strerror, self._file.path) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +121,7 @@ class Npy:
         MissingTokensError, which names this machine, where it is gone, or never was.
         """
         try:
-            now = _size(self.path)
+            file = File(self.path)
         except ReadError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -110,12 +129,12 @@ class Npy:
                 f"there is no {self.path} on {platform.node()}, of data that was opened already: "
                 "every machine that is to read it needs it under the same path"
             ) from error
-        if now != self.nbytes:
+        if file.size != self.nbytes:
             raise TokenFileError(
                 self.path,
-                f"the file has {now} bytes, but had {self.nbytes} when the data was opened",
+                f"the file has {file.size} bytes, but had {self.nbytes} when the data was opened",
             )
-        return NpyStore(self.path, _mapped(self.path, self.nbytes), self.nbytes)
+        return NpyStore(file)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -142,9 +161,10 @@ def find_npy(path: str | os.PathLike[str]) -> Npy:
         raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
 
 
-def _mapped(path: Path, nbytes: int) -> npt.NDArray[Any]:
+def _mapped(opened: File) -> npt.NDArray[Any]:
+    path, nbytes = Path(opened.path), opened.size
     try:
-        with path.open("rb") as file:
+        with open(opened.fileno(), "rb", closefd=False) as file:
             shape, by_columns, dtype, offset = _header(path, file)
     except OSError as error:
         raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
@@ -170,7 +190,8 @@ def _mapped(path: Path, nbytes: int) -> npt.NDArray[Any]:
     if rows * length == 0:
         return np.empty((rows, length), dtype)
     try:
-        return np.memmap(path, dtype, "r", offset, (rows, length))
+        with open(opened.fileno(), "rb", closefd=False) as file:
+            return np.memmap(file, dtype, "r", offset, (rows, length))
     except (OSError, ValueError) as error:  # ValueError where the file has shrunk meanwhile
         raise ReadError(
             getattr(error, "errno", errno.EIO), f"cannot map {path}: {error}"
@@ -193,8 +214,9 @@ def _header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     return shape, by_columns, dtype, file.tell()
 
 
-def _size(path: Path) -> int:
+def _is_named(status: os.stat_result, path: str) -> bool:
+    """Whether a file still has its name."""
     try:
-        return path.stat().st_size
-    except OSError as error:
-        raise ReadError(error.errno, error.strerror, str(path)) from error
+        return os.path.samestat(status, Path(path).stat())
+    except OSError:
+        return False

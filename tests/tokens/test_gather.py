@@ -234,3 +234,31 @@ def test_where_rows_lie(tmp_path, token_files):
             store.locate(np.array([4]), offsets[:1], found[:1])
         with pytest.raises(ArgumentError, match="5 rows do not fit vectors of 5 and 4"):
             store.locate(rows, offsets, found[:4])
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("left", [None, 0, 5000])
+def test_files_whose_names_go_to_others_are_read_on(tmp_path, token_files, shards, left):
+    """By a rename, to shorter ones, or to none: what is mapped stays whole."""
+    ids = np.random.default_rng(0).integers(0, 50_254, (64, 512))
+    prefix = token_files(tmp_path / "data", ids)
+    whole = prefix.with_suffix(".bin")
+    paths = [whole]
+    if shards > 1:
+        cuts = np.array_split(np.frombuffer(whole.read_bytes(), np.uint8), shards)
+        paths = [prefix.with_name(f"data-{i:05}-of-{shards - 1:05}.bin") for i in range(shards)]
+        for path, part in zip(paths, cuts, strict=True):
+            path.write_bytes(part.tobytes())
+        whole.unlink()
+    data = TokenDataset(prefix)
+    np.testing.assert_array_equal(data[:2], ids[:2])
+    for path in (prefix.with_suffix(".idx"), *paths):
+        new = path.with_name("new")
+        if left is None:
+            path.unlink()
+        else:
+            new.write_bytes(bytes(left))
+            new.replace(path)
+    np.testing.assert_array_equal(data[:], ids)
+    data.check_ids(50_254)
+    assert data.lengths_of([63, 0]).tolist() == [512, 512]

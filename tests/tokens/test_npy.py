@@ -1,10 +1,13 @@
 """Ids in .npy files: mapped, checked before they are used, known by their content."""
 
+import errno
 import io
 import os
 import pickle
 import struct
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from pythia_fast.errors import (
     ArgumentError,
     MissingTokensError,
     PythiaFastError,
+    ReadError,
     TokenFileError,
     TruncatedFileError,
 )
@@ -52,12 +56,115 @@ def test_it_is_known_by_its_content(saved, tmp_path):
     assert data.files == (saved,)
 
 
-def test_the_ids_are_mapped_and_not_loaded(saved):
+def test_the_ids_are_mapped_and_not_loaded(tmp_path):
+    rows, length = 4, 2**34  # with holes, 128 GiB
+    text = f"{{'descr': '<u2', 'fortran_order': False, 'shape': ({rows}, {length})}}"
+    header = with_header(text + " " * (7 - len(text) % 8))
+    with (tmp_path / "ids.npy").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + 2 * rows * length)
+        file.seek(-2, os.SEEK_END)
+        file.write(np.uint16(99).tobytes())
+    data = TokenDataset(tmp_path / "ids.npy")
+    assert data.gather([3], columns=slice(length - 2, length)).tolist() == [[0, 99]]
+
+
+def smaller(path):
+    """By another one, as `view --mode save` and our other tools write it: under its own name."""
+    np.save(path.with_name("new.npy"), IDS[:1])
+    path.with_name("new.npy").replace(path)
+
+
+def larger(path):
+    """The same, by more rows."""
+    np.save(path.with_name("new.npy"), np.zeros((100, 6), np.int64))
+    path.with_name("new.npy").replace(path)
+
+
+def others(path):
+    """The same, by as many bytes with the same mtime."""
+    before = path.stat()
+    np.save(path.with_name("new.npy"), IDS[::-1])
+    os.utime(path.with_name("new.npy"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    path.with_name("new.npy").replace(path)
+
+
+def moved(path):
+    """To another name."""
+    path.rename(path.with_name("old.npy"))
+
+
+REPLACED = pytest.mark.parametrize("change", [smaller, larger, others, moved, Path.unlink])
+
+
+@REPLACED
+def test_a_file_whose_name_goes_to_another_is_read_on(saved, change):
+    data = TokenDataset(saved)
+    before = data.fingerprint()
+    np.testing.assert_array_equal(data[:2], IDS[:2])
+    time.sleep(0.02)  # a tick of the file system's clock
+    change(saved)
+    np.testing.assert_array_equal(data[:], IDS)
+    np.testing.assert_array_equal(data.gather([3, 0], columns=slice(2, 5)), IDS[[3, 0], 2:5])
+    data.check_ids(24)
+    assert data.fingerprint() == before
+
+
+@REPLACED
+@pytest.mark.parametrize("left", [-4, -100])
+def test_a_file_without_its_name_that_shrinks(saved, change, left):
+    """Its last page stays, with zeros at the end: only the file itself tells."""
     data = TokenDataset(saved)
     with saved.open("r+b") as file:
-        file.seek(-8, os.SEEK_END)
-        file.write(np.int64(99).tobytes())
-    assert data[3,].tolist()[0][-1] == 99
+        change(saved)
+        file.truncate(len(WHOLE) + left)
+    for use in (lambda: data[:], lambda: data.check_ids(24)):
+        with pytest.raises(TruncatedFileError, match=r"ids\.npy") as caught:
+            use()
+        assert caught.value.offset == len(WHOLE) + left
+
+
+@REPLACED
+def test_a_file_without_its_name_that_is_written_to(saved, change):
+    data = TokenDataset(saved)
+    with saved.open("r+b") as file:
+        change(saved)
+        time.sleep(0.02)  # a tick of the file system's clock
+        file.write(WHOLE)
+    with pytest.raises(ReadError, match="has changed since it was opened"):
+        data[:]
+
+
+def in_place(path):
+    """Other ids where the old ones are, as np.save does under a name that is taken."""
+    np.save(path, IDS[::-1])
+
+
+def in_place_with_its_time(path):
+    """As `cp -p` and `rsync --inplace -t` do."""
+    before = path.stat()
+    np.save(path, IDS[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def appended(path):
+    """More than there was."""
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+@pytest.mark.parametrize("change", [in_place, in_place_with_its_time, appended])
+def test_a_file_that_is_written_to_is_not_read_on(saved, change):
+    data = TokenDataset(saved)
+    np.testing.assert_array_equal(data[:], IDS)
+    time.sleep(0.02)  # a tick of the file system's clock
+    change(saved)
+    for use in (lambda: data[:], lambda: data.check_ids(24), data.fingerprint):
+        with pytest.raises(ReadError, match=r"ids\.npy has changed since") as caught:
+            use()
+        assert caught.value.errno == errno.ESTALE
+    if change is not appended:
+        np.testing.assert_array_equal(TokenDataset(saved)[:], IDS[::-1])
 
 
 def test_a_pickle_holds_the_path(saved, monkeypatch, tmp_path):
