@@ -7,7 +7,7 @@ import logging
 import platform
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +22,7 @@ from pythia_fast.errors import (
     WeightsError,
 )
 from pythia_fast.hub.files import HubFile
+from pythia_fast.series.alike import outline
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.layout import (
     CONFIG,
@@ -124,10 +125,17 @@ class LocalSeries:
     def survey(self, steps: Sequence[int]) -> Mapping[int, Revision]:
         """The names and sizes of each step's weights, and whether they can be opened.
 
-        Headers and config.json are read, as `open` does, and no weights, so no digest is known.
-        UnknownStepError. What is missing or malformed is the `error` of its step.
+        Headers and config.json are read, as `open` does, and of the weights some samples, so no
+        digest is known. UnknownStepError. What is missing or malformed is the `error` of its step.
         """
         return {step: self._survey(step) for step in steps}
+
+    def hashed(self, revision: Revision) -> Revision:
+        """The same with a digest that only steps of the same weights have: all bytes are read.
+
+        The errors of `open`.
+        """
+        return replace(revision, weights_sha256=self.open(revision.step).weights_sha256)
 
     @contextlib.contextmanager
     def ahead(self, steps: Sequence[int]) -> Iterator[AllHere]:
@@ -185,20 +193,16 @@ class LocalSeries:
             )
         except PythiaFastError as error:
             return Revision(step, error=error)
-        here_bytes = sum(file.size for file in files)
-        return Revision(step, files=files, here_bytes=here_bytes, error=self._fault(step))
-
-    def _fault(self, step: int) -> PythiaFastError | None:
-        """Why a step cannot be opened, as far as its headers tell."""
+        revision = Revision(step, files=files, here_bytes=sum(file.size for file in files))
         try:
-            self._look_into(step)
+            return replace(revision, outline=self._look_into(step))
         except PythiaFastError as error:
-            return error
-        return None
+            return replace(revision, error=error)
 
-    def _look_into(self, step: int) -> None:
-        """The errors of `open`, for less than it may take."""
-        self._opened(step)
+    def _look_into(self, step: int) -> str | None:
+        """The outline of a step's weights. The errors of `open`, for less than it may take."""
+        checkpoint = self._opened(step)
+        return outline(checkpoint.files, list(checkpoint.tensors.values()))
 
     def _step_folder(self, step: int) -> Path:
         if step not in self.steps:

@@ -17,10 +17,14 @@ class Revision:
     """The weights files of one step, in the order in which they are read.
 
     `commit` is None for a local folder, and so is `weights_sha256`, which is otherwise that of the
-    `Checkpoint` to come. `here_bytes` of the files are on this machine already, `elsewhere_bytes`
-    of them in huggingface_hub's own cache, where they take no room of ours. About `made_bytes` are
-    causal masks, which are made here rather than fetched. With an `error` the step cannot be
-    opened: its branch, or a file of it, is missing, and the rest says what is known.
+    `Checkpoint` to come, until its files are hashed. `here_bytes` of the files are on this machine
+    already, `elsewhere_bytes` of them in huggingface_hub's own cache, where they take no room of
+    ours. About `made_bytes` are causal masks, which are made here rather than fetched. With an
+    `error` the step cannot be opened: its branch, or a file of it, is missing, and the rest says
+    what is known.
+
+    In a folder, steps with the same weights have the same `outline`, others hardly ever. Where the
+    weights are to be merged `parts_sha256` is that of their parts, once these are hashed.
     """
 
     step: int
@@ -31,6 +35,13 @@ class Revision:
     elsewhere_bytes: int = 0
     made_bytes: int = 0
     error: PythiaFastError | None = None
+    outline: str | None = None
+    parts_sha256: str | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """Steps in which it is the same have the same weights; None if it is not known."""
+        return self.weights_sha256 or self.parts_sha256
 
     @property
     def nbytes(self) -> int:

@@ -47,7 +47,7 @@ class OneModel:
     def survey(self) -> None:
         """Find out what is left, and whether it can be had, and kept. The errors of `Todo`."""
         with named(self.asked.series.name, self._models):
-            self.todo.survey(same_files=True)
+            self.todo.survey()
         if self.todo.left:
             check_room(self.asked, self.todo)
         else:

@@ -6,7 +6,6 @@ from pythia_fast.errors import RunMismatchError
 from pythia_fast.runs.folder.pins import pin, pin_path
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.job import Job
-from pythia_fast.runs.steps.same_files import with_digests
 from pythia_fast.runs.steps.survey import Survey, survey, weights_sha256
 from pythia_fast.series import CheckpointSeries
 
@@ -16,19 +15,13 @@ def survey_of_run(
     job: Job,
     folder: RunFolder,
     say: Callable[[str], None],
-    *,
-    same_files: bool,
 ) -> Survey:
     """What is known of a job's steps, taken from the commits where the run in the folder began.
 
-    With `same_files` a folder's steps are compared, so that it is known which have the same
-    weights. RunMismatchError if the run's results are of another series or of other weights;
-    HubError.
+    RunMismatchError if the run's results are of another series or of other weights; HubError.
     """
     _check_source(series, job, folder)
     found = survey(series, job.steps)
-    if same_files and job.sharing and series.spec.repo is None:
-        found = with_digests(series, found)
     moved = pin(folder, found.revisions, job.place)
     return _gone_back(series, found, moved, folder, say) if moved else found
 

@@ -125,12 +125,12 @@ def steps_of_share(
 ) -> tuple[int, ...]:
     """The steps of a job that are a share's, in order; `before` them others were dealt out.
 
-    Steps with the same weights stay together. The first process of all decides how the steps are
-    cut, whatever is done already, and keeps it in the folder: a later one might find the Hub
-    changed, or be asked for other models, and cut otherwise. FormatError if what is kept is no such
-    cut.
+    Steps with the same weights stay together, and those of a folder that look alike. The first
+    process of all decides how the steps are cut, whatever is done already, and keeps it in the
+    folder: a later one might find the Hub changed, or be asked for other models, and cut otherwise.
+    FormatError if what is kept is no such cut.
     """
-    groups = [(group, _cost(group, job)) for group in survey.same_weights(job.steps)]
+    groups = [(group, _cost(group, job)) for group in survey.alike(job.steps)]
     parts = deal(groups, share.count, first=before.models, rest=before.groups)
     cut = [sorted(step for group in part for step in group) for part in parts]
     digest = fingerprint({"steps": sorted(job.steps), "shares": share.count})[:16]

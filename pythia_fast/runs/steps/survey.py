@@ -1,6 +1,6 @@
 """What is known of the steps before the first byte: missing, the same, and odd ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -55,13 +55,16 @@ class Survey:
     def same_weights(self, steps: Iterable[int]) -> list[tuple[int, ...]]:
         """The steps in groups of those with the same weights, each group and all in order.
 
-        A step of whose weights no sha256 is known is a group of its own.
+        A step of whose weights no digest is known is a group of its own.
         """
-        groups: dict[object, list[int]] = {}
-        for step in steps:
-            sha256 = self.revisions[step].weights_sha256
-            groups.setdefault(("step", step) if sha256 is None else sha256, []).append(step)
-        return [tuple(group) for group in groups.values()]
+        return self._grouped(steps, lambda each: each.digest)
+
+    def alike(self, steps: Iterable[int]) -> list[tuple[int, ...]]:
+        """As `same_weights`, by the outline where no digest is known: that asks for no more.
+
+        Two that are not in a group have other weights, or lie in other files.
+        """
+        return self._grouped(steps, lambda each: each.digest or each.outline)
 
     def download_bytes(self, steps: Iterable[int]) -> int:
         """What is to be downloaded for the steps; the same weights are so once."""
@@ -74,6 +77,14 @@ class Survey:
     def makes_masks(self, steps: Iterable[int]) -> bool:
         """Whether `download_bytes` is an estimate, since masks need not be downloaded."""
         return any(each.made_bytes and each.coming_bytes for each in self._firsts(steps))
+
+    def _grouped(
+        self, steps: Iterable[int], key_of: Callable[[Revision], str | None]
+    ) -> list[tuple[int, ...]]:
+        groups: dict[object, list[int]] = {}
+        for step in steps:
+            groups.setdefault(key_of(self.revisions[step]) or step, []).append(step)
+        return [tuple(group) for group in groups.values()]
 
     def _firsts(self, steps: Iterable[int]) -> list[Revision]:
         return [self.revisions[group[0]] for group in self.same_weights(steps)]

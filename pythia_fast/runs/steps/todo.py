@@ -1,7 +1,7 @@
 """What is left to do in a run folder: which steps are loaded, and which take others' results."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pythia_fast.errors import FormatError, OnError, RunMismatchError, SweepError
 from pythia_fast.model import ends_context
@@ -11,6 +11,7 @@ from pythia_fast.runs.folder.unchanged import is_unchanged, keep_unchanged
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.continuing import survey_of_run
+from pythia_fast.runs.steps.same_files import with_digests
 from pythia_fast.runs.steps.share import Dealt, Share, steps_of_share
 from pythia_fast.runs.steps.survey import Survey, weights_sha256
 from pythia_fast.runs.steps.telling import (
@@ -68,23 +69,18 @@ class Todo:
         """All steps whose results are still to be written."""
         return (*self.queue, *self._waiting.steps)
 
-    def survey(self, *, same_files: bool = False, dealt: Dealt | None = None) -> Dealt:
+    def survey(self, *, dealt: Dealt | None = None) -> Dealt:
         """Find out what there is and what is left, before anything is downloaded or computed.
 
         What of the call is `dealt` out among the shares already decides which of these steps are
         this one's; what is dealt out then is returned.
 
-        With `same_files` a folder's steps are compared for it: who has several steps computed at a
-        time cannot wait until one is loaded to see that it has the weights of another.
-
         SweepError that names every step that cannot be had, unless they are to be skipped;
         RunMismatchError if the folder's results are of other weights; HubError.
         """
-        self._survey = survey_of_run(
-            self._series, self._job, self._folder, self._progress.say, same_files=same_files
-        )
+        self._survey = survey_of_run(self._series, self._job, self._folder, self._progress.say)
         dealt = dealt or Dealt()
-        groups = len(self._survey.same_weights(self.steps))
+        groups = len(self._survey.alike(self.steps))
         if self._share is not None:
             self._take_share(self._share, dealt)
         for line in self._survey.known():
@@ -117,6 +113,10 @@ class Todo:
     def remarks(self, step: int) -> tuple[str, ...]:
         """What is known to be odd with a step."""
         return self._survey.remarks(step)
+
+    def weights_sha256(self, step: int, first: int) -> str | None:
+        """The digest of a step's weights, which takes the results of `first`."""
+        return self.revision(step).weights_sha256 or self._waiting.sha256_of((first,))
 
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
@@ -218,19 +218,26 @@ class Todo:
             else:
                 missing[step] = error
         self._tell_missing(missing)
-        for group in self._survey.same_weights(left):
-            sha256 = self._survey.revisions[group[0]].weights_sha256
+        if self._job.sharing:
+            self._share_out(left)
+        else:
+            self.queue += sorted(left)
+        self._tell_work()
+
+    def _share_out(self, left: Sequence[int]) -> None:
+        """Of steps with the same weights the first is to be loaded, unless one is done."""
+        found = with_digests(self._series, self._survey, left, self._progress.say)
+        self._survey = found
+        whole = {step: group for group in found.same_weights(self.steps) for step in group}
+        for group in found.same_weights(left):
+            sha256 = found.revisions[group[0]].weights_sha256
+            sha256 = sha256 or self._waiting.sha256_of(whole[group[0]])
             done = None if sha256 is None else self.finished_with(sha256)
             if done is not None:
                 self._waiting.let_take(group, done)
-            elif self._job.sharing:
+            else:
                 self.queue.append(group[0])
                 self._waiting.put(group[1:], group[0])
-            else:
-                self.queue += group
-        if not self._job.sharing:
-            self.queue = deque(sorted(self.queue))
-        self._tell_work()
 
     def _is_done_or_failed(self, step: int) -> bool:
         """Whether nothing is left to do for a step: it is done, or cannot even be looked at."""

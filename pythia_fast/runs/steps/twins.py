@@ -48,9 +48,9 @@ class Twins:
 
     def publish(self, step: int, first: int) -> None:
         """Give `step` the results of `first`. DamagedTwinError if they cannot be read."""
-        revision = self._todo.revision(step)
+        revision, sha256 = self._todo.revision(step), self._todo.weights_sha256(step, first)
         for unit in self._plan.units(step):
-            if self._job.has(unit, revision.weights_sha256):
+            if self._job.has(unit, sha256):
                 continue
             there, table = result_of_twin(self._folder, unit, first)
             origin = origin_of_twin(

@@ -13,6 +13,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._step_of_sha256: dict[str, int] = {}
+        self._sha256_of: dict[int, str] = {}
         self._waiting: dict[int, tuple[int, ...]] = {}
         self.ready: deque[tuple[int, int]] = deque()
 
@@ -34,11 +35,16 @@ class Waiting:
         """A step's results are there; with the `sha256` of its weights they were computed."""
         if sha256 is not None:
             self._step_of_sha256.setdefault(sha256, step)
+            self._sha256_of[step] = sha256
         self.let_take(self._waiting.pop(step, ()), step)
 
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights whose results were computed."""
         return self._step_of_sha256.get(sha256)
+
+    def sha256_of(self, steps: Iterable[int]) -> str | None:
+        """The digest of the weights that these steps have in common, as far as one was computed."""
+        return next((self._sha256_of[step] for step in steps if step in self._sha256_of), None)
 
     def following(self, failed: int) -> int | None:
         """Who is to be loaded in the place of a step that failed; the others wait for that."""

@@ -1,12 +1,14 @@
 """A folder of GPT-NeoX's own checkpoints as a series: `global_stepN/`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from pythia_fast.core import File
 from pythia_fast.digest import Digests
 from pythia_fast.errors import MissingCheckpointError, PythiaFastError, WeightsError
+from pythia_fast.series.alike import outline, parts_digest
 from pythia_fast.series.checkpoint import Checkpoint, CheckpointFile, open_checkpoint
 from pythia_fast.series.gpt_neox.config import find_yml, read_yml
 from pythia_fast.series.gpt_neox.files import Shards, find_shards
@@ -21,6 +23,7 @@ from pythia_fast.series.gpt_neox.reading import (
 from pythia_fast.series.gpt_neox.rules import Merge
 from pythia_fast.series.layout import CONFIG, WeightFiles, read_architecture
 from pythia_fast.series.local import NEOX_PREFIX, LocalSeries
+from pythia_fast.series.revision import Revision
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.suite.architecture import Architecture
 
@@ -56,9 +59,22 @@ class GptNeoxSeries(LocalSeries):
         digests = None if shards.ranks > 1 else self._digests  # of what is merged each time anew
         return _checkpoint(opened, pieces, step, folder, architecture, digests)
 
-    def _look_into(self, step: int) -> None:
+    def hashed(self, revision: Revision) -> Revision:
+        """As of `LocalSeries`, of several ranks by their parts: nothing is merged.
+
+        What else lies in their files, such as the state of training, does not count.
+        """
+        step = revision.step
+        shards, _, pieces, _, architecture = self._pieces(step, self._step_folder(step))
+        if shards.ranks == 1:
+            return super().hashed(revision)
+        return replace(revision, parts_sha256=parts_digest(_in_order(pieces, architecture)))
+
+    def _look_into(self, step: int) -> str:
         """Without merging, which reads all weights."""
-        self._pieces(step, self._step_folder(step))
+        shards, opened, pieces, _, architecture = self._pieces(step, self._step_folder(step))
+        files = [description for description, _ in opened] if shards.ranks == 1 else []
+        return outline(files, _in_order(pieces, architecture))
 
     def _pieces(
         self, step: int, folder: Path
@@ -119,6 +135,11 @@ class GptNeoxSeries(LocalSeries):
             f"{NEOX_PREFIX}{step}, in its configs/ or beside it; without one the model's shape is "
             "unknown"
         )
+
+
+def _in_order(pieces: Pieces, architecture: Architecture) -> list[TensorRange]:
+    """The parts of all weights, rank by rank."""
+    return [part for name in architecture.shapes() for part in pieces[name]]
 
 
 def _open(folder: Path, names: Sequence[str]) -> Opened:
