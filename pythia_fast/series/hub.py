@@ -34,7 +34,7 @@ from pythia_fast.series.layout import (
     TOKENIZER,
     read_architecture,
 )
-from pythia_fast.series.listed import Listed
+from pythia_fast.series.listed import Known, Listed
 from pythia_fast.series.lookahead import LookAhead, depth
 from pythia_fast.series.revision import Revision
 from pythia_fast.series.surveying import Small, Surveying, source_of, total, weights_of
@@ -81,6 +81,7 @@ class HubSeries:
     def __reduce__(self) -> tuple[Any, ...]:
         """By what it is made of, with the commits that it knows: a copy means the same weights.
 
+        What the Hub has listed goes along too, and is not asked for again on each machine.
         It is opened anew at the other end, in a store of that machine where `cache_dir` is None;
         one that is relative is taken from the folder where it was pickled.
         """
@@ -350,11 +351,10 @@ def _again(
     endpoint: str,
     budget_bytes: int | None,
     pinned: Mapping[int, str],
-    branches: Mapping[str, str] | None,
+    known: Known,
 ) -> HubSeries:
-    """For pickle: a series that knows already where its branches are."""
+    """For pickle: a series that knows already what was listed."""
     series = kind(spec, cache_dir, endpoint=endpoint, disk_budget=budget_bytes)
     series.pin(pinned)
-    if branches is not None:
-        series._listed.know(branches)
+    series._listed.know(known)
     return series

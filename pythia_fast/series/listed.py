@@ -14,6 +14,9 @@ from pythia_fast.store.listings import Listings
 UNREACHED_S = 20.0
 """How long files are tried for where the Hub could not even be asked, until something comes."""
 
+Known = tuple[Mapping[str, str] | None, dict[str, dict[str, HubFile]]]
+"""The commits of branches, None if nobody has asked, and the files of commits by name."""
+
 _log = logging.getLogger("pythia_fast")
 
 
@@ -46,14 +49,15 @@ class Listed:
             return self._branches
 
     @property
-    def known(self) -> dict[str, str] | None:
-        """The branches' commits if they were asked for already."""
-        return self._branches
+    def known(self) -> Known:
+        """What was asked for already, for `know`."""
+        return self._branches, dict(self._files)
 
-    def know(self, branches: Mapping[str, str]) -> None:
-        """Take the branches to be there, without asking."""
+    def know(self, known: Known) -> None:
+        """Take the branches and files to be these, without asking."""
         with self._lock:
-            self._branches = dict(branches)
+            branches, self._files = known
+            self._branches = None if branches is None else dict(branches)
 
     def files(self, commit: str) -> dict[str, HubFile]:
         """The files at the top of the repository by name. The errors of `list_files`."""

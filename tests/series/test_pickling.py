@@ -183,3 +183,20 @@ def test_a_hub_that_is_gone_is_told_by_the_copy(hub: HubServer, tmp_path: Path) 
     other.pin({0: series.commit(0)})
     with pytest.raises(HubError, match="403"):
         copied(other).open(0)
+
+
+def test_what_was_listed_is_not_asked_for_again(hub: HubServer, tmp_path: Path) -> None:
+    """Not even where nothing is kept of it, as on another machine."""
+    series = HubSeries(spec("14m"), tmp_path / "cache", endpoint=hub.url)
+    series.survey([0, 1])
+    pickled = pickle.dumps(series)
+    (tmp_path / "cache").rename(tmp_path / "of the first")
+    listings = sum("/tree/" in each.path for each in hub.requests)
+    assert listings == 2
+    again = pickle.loads(pickled)
+    assert again.survey([0, 1]) == series.survey([0, 1])
+    assert again.open(1).weights_sha256 == series.survey([1])[1].weights_sha256
+    assert sum("/tree/" in each.path for each in hub.requests) == listings
+    assert again.survey([2])[2].error is None
+    assert sum("/tree/" in each.path for each in hub.requests) == listings + 1
+    assert series._listed.known[1].keys() < again._listed.known[1].keys()
