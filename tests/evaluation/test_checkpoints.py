@@ -54,6 +54,23 @@ def test_resumed_twins_take_what_is_there(suite, evaluate, asked):
     assert asked == [0]
 
 
+def test_twins_whose_ranks_would_be_merged_take_what_is_there(evaluate, asked, tmp_path):
+    folder = tiny_suite(
+        tmp_path / "neox",
+        steps=(0, 1, 8, 64),
+        layout="gpt-neox ranks",
+        model_parallel=2,
+        copies={1: 0, 64: 8},
+    )
+    evaluate(folder, [0])
+    result = evaluate(folder)
+    assert asked == [0, 8]
+    twins = {row["step"]: row["duplicate_of"] for row in result.table.to_pylist()}
+    assert twins == {0: None, 1: 0, 8: None, 64: 8}
+    assert evaluate(folder).table.equals(result.table)
+    assert asked == [0, 8]
+
+
 def test_weights_that_have_changed(suite, evaluate, tmp_path):
     series = shutil.copytree(suite, tmp_path / "tiny")
     evaluate(series, [8])
