@@ -235,7 +235,7 @@ class Checkpoints:
             record["pythia_fast"],
             step=step,
             commit=revision.commit,
-            identity=self._series.identity(step),
+            identity=revision.identity or self._series.identity(step),
             duplicate_of=first,
             remarks=self._todo.remarks(step),
         )

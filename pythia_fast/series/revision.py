@@ -24,7 +24,8 @@ class Revision:
     what is known.
 
     In a folder, steps with the same weights have the same `outline`, others hardly ever. Where the
-    weights are to be merged `parts_sha256` is that of their parts, once these are hashed.
+    weights are to be merged `parts_sha256` is that of their parts, once these are hashed, and
+    `identity` what the series says of the files that were hashed.
     """
 
     step: int
@@ -37,6 +38,7 @@ class Revision:
     error: PythiaFastError | None = None
     outline: str | None = None
     parts_sha256: str | None = None
+    identity: str | None = None
 
     @property
     def digest(self) -> str | None:

@@ -1,7 +1,7 @@
 """A sweep over GPT-NeoX's own checkpoints gives what one over the Hub's layout gives."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import pythia_fast
 from pythia_fast.core import File
 from pythia_fast.errors import RunMismatchError
+from pythia_fast.series import LocalSeries
 from pythia_fast.series.gpt_neox import folder as gpt_neox
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_gpt_neox_series, tiny_suite
@@ -113,6 +114,55 @@ def test_a_twin_whose_first_has_changed_since_is_refused(
         shutil.copytree(twins / "global_step2", twins / f"global_step{step}")
     with pytest.raises(RunMismatchError, match="weights of step 0 have changed"):
         small_sweep(model=twins, steps=[0, 1])
+
+
+def test_a_twin_that_changes_before_it_takes_the_results_is_told_of(
+    small_sweep: Callable[..., pythia_fast.SweepResult], twins: Path
+) -> None:
+    """What it took is of the weights that were compared, and so it is said to be."""
+
+    class Changing(pythia_fast.Perplexity):
+        def __call__(self, model: pythia_fast.Model, batch: pythia_fast.Batch) -> dict[str, Any]:
+            if model.step == 0:
+                shutil.rmtree(twins / "global_step1")
+                shutil.copytree(twins / "global_step2", twins / "global_step1")
+            return dict(super().__call__(model, batch))
+
+    asked = {"model": twins, "metrics": [Changing()], "batch_tokens": 10_000}
+    small_sweep(**asked)
+    with pytest.raises(RunMismatchError, match="weights of step 1 have changed"):
+        small_sweep(**asked)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_results_of_a_first_that_has_changed_meanwhile_are_not_taken(
+    small_sweep: Callable[..., pythia_fast.SweepResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ranks: int,
+) -> None:
+    """After it was compared, before it is loaded, it becomes what step 2 is."""
+    folder = tiny_suite(
+        *(tmp_path / "neox",),
+        steps=STEPS,
+        layout="gpt-neox layers",
+        model_parallel=ranks,
+        copies=COPIES,
+    )
+    before = small_sweep(model=folder, out=tmp_path / "before").table["loss"].to_pylist()
+    ahead = LocalSeries.ahead
+
+    def changing(series: LocalSeries, steps: Sequence[int]) -> Any:
+        if steps[0] == 0:
+            shutil.rmtree(folder / "global_step0")
+            shutil.copytree(folder / "global_step2", folder / "global_step0")
+        return ahead(series, steps)
+
+    monkeypatch.setattr(LocalSeries, "ahead", changing)
+    result = small_sweep(model=folder)
+    assert result.table["loss"].to_pylist() == [before[2], *before[1:]]
+    assert duplicates(result) == {0: None, 1: None, 2: 0, 4: 2}
+    assert small_sweep(model=folder).table.equals(result.table)
 
 
 def test_where_the_first_cannot_be_computed_the_twin_is(

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pythia_fast.errors import PythiaFastError
 from pythia_fast.runs.steps.survey import Survey
-from pythia_fast.series import CheckpointSeries, LocalSeries
+from pythia_fast.series import CheckpointSeries, LocalSeries, Revision
 
 
 def with_digests(
@@ -33,8 +33,19 @@ def with_digests(
         say(f"steps {_listed(group)} look alike: their weights are compared")
         for step in unknown:
             with suppress(PythiaFastError):
-                revisions[step] = series.hashed(revisions[step])
+                identity = series.identity(step)
+                revisions[step] = replace(series.hashed(revisions[step]), identity=identity)
     return replace(found, revisions=revisions)
+
+
+def has_changed(series: CheckpointSeries, compared: Revision, sha256: str) -> bool:
+    """Whether a step may be of other weights, with this digest, than when it was compared."""
+    if compared.weights_sha256 is not None or compared.identity is None:
+        return compared.weights_sha256 not in (None, sha256)
+    try:
+        return series.identity(compared.step) != compared.identity
+    except PythiaFastError:  # it has gone
+        return True
 
 
 def _listed(steps: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from pythia_fast.runs.folder.unchanged import is_unchanged, keep_unchanged
 from pythia_fast.runs.job import DamagedTwinError, Job, check_unchanged
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.continuing import survey_of_run
-from pythia_fast.runs.steps.same_files import with_digests
+from pythia_fast.runs.steps.same_files import has_changed, with_digests
 from pythia_fast.runs.steps.share import Dealt, Share, steps_of_share
 from pythia_fast.runs.steps.survey import Survey, weights_sha256
 from pythia_fast.runs.steps.telling import (
@@ -138,6 +138,8 @@ class Todo:
 
         With the `sha256` of its weights they were computed, and may be taken by others.
         """
+        if sha256 is not None and has_changed(self._series, self.revision(step), sha256):
+            self._load_following(step, f"step {step} has changed since the two were compared")
         self._waiting.finish(step, sha256)
         self.finished += 1
         self._progress.checkpoint_done()
@@ -195,9 +197,13 @@ class Todo:
         self._progress.say(
             f"step {step} failed and is left out: {failure.error}: {failure.message}"
         )
+        self._load_following(step, "it has the same weights")
+
+    def _load_following(self, step: int, reason: str) -> None:
+        """Load the next that was to take the results of a step, if there is one."""
         following = self._waiting.following(step)
         if following is not None:
-            self._progress.say(f"step {following} has the same weights and is tried instead")
+            self._progress.say(f"step {following} is loaded: {reason}")
             self.queue.append(following)
 
     def _end(self, step: int) -> None:

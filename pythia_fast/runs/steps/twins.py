@@ -57,7 +57,7 @@ class Twins:
                 there,
                 step=step,
                 commit=revision.commit,
-                identity=self._series.identity(step),
+                identity=revision.identity or self._series.identity(step),
                 duplicate_of=first,
                 remarks=self._todo.remarks(step),
             )
