@@ -4,16 +4,12 @@ Each error is also the built-in that a caller expects (`ValueError`, `LookupErro
 its message says what was wrong, where, and what to do.
 """
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 OnError = Literal["raise", "skip"]
 """What follows where a part of the work fails: it ends, or goes on without that part."""
-
-_NAMED = 5  # of what is known
 
 
 class PythiaFastError(Exception):
@@ -207,29 +203,6 @@ class Failure:
         """The failure that an error is, with what was noted beside it."""
         words = [str(error), *getattr(error, "__notes__", [])]
         return cls(step, type(error).__name__, "; ".join(words))
-
-
-def nearest(what: str, name: object, known: Iterable[str]) -> str:
-    """For the message of an error: "no task 'sciqq'; near is sciq", as much as is `known`.
-
-    Where nothing is near, the first of all are named, and how many more there are.
-    """
-    names = list(dict.fromkeys(known))
-    if told := near(name, names):
-        return f"no {what} {name!r}{told}"
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    verb = "is" if len(names) == 1 else "are"
-    there = f"; there {verb} {', '.join(names[:_NAMED])}{more}" if names else ""
-    return f"no {what} {name!r}{there}"
-
-
-def near(name: object, known: Iterable[str]) -> str:
-    """What of `known` looks like `name` or has it within: "; near are a, b", or nothing."""
-    names = list(dict.fromkeys(known))
-    found = difflib.get_close_matches(str(name), names, n=_NAMED)
-    if not found and name:
-        found = [each for each in names if str(name).lower() in each.lower()][:_NAMED]
-    return f"; near {'is' if len(found) == 1 else 'are'} {', '.join(found)}" if found else ""
 
 
 def _format_error(

@@ -10,7 +10,7 @@ import pytest
 
 import pythia_fast
 from pythia_fast import errors
-from pythia_fast.errors import FormatError, PythiaFastError, TokenRangeError, nearest
+from pythia_fast.errors import FormatError, PythiaFastError, TokenRangeError
 
 
 def kinds(base: type[PythiaFastError] = PythiaFastError) -> Iterator[type[PythiaFastError]]:
@@ -65,19 +65,3 @@ def test_there_are_no_other_errors() -> None:
 
 def test_a_format_error_says_where() -> None:
     assert str(FormatError(Path("a"), "torn", offset=8)) == "a at byte 8: torn"
-
-
-@pytest.mark.parametrize(
-    ("name", "known", "said"),
-    [
-        ("sciqq", ["piqa", "sciq"], "no task 'sciqq'; near is sciq"),
-        ("ROLLING", ["piqa", "local_rolling"], "no task 'ROLLING'; near is local_rolling"),
-        ("charm", ["b", "a", "b"], "no task 'charm'; there are b, a"),
-        ("", list("abcdef"), "no task ''; there are a, b, c, d, e and 1 more"),
-        (3, [], "no task 3"),
-        ("charm", ["b"], "no task 'charm'; there is b"),
-        ("task", [f"task{i}" for i in range(9)], "near are task8, task7, task6, task5, task4"),
-    ],
-)
-def test_the_nearest_names_are_told(name: object, known: list[str], said: str) -> None:
-    assert nearest("task", name, known).endswith(said)

@@ -18,6 +18,7 @@ SOURCES = sorted(path for path in CSRC.rglob("*") if path.suffix in {".cpp", ".h
 
 # Lowest first. A module imports from its own room and from those before it.
 ROOMS = (
+    "words",
     "errors",
     "markup",
     "extras",

@@ -21,11 +21,12 @@ from pythia_fast.analysis.gender_numbers import (
     collected,
 )
 from pythia_fast.analysis.study import Study
-from pythia_fast.errors import ArgumentError, nearest
+from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation import EvaluationResult
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import StepAxis
+from pythia_fast.words import nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,9 @@ import pyarrow as pa
 
 from pythia_fast.plots import Line, StepAxis, draw, new_figure, title
 from pythia_fast.plots.style import NAMED, SMALL_PT
+from pythia_fast.quantities import counted
 from pythia_fast.suite import models
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -164,10 +166,8 @@ def _legend(figure: "Figure", variants: Sequence[str | None]) -> None:
 
 def _note(figure: "Figure", left_out: Sequence[str]) -> None:
     """Which models are not shown."""
-    names = ", ".join(left_out[:_NAMED_MODELS]) + ", …" * (len(left_out) > _NAMED_MODELS)
-    words = (
-        f"{len(left_out)} more {'model' if len(left_out) == 1 else 'models'}, not shown: {names}"
-    )
+    names = listed(left_out, _NAMED_MODELS)
+    words = f"{counted(len(left_out), 'more model')}, not shown: {names}"
     made = figure.suptitle(_cut(words, _NOTE_LETTERS))
     made.set_fontsize(SMALL_PT)
     made.set_parse_math(False)

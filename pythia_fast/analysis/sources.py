@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_fast.errors import ArgumentError, UnknownModelError, nearest
+from pythia_fast.errors import ArgumentError, UnknownModelError
 from pythia_fast.quantities import integer
 from pythia_fast.runs import SweepResult, SweepResults
 from pythia_fast.runs.results.columns import Columns
 from pythia_fast.suite import SEQUENCES_PER_STEP, ModelSpec, Steps, parse_steps, spec
+from pythia_fast.words import listed, nearest
 
 _NAMED = 8  # incomplete steps in a summary
 HOW = {
@@ -91,8 +92,7 @@ def source(
 def incomplete(sources: Iterable[Source]) -> dict[str, str]:
     """For a summary: the steps that were asked for and are not complete, if there are any."""
     told = [
-        f"{of.model} at step{'s' * (len(of.gaps) > 1)} {', '.join(map(str, of.gaps[:_NAMED]))}"
-        + ", …" * (len(of.gaps) > _NAMED)
+        f"{of.model} at step{'s' * (len(of.gaps) > 1)} {listed(of.gaps, _NAMED)}"
         for of in sources
         if of.gaps
     ]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pythia_fast.suite.anomalies import Anomaly
+from pythia_fast.words import listed
 
 Severity = Literal["error", "warning", "expected"]
 """Wrong weights or none; something to look at; an oddity that is no fault."""
@@ -144,8 +145,7 @@ def _with_anomaly(finding: Finding, known: Sequence[Anomaly]) -> Finding:
 
 def named(names: Sequence[object]) -> str:
     """Names in one line, the first few of them."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more
+    return listed(names, _SHOWN)
 
 
 def steps_named(steps: Sequence[int]) -> str:

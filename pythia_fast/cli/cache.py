@@ -11,6 +11,7 @@ import click
 from pythia_fast.cli.frame import Command, Group, common, print_json
 from pythia_fast.cli.options import size
 from pythia_fast.quantities import counted, parse_bytes, sized
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from pythia_fast.store.entries import Entry
@@ -149,14 +150,13 @@ def _table(entries: Sequence["Entry"]) -> Iterator[str]:
     rows = [("model", "step", "file", "size", "last used", "")]
     for entry in entries:
         first = entry.uses[0] if entry.uses else None
-        step = "" if first is None else first.commit[:12] if first.step is None else str(first.step)
-        more = f" and {len(entry.uses) - 1} more" if len(entry.uses) > 1 else ""
+        steps = (use.commit[:12] if use.step is None else use.step for use in entry.uses)
         remarks = [_KINDS[entry.kind], "" if entry.ours else "not downloaded by pythia-fast"]
         remarks += [f"in use by {', '.join(entry.in_use_by)}" if entry.in_use_by else ""]
         rows.append(
             (
                 "" if first is None else first.repo,
-                step + more,
+                listed(steps, 1),
                 entry.digest[:16] if first is None else first.path,
                 sized(entry.nbytes),
                 _when(entry.last_used),

@@ -19,11 +19,14 @@ from pythia_fast.cli.options import (
 )
 from pythia_fast.progress import clock
 from pythia_fast.quantities import counted, duration, sized
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from pythia_fast.metrics import Metric
     from pythia_fast.runs.forecast.here import Forecast
     from pythia_fast.runs.forecast.planned import PlannedStep
+
+_STEPS_TOLD = 8  # of an anomaly, in its line
 
 
 @click.command(
@@ -182,8 +185,7 @@ def _steps(found: "Forecast") -> Iterator[str]:
         for anomaly in step.anomalies:
             told.setdefault(anomaly, []).append(step.step)
     for anomaly, steps in told.items():
-        shown = ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
-        yield f"known of step {shown}: {anomaly}"
+        yield f"known of step {listed(steps, _STEPS_TOLD)}: {anomaly}"
 
 
 def _line(step: "PlannedStep") -> str:

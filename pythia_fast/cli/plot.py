@@ -9,6 +9,7 @@ import click
 from pythia_fast.cli.folders import run_folders
 from pythia_fast.cli.frame import Command, common, print_json
 from pythia_fast.progress import clock
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from pythia_fast.evaluation.results import EvaluationResult
@@ -99,9 +100,7 @@ def plot(
         print_json({"path": str(saved), "metric": name, "lines": [_document(x) for x in lines]})
     for line in lines:
         if line.gaps:
-            shown = ", ".join(map(str, line.gaps[:_GAPS_TOLD]))
-            more = len(line.gaps) - _GAPS_TOLD
-            shown += f" and {more} more" if more > 0 else ""
+            shown = listed(line.gaps, _GAPS_TOLD)
             click.echo(f"{line.label}: incomplete at step {shown}", err=True)
     click.echo(f"kept in {saved}", err=True)
 

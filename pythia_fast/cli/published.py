@@ -12,6 +12,8 @@ from pythia_fast.cli.frame import Command, print_json
 from pythia_fast.cli.study.frame import study_options, tell
 from pythia_fast.errors import ArgumentError
 from pythia_fast.progress import clock
+from pythia_fast.quantities import counted
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +106,7 @@ def _nothing(folder: Path, found: "pa.Table") -> str:
         for row in found.select(["file", "status", "problem"]).to_pylist()
         if row["status"] != "other"
     )
-    said = f" ({'; '.join(list(problems)[:_FILES_TOLD])})" if problems else ""
+    said = f" ({listed(problems, _FILES_TOLD, between='; ')})" if problems else ""
     return (
         f"there are no evaluations in {folder}{said}: give evals/ of a clone of "
         "github.com/EleutherAI/pythia, or a folder of it"
@@ -124,12 +126,11 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
         kinds.setdefault((problem["status"], kind), []).extend(problem["files"])
     for (status, kind), files in kinds.items():
         files = list(dict.fromkeys(files))
-        shown = ", ".join(files[:_FILES_TOLD]) + (", …" * (len(files) > _FILES_TOLD))
-        noun = "file" if len(files) == 1 else "files"
-        yield f"{status}: {kind} ({len(files)} {noun}: {shown})"
+        shown = listed(files, _FILES_TOLD)
+        yield f"{status}: {kind} ({counted(len(files), 'file')}: {shown})"
     others = document["other_files"]
     if others:
-        shown = ", ".join(others[:_FILES_TOLD]) + (", …" * (len(others) > _FILES_TOLD))
+        shown = listed(others, _FILES_TOLD)
         yield f"not counted: {len(others)} that are neither .json nor .csv ({shown})"
 
 

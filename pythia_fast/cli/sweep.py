@@ -34,6 +34,7 @@ from pythia_fast.cli.options import (
     worker_option,
     workers_option,
 )
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from pythia_fast.runs import SweepResult
@@ -236,10 +237,7 @@ def _by_remark(remarks: Mapping[int, Sequence[str]]) -> dict[str, str]:
     for step, of_step in remarks.items():
         for remark in of_step:
             by_remark.setdefault(remark, []).append(step)
-    return {
-        remark: ", ".join(map(str, steps[:_STEPS_TOLD])) + (", …" * (len(steps) > _STEPS_TOLD))
-        for remark, steps in by_remark.items()
-    }
+    return {remark: listed(steps, _STEPS_TOLD) for remark, steps in by_remark.items()}
 
 
 def _table(rows: Sequence[Mapping[str, Any]], *, several: bool) -> Iterator[str]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import FormatError, nearest
+from pythia_fast.errors import FormatError
+from pythia_fast.words import nearest
 
 _KINDS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice", "generate_until")
 _TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix", "description")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.evaluation.records import (
     KIND,
     read_result,
@@ -26,6 +26,7 @@ from pythia_fast.runs.folder.parts import Failure, evaluated_steps, read_failure
 from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.results.shown import missing_words
 from pythia_fast.tabular import Tabular
+from pythia_fast.words import nearest
 
 if TYPE_CHECKING:
     import matplotlib.figure

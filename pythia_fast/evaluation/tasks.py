@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, HubError, ReadError, near
+from pythia_fast.errors import ArgumentError, HubError, ReadError
 from pythia_fast.evaluation.definitions import (
     broken_definition,
     check_definitions,
@@ -22,6 +22,7 @@ from pythia_fast.evaluation.identity import group_identity, task_identity
 from pythia_fast.evaluation.quiet import SEEDS, documents_counted
 from pythia_fast.extras import require
 from pythia_fast.progress import Bar
+from pythia_fast.words import near
 
 SUITE = (
     *("lambada_openai", "wikitext", "piqa", "sciq", "wsc", "winogrande"),

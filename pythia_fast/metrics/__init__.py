@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pythia_fast.errors import ArgumentError, nearest
+from pythia_fast.errors import ArgumentError
 from pythia_fast.metrics.memorization import Memorization, MemorizationScore
 from pythia_fast.metrics.perplexity import Perplexity
 from pythia_fast.metrics.protocol import (
@@ -13,6 +13,7 @@ from pythia_fast.metrics.protocol import (
     min_tokens,
     summarize,
 )
+from pythia_fast.words import nearest
 
 __all__ = [
     "METRICS",

@@ -29,6 +29,7 @@ from pythia_fast.model.streams import Event, Streams, streams_of
 from pythia_fast.series.checkpoint import Checkpoint
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.suite.architecture import Architecture
+from pythia_fast.words import listed
 
 
 class Weights:
@@ -284,7 +285,7 @@ class Weights:
         unknown = [name for name in names if name not in self.layout.places]
         if missing or unknown:
             parts = [
-                f"{what} {', '.join(sorted(some)[:4])}{' …' if len(some) > 4 else ''}"
+                f"{what} {listed(sorted(some), 4)}"
                 for what, some in (("lack", missing), ("have the unknown", unknown))
                 if some
             ]

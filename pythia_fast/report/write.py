@@ -26,6 +26,7 @@ from pythia_fast.report.record import check_record
 from pythia_fast.report.run import Run
 from pythia_fast.report.texts import texts_of
 from pythia_fast.tokens import TokenDataset, TokenSource, load_tokenizer
+from pythia_fast.words import listed
 
 SCRIPTS = ("base.js", "grid.js", "curves.js", "results.js", "reading.js", "sequences.js", "page.js")
 """Our own, in the order in which they run."""
@@ -108,10 +109,7 @@ def _page(data: Any, plotly_js: str) -> str:
 
 def _title(data: Any) -> str:
     labels = [run["label"] for run in data["runs"]]
-    shown = ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
-    return (
-        f"{shown}: what the sweep found" if len(labels) == 1 else f"{shown}: what the sweeps found"
-    )
+    return f"{listed(labels, 3)}: what the sweep{'s' * (len(labels) > 1)} found"
 
 
 def _policy(*scripts: str) -> str:

@@ -18,6 +18,7 @@ from pythia_fast.series.safetensors import read_safetensors
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.torch_zip import read_torch_zip
 from pythia_fast.suite.architecture import Architecture
+from pythia_fast.words import listed
 
 WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")
 
@@ -204,7 +205,7 @@ def _check_weights(
         if name in shapes and tensor.dtype not in WEIGHT_DTYPES
     ]
     complaints = [
-        f"{what}: {_some(names)}"
+        f"{what}: {listed(names, _NAMED_AT_MOST)}"
         for what, names in {
             "missing": missing,
             "unknown": unknown,
@@ -218,8 +219,3 @@ def _check_weights(
             f"the weights of {source} are not those that its config.json describes; "
             f"{'; '.join(complaints)}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
-    return ", ".join(names[:_NAMED_AT_MOST]) + more

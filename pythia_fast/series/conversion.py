@@ -12,6 +12,7 @@ from pythia_fast.errors import (
     WorkInterruptedError,
 )
 from pythia_fast.quantities import counted
+from pythia_fast.words import listed
 
 _WAY_ON = "on_error='skip' (--on-error skip) leaves such steps out"
 _STEPS_NAMED = 8
@@ -56,12 +57,10 @@ class Outcome:
     def missing(self, errors: Mapping[int, Exception]) -> None:
         """Steps that cannot be had. ConversionError for all of them, unless they are skipped."""
         if self.on_error == "raise" and errors:
-            named = ", ".join(map(str, list(errors)[:_STEPS_NAMED]))
-            more = f" and {len(errors) - _STEPS_NAMED} more" if len(errors) > _STEPS_NAMED else ""
             first = next(iter(errors.values()))
             raise ConversionError(
-                f"{counted(len(errors), 'step')} cannot be had ({named}{more}): {first}. Nothing "
-                f"was written; {_WAY_ON}"
+                f"{counted(len(errors), 'step')} cannot be had ({listed(errors, _STEPS_NAMED)}): "
+                f"{first}. Nothing was written; {_WAY_ON}"
             ) from first
         self.failures += [Failure.of(step, error) for step, error in errors.items()]
 

@@ -14,6 +14,7 @@ from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError
 from pythia_fast.series.strict_json import parse_object
 from pythia_fast.suite.architecture import Architecture
+from pythia_fast.words import listed
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -23,6 +24,7 @@ SINGLE_FILES = ("pytorch_model.bin", "model.safetensors")
 (EleutherAI/pythia issue 205)."""
 
 INDEX_LIMIT_BYTES = 16 * 2**20
+_NAMED_AT_MOST = 4  # files in one error
 _UNFINISHED = (".incomplete", ".tmp", ".part", ".partial")
 
 
@@ -45,7 +47,9 @@ def choose_weights(
     files beside it.
     """
     unfinished = sorted(name for name in available if name.endswith(_UNFINISHED))
-    hint = f"; unfinished files are there: {', '.join(unfinished[:4])}" if unfinished else ""
+    hint = (
+        f"; unfinished files are there: {listed(unfinished, _NAMED_AT_MOST)}" if unfinished else ""
+    )
     for name in SINGLE_FILES:
         if name in available:
             return WeightFiles((name,))
@@ -56,7 +60,7 @@ def choose_weights(
             if missing := [shard for shard in shards if shard not in available]:
                 raise MissingCheckpointError(
                     f"{where} lacks {len(missing)} of the {len(shards)} shards that "
-                    f"{name + INDEX_SUFFIX} names: {', '.join(missing[:4])}{hint}"
+                    f"{name + INDEX_SUFFIX} names: {listed(missing, _NAMED_AT_MOST)}{hint}"
                 )
             return WeightFiles(shards, shard_of, index)
     raise MissingCheckpointError(

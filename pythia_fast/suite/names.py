@@ -1,11 +1,11 @@
 """From what a user types to the one name of a model."""
 
-import difflib
 import math
 import re
 from collections.abc import Collection
 
 from pythia_fast.errors import ArgumentError, UnknownModelError
+from pythia_fast.words import alike, near_are
 
 OLD_SIZES = {
     "19m": "70m",
@@ -21,6 +21,7 @@ OLD_SIZES = {
 """Sizes before January 2023, which counted no embeddings, and today's. The first README had both
 350m and 400m for 410m."""
 
+_NAMED = 3  # in an error
 _OLD_VARIANTS = {"", "-deduped", "-v0", "-deduped-v0"}  # no seed run ever had an old name
 _PREFIX = re.compile(r"(eleutherai/)?(pythia-)?", re.ASCII)
 _SIZE = re.compile(r"((?:[a-z]+-)*)(\d+(?:\.\d+)?)([mb])(.*)", re.ASCII)
@@ -45,25 +46,23 @@ def resolve(name: str, known: Collection[str]) -> str:
     old = not before and after in _OLD_VARIANTS
     if old and (today := OLD_SIZES.get(size, "") + after) in known:
         return today
-    near = nearest(name, known)
-    hint = f"the nearest: {', '.join(near)}; " if near else ""
     raise UnknownModelError(
-        f"there is no model {name!r}; {hint}`pythia-fast models`, or pythia_fast.models(), lists "
-        f"all {len(known)}. Checkpoints of your own are given as the path of their folder"
+        f"there is no model {name!r}{near_are(_near(bare, known))}; `pythia-fast models`, or "
+        f"pythia_fast.models(), lists all {len(known)}. Checkpoints of your own are given as the "
+        "path of their folder"
     )
 
 
-def nearest(name: str, known: Collection[str], *, most: int = 3) -> tuple[str, ...]:
-    """Up to `most` of `known` that look like `name`, or have nearly its size."""
-    bare = _bare(name)
+def _near(bare: str, known: Collection[str]) -> list[str]:
+    """A few of `known` that look like a bare name, or have nearly its size."""
     before, size, after = _split(bare)
     bare = before + OLD_SIZES.get(size, size) + after
-    found = difflib.get_close_matches(bare, sorted(known), n=most, cutoff=0.6)
+    found = alike(bare, sorted(known), _NAMED)
     if size and not any(_split(other)[1] == size for other in known):
         of_variant = [other for other in known if _split(other)[::2] == (before, after)]
         of_variant.sort(key=lambda other: abs(math.log(_number(other) / _number(bare))))
         found = [*of_variant[:2], *found]
-    return tuple(dict.fromkeys(found))[:most]
+    return list(dict.fromkeys(found))[:_NAMED]
 
 
 def _bare(name: str) -> str:

@@ -25,8 +25,8 @@ from pythia_fast.errors import (
     PythiaFastError,
     ReadError,
     TokenFileError,
-    near,
 )
+from pythia_fast.words import near
 
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")

@@ -181,7 +181,7 @@ def test_what_does_not_match_is_said(other, words):
 def test_many_steps_are_cut_short():
     mine = ours(*((ONE[0], step, *ONE[2:]) for step in range(8)))
     said = compare(mine, theirs(ONE)).summary["nothing to compare"]
-    assert "ours 0, 1, 2, 3, 4, 5, …; published 1000" in said
+    assert "ours 0, 1, 2, 3, 4, 5 and 2 more; published 1000" in said
 
 
 @pytest.mark.parametrize("first", [None, "baseline"])

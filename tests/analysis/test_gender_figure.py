@@ -66,7 +66,9 @@ def test_of_many_models_four_are_shown_and_the_others_named(table, rows, wino):
     figure = gender_bias(table(*own, swapped)).figure()
     assert len(panels(figure)) == 12
     assert [axes.get_title() for axes in figure.axes[:4]] == ["m07", "m00", "m01", "m02"]
-    assert figure.get_suptitle() == ("16 more models, not shown: m03, m04, m05, m06, m08, m09, …")
+    assert figure.get_suptitle() == (
+        "16 more models, not shown: m03, m04, m05, m06, m08, m09 and 10 more"
+    )
     assert min(sizes_in(figure)) >= 1.5
 
 

@@ -137,8 +137,8 @@ def test_bad_input_ends_with_3_and_one_line(suite):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["models", "12c"], "the nearest"),
-        (["sweep", "12c"], "the nearest"),
+        (["models", "12c"], "near is 12b"),
+        (["sweep", "12c"], "near is 12b"),
         (["generate", "SUITE", "hello", "--step", "3"], "the nearest: 2 and 4"),
         (["sweep", "SUITE", "--tokens", "TOKENS", "--steps", "3"], "the nearest"),
         (["sweep", "SUITE", "--tokens", "TOKENS", "--metrics", "charm"], "no metric 'charm'"),

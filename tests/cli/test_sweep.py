@@ -201,7 +201,7 @@ def test_a_disk_budget_is_a_size(run, suite, tokens, tmp_path):
 
 def test_what_is_known_to_be_odd_is_said_once():
     remarks = {step: ("odd", "very odd") if step == 3 else ("odd",) for step in range(10)}
-    assert _by_remark(remarks) == {"odd": "0, 1, 2, 3, 4, 5, 6, 7, …", "very odd": "3"}
+    assert _by_remark(remarks) == {"odd": "0, 1, 2, 3, 4, 5, 6, 7 and 2 more", "very odd": "3"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.evaluation.tidy import TIDY
 from pythia_fast.extras import require
 from pythia_fast.suite import models
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -216,13 +217,12 @@ def _nothing(
 
 
 def _listed(values: set[object]) -> str:
-    """The first few, in order, and whether there are more."""
+    """The first few, in order, and how many more there are."""
 
     def order(value: object) -> tuple[bool, int, str]:
         return value is None, value if isinstance(value, int) else 0, str(value)
 
-    shown = [str(value) for value in sorted(values, key=order)[:_LISTED]]
-    return ", ".join(shown) + ", …" * (len(values) > _LISTED)
+    return listed(sorted(values, key=order), _LISTED)
 
 
 def _draw(table: pa.Table) -> "Figure":

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pythia_fast.words import listed
+
 _TOLD_AT_MOST = 6
 _LETTERS_AT_MOST = 60  # of one value
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -12,9 +14,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """The leaves that differ, each with both values as far as they are short and say something."""
-    told = list(_leaves(there, asked, ""))
-    more = len(told) - _TOLD_AT_MOST
-    return "; ".join(told[:_TOLD_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
+    return listed(_leaves(there, asked, ""), _TOLD_AT_MOST, between="; ")
 
 
 def _leaves(there: Mapping[str, Any], asked: Mapping[str, Any], above: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pythia_fast.errors import ArgumentError
 from pythia_fast.runs.folder.parts import Complete, columns_of, read_part
 from pythia_fast.runs.results.tables import stacked
+from pythia_fast.words import listed
 
 _NAMED = 8  # steps in an error
 
@@ -85,9 +86,8 @@ class Columns:
         for step in steps:
             if step not in self._sources:
                 what = f" with {', '.join(self.names)}" if self.names else ""
-                there = ", ".join(map(str, self.steps[:_NAMED])) or "none"
-                more = ", …" * (len(self.steps) > _NAMED)
-                raise ArgumentError(f"step {step} is not complete{what}; there are {there}{more}")
+                there = listed(self.steps, _NAMED) or "none"
+                raise ArgumentError(f"step {step} is not complete{what}; there are {there}")
         return [next(iter(self._sources[step].values())) for step in steps]
 
     def _read(self, step: int, shard: int) -> pa.Table:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythia_fast.runs.folder.parts import Failure, numbered, read_asked
+from pythia_fast.words import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def find_gaps(
             if here == of:
                 continue
             if (step, name) in damaged:
-                reason = _damaged_words(damaged[step, name])
+                reason = f"damaged: {listed(damaged[step, name], 1, between='; ')}"
             elif step in failed:
                 reason = f"failed: {failed[step]}"
             elif here:
@@ -61,9 +62,3 @@ def find_gaps(
                 reason = "not begun"
             found.append(Gap(step, name, reason))
     return tuple(found)
-
-
-def _damaged_words(errors: Sequence[Exception]) -> str:
-    """The first, and how many more there are."""
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"damaged: {errors[0]}{more}"

@@ -11,7 +11,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from pythia_fast.cache import expanded
-from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError, nearest
+from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.extras import require
 from pythia_fast.metrics import METRICS, Metric, summarize
 from pythia_fast.metrics.code import name_of
@@ -41,6 +41,7 @@ from pythia_fast.runs.results.tables import (
 from pythia_fast.streaming.times import LoadTimes, times_table
 from pythia_fast.tabular import Tabular
 from pythia_fast.tokens import TokenDataset, TokenSource
+from pythia_fast.words import nearest
 
 if TYPE_CHECKING:
     import matplotlib.figure

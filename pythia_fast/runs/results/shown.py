@@ -8,8 +8,10 @@ import pyarrow as pa
 from pythia_fast.markup import escaped, html_arrow, html_sparkline
 from pythia_fast.quantities import counted
 from pythia_fast.runs.results.gaps import Gap
+from pythia_fast.words import listed
 
 _SEVERAL = 10
+_STEPS_SHOWN = 8
 
 
 def run_html(table: pa.Table, gaps: Sequence[Gap], *, title: str, leave_out: Iterable[str]) -> str:
@@ -74,9 +76,8 @@ def _scaled(values: Sequence[float | None]) -> Sequence[float | None]:
 def missing_words(gaps: Sequence[Gap]) -> str:
     """How many steps have gaps, which the first are, and the reason of one; `gaps` are some."""
     steps = sorted({gap.step for gap in gaps})
-    few = ", ".join(map(str, steps[:8])) + (", …" if len(steps) > 8 else "")
     return (
-        f"{counted(len(steps), 'step')} without all results: {few}. "
+        f"{counted(len(steps), 'step')} without all results: {listed(steps, _STEPS_SHOWN)}. "
         f"Step {gaps[0].step}: {gaps[0].reason}"
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.series.revision import Revision
 from pythia_fast.suite import Anomaly, anomalies
+from pythia_fast.words import listed
 
 _STEPS_SHOWN = 8  # of an anomaly, in one line
 
@@ -36,13 +37,10 @@ class Survey:
 
     def known(self) -> list[str]:
         """All that is known to be odd, in words, each with the steps that it concerns."""
-        lines = []
-        for anomaly in self.anomalies:
-            shown = ", ".join(map(str, anomaly.steps[:_STEPS_SHOWN]))
-            others = len(anomaly.steps) - _STEPS_SHOWN
-            more = f" and {others} more" if others > 0 else ""
-            lines.append(f"known of step {shown}{more}: {in_words(anomaly)}")
-        return lines
+        return [
+            f"known of step {listed(anomaly.steps, _STEPS_SHOWN)}: {in_words(anomaly)}"
+            for anomaly in self.anomalies
+        ]
 
     def renewed(self, series: CheckpointSeries, steps: Sequence[int]) -> "Survey":
         """The same, but for these steps, which are asked for again. HubError."""

@@ -12,6 +12,7 @@ from typing import Any
 from pythia_fast.core import File
 from pythia_fast.errors import FormatError, MissingCheckpointError
 from pythia_fast.suite.architecture import Architecture
+from pythia_fast.words import listed
 
 YML_LIMIT_BYTES = 64 * 2**10
 """Those of Pythia have 2 kB."""
@@ -91,7 +92,7 @@ def _join(paths: Sequence[Path]) -> Mapping[str, Any]:
                 raise FormatError(path, f"{key[:80]!r} is here and in another file beside it")
             settings[key] = value
     if "num_layers" not in settings:
-        names = ", ".join(path.name for path in paths[:4])
+        names = listed((path.name for path in paths), 4)
         raise MissingCheckpointError(
             f"none of the files {names} in {paths[0].parent} says num_layers, so they do not "
             "describe a model; put GPT-NeoX's configuration, or a config.json, beside the steps"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pythia_fast.errors import MissingCheckpointError
 from pythia_fast.series.local import file_names, refuse_unfinished
+from pythia_fast.words import listed
 
 _LAYER = re.compile(r"layer_(\d{2,5})-model_(\d{2,5})-model_states\.pt", re.ASCII)
 _RANK = re.compile(r"mp_rank_(\d{2,5})_model_states\.pt", re.ASCII)
@@ -81,10 +82,9 @@ def _require(folder: Path, shards: Shards, names: Collection[str]) -> None:
     wanted = shards.names
     missing = [name for name in wanted if name not in names]
     if missing:
-        more = f" and {len(missing) - _NAMED_AT_MOST} more" if len(missing) > _NAMED_AT_MOST else ""
         raise MissingCheckpointError(
             f"{folder} lacks {len(missing)} of the {len(wanted)} files of its {shards.ranks} "
-            f"model-parallel ranks: {', '.join(missing[:_NAMED_AT_MOST])}{more}"
+            f"model-parallel ranks: {listed(missing, _NAMED_AT_MOST)}"
         )
 
 

@@ -22,6 +22,7 @@ from pythia_fast.series.gpt_neox.rules import (
 from pythia_fast.series.tensors import TensorRange
 from pythia_fast.series.torch_zip import read_torch_state
 from pythia_fast.suite.architecture import Architecture
+from pythia_fast.words import listed
 
 _IN_SEQUENCE = re.compile(r"sequential\.(\d{1,5})\.(.+)", re.ASCII | re.DOTALL)
 _NAMED_AT_MOST = 4
@@ -98,9 +99,9 @@ def require_all(shards: Shards, architecture: Architecture, folder: Path) -> Non
         return
     missing = range(shards.ranks, ranks)
     raise MissingCheckpointError(
-        f"{folder} lacks all files of rank {_listed(missing)}: its weights are cut into {ranks} "
-        f"model-parallel ranks, and those of {shards.ranks} are there; the first that is missing "
-        f"is {shards.name(missing[0], 0)}"
+        f"{folder} lacks all files of rank {listed(missing, _NAMED_AT_MOST)}: its weights are cut "
+        f"into {ranks} model-parallel ranks, and those of {shards.ranks} are there; the first "
+        f"that is missing is {shards.name(missing[0], 0)}"
     )
 
 
@@ -143,7 +144,7 @@ def _check_layers(shards: Shards, layers: int, folder: Path) -> None:
     if stray:
         raise WeightsError(
             f"{folder} is not a GPT-NeoX of {layers} layers, as its config says, which are the "
-            f"numbers 2 to {layers + 1}: it has the stray {_listed(stray)}"
+            f"numbers 2 to {layers + 1}: it has the stray {listed(stray, _NAMED_AT_MOST)}"
         )
     if missing := sorted(set(wanted) - found):
         raise _lacks_layers(
@@ -156,14 +157,9 @@ def _lacks_layers(
 ) -> MissingCheckpointError:
     first = Shards(ranks, (layers[0],)).name(0, layers[0])
     return MissingCheckpointError(
-        f"{folder} lacks all files of layer {_listed(layers)}, as GPT-NeoX counts, which {why}: "
-        f"the first is {first}"
+        f"{folder} lacks all files of layer {listed(layers, _NAMED_AT_MOST)}, as GPT-NeoX counts, "
+        f"which {why}: the first is {first}"
     )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    more = " …" if len(numbers) > _NAMED_AT_MOST else ""
-    return ", ".join(map(str, numbers[:_NAMED_AT_MOST])) + more
 
 
 def _check_pieces(
@@ -179,8 +175,8 @@ def _check_pieces(
             complaints.append(f"{name} is there of {len(parts)} ranks, not {ranks}")
             continue
         if len({(part.shape, part.dtype) for part in parts}) > 1:
-            kinds = ", ".join(f"{part.dtype} {list(part.shape)}" for part in parts[:_NAMED_AT_MOST])
-            complaints.append(f"{name} differs from rank to rank: {kinds}")
+            kinds = (f"{part.dtype} {list(part.shape)}" for part in parts)
+            complaints.append(f"{name} differs from rank to rank: {listed(kinds, _NAMED_AT_MOST)}")
         elif (whole := merged_shape(rules[name], parts[0].shape, ranks)) != shape:
             complaints.append(
                 f"{name} is {list(parts[0].shape)} in each of {ranks} ranks, {list(whole)} "
@@ -189,9 +185,7 @@ def _check_pieces(
         elif parts[0].dtype not in WEIGHT_DTYPES:
             complaints.append(f"{name} is {parts[0].dtype}, none of {', '.join(WEIGHT_DTYPES)}")
     if complaints:
-        more = f" and {len(complaints) - _NAMED_AT_MOST} more"
         raise WeightsError(
             f"the weights of {folder} are not those that its config describes: "
-            + "; ".join(complaints[:_NAMED_AT_MOST])
-            + (more if len(complaints) > _NAMED_AT_MOST else "")
+            + listed(complaints, _NAMED_AT_MOST, between="; ")
         )

@@ -10,6 +10,7 @@ from typing import Any
 from pythia_fast.errors import ArgumentError, HubError, MissingTokensError, TokenFileError
 from pythia_fast.hub.files import HubFile
 from pythia_fast.tokens.remote.pile import REPOSITORIES
+from pythia_fast.words import listed
 
 HUB = "hub:"
 """What a data set's address on the Hub begins with."""
@@ -21,7 +22,6 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.bin", re.ASCII)
-_NAMED_AT_MOST = 5  # files in one error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +120,10 @@ class Listing:
         if not below:
             raise MissingTokensError(
                 f"no token data at {inside or 'the top'!r} of {where}; its .idx files are: "
-                f"{_some(here) or 'none'}"
+                f"{listed(here) or 'none'}"
             )
         raise MissingTokensError(
-            f"{where} has several .idx files at {inside or 'the top'!r}: {_some(below)}. Say "
+            f"{where} has several .idx files at {inside or 'the top'!r}: {listed(below)}. Say "
             f"which, as {HUB}{self.repo}/{below[0].removesuffix('.idx')}"
         )
 
@@ -143,12 +143,12 @@ class Listing:
         if missing:
             raise MissingTokensError(
                 f"{where} has {len(shards)} shards of {prefix}, but of {last + 1} some are "
-                f"missing: {_some(missing)}"
+                f"missing: {listed(missing)}"
             )
         if len(shards) != last + 1:
             others = [file.path for (_, of), file in sorted(shards.items()) if of != last]
             raise TokenFileError(
-                f"{where}/{prefix}.idx", f"there are shards of two sets; also {_some(others)}"
+                f"{where}/{prefix}.idx", f"there are shards of two sets; also {listed(others)}"
             )
         files = tuple(shards[number, last] for number in range(last + 1))
         full = files[0].size
@@ -195,9 +195,3 @@ def _no_address(source: str) -> ArgumentError:
         "hub:owner/name@revision, or with the prefix of a file pair in it, as "
         "hub:owner/name/folder/document"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _NAMED_AT_MOST} more" if len(every) > _NAMED_AT_MOST else ""
-    return ", ".join(every[:_NAMED_AT_MOST]) + more

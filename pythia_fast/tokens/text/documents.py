@@ -8,6 +8,7 @@ from typing import IO, Any, Literal, TypeAlias, get_args
 
 from pythia_fast.errors import ArgumentError, FormatError, OnError
 from pythia_fast.tokens.text.compressed import DamagedError, StoppedError, compression, opened
+from pythia_fast.words import listed
 
 Split: TypeAlias = Literal["file", "line", "paragraph"]
 Format: TypeAlias = Literal["auto", "text", "jsonl"]
@@ -162,7 +163,7 @@ def _complaint(found: object, field: str) -> str:
     if not isinstance(found, dict):
         return f"a JSON object is expected, not a {type(found).__name__}"
     if field not in found:
-        there = ", ".join(repr(key) for key in list(found)[:5]) or "nothing"
+        there = listed(map(repr, found)) or "nothing"
         return f"there is no field {field!r}, only {there}"
     return f"the field {field!r} is no text but {type(found[field]).__name__}"
 

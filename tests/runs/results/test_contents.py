@@ -80,7 +80,7 @@ def test_several_shards(small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> 
     for shard in ("00000", "00002"):
         cut(path / PART.replace("00000", shard))
     (gap,) = pythia_fast.SweepResult(path).gaps
-    assert gap.reason.endswith("(and 1 more)")
+    assert gap.reason.endswith("; and 1 more")
     assert pythia_fast.SweepResult(path).table.num_rows == 0
 
 

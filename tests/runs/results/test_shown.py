@@ -66,7 +66,7 @@ def test_odd_values_are_shown_too(values: list[float | None]) -> None:
     page = run_html(table(values), gaps, title="<t>", leave_out=())
     assert "<m>" not in page
     assert "<b>" not in page
-    assert "20 steps without all results: 0, 1, 2, 3, 4, 5, 6, 7, …" in page
+    assert "20 steps without all results: 0, 1, 2, 3, 4, 5, 6, 7 and 12 more" in page
     assert ("nothing at step 0" in page) == (values[0] is None)
 
 
