@@ -1,10 +1,11 @@
 """How far long work is, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
+import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 30.0
 TELL_EVERY_S = 1.0
+
+_log = logging.getLogger("pythia_fast")
 
 
 class Bar:
@@ -96,14 +99,16 @@ class Bar:
             self._drawn.update(count)
 
     def begin(self, what: str, unit: str, total: int | None = None) -> None:
-        """From now on something else is counted, from 0 on."""
+        """From now on something else is counted, from 0 on, and nothing remarked of it."""
         self._what, self._unit, self.total = what, unit, total
         self.done = self.skipped = 0
         self._is_told = False
+        self._remark = ""
         self._started = time.monotonic()
         if self._drawn is not None:
             self._drawn.unit, self._drawn.initial = _drawn_unit(unit), 0
             self._drawn.set_description(what, refresh=False)
+            self._drawn.set_postfix_str("", refresh=False)
             self._drawn.total = total
             self._drawn.reset()
 
@@ -173,11 +178,8 @@ class Bar:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Make room for lines of others on the terminal, and draw the bar again below them."""
-        if self._drawn is None:
+        with nullcontext() if self._drawn is None else aside():
             yield
-        else:
-            with self._drawn.external_write_mode():
-                yield
 
     def words(self) -> str:
         """How far the work is, in words."""
@@ -211,6 +213,21 @@ def _draw(what: str, unit: str, total: int | None) -> "tqdm[None]":
         leave=False,
         bar_format=None if unit else "{desc}: {elapsed}",
     )
+
+
+def warn(text: str) -> None:
+    """To the log, for what a user must hear whether progress is shown or not; no bar is broken."""
+    with aside():
+        _log.warning("%s", text, stacklevel=2)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Make room for lines on the terminal, and draw all bars that are there again below them."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=sys.stderr):
+        yield
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, lines elsewhere, nothing if it is not wanted."""
 
 import io
+import logging
 import re
 import sys
 import threading
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from pythia_fast.progress import LINE_EVERY_S, Bar
+from pythia_fast.progress import LINE_EVERY_S, Bar, warn
 from pythia_fast.progress import clock as clock_of
 
 
@@ -115,6 +116,34 @@ def test_one_thing_after_another_on_a_terminal(monkeypatch):
         drawn = bar._drawn
         assert (drawn.n, drawn.initial, drawn.total) == (4, 0, 10)
     assert "requests of a:   0%|          | 0.00/10.0 [00:00<?, ? requests/s]" in screen.getvalue()
+
+
+def test_what_was_remarked_of_one_thing_is_not_told_of_the_next(clock, capsys, monkeypatch):
+    with Bar("requests of a", "requests", on=True) as bar:
+        bar.remark("12 MB received")
+        bar.begin("requests of b", "requests")
+        clock.now_s += LINE_EVERY_S
+        bar.advance(30)
+    assert capsys.readouterr().err == "requests of b: 30 requests, 1 requests/s\n"
+    screen = standard_error(monkeypatch)
+    with Bar("requests of a", "requests", on=True) as bar:
+        bar.remark("12 MB received")
+        told = len(screen.getvalue())
+        bar.begin("requests of b", "requests")
+    assert "requests of b: : 0.00 requests" in screen.getvalue()[told:]
+    assert "received" not in screen.getvalue()[told:]
+
+
+def test_a_warning_goes_to_the_log_and_bars_are_drawn_again_below_it(caplog, monkeypatch):
+    screen = standard_error(monkeypatch)
+    with Bar("sweep", "tokens", 10, on=True):
+        handler = logging.StreamHandler(screen)
+        monkeypatch.setattr(logging.getLogger("pythia_fast"), "handlers", [handler])
+        warn("a machine is lost")
+        assert re.search("\r *\ra machine is lost\n\r?sweep:", screen.getvalue())
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("pythia_fast", "WARNING")
+    assert record.filename == "test_progress.py"
 
 
 def test_lines_of_others_do_not_break_the_bar(capsys, monkeypatch):

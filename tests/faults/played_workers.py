@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pythia_fast.progress import warn
 from pythia_fast.runs.asking import questions, settled
 from pythia_fast.runs.cluster.driver import RayEngine
 from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Told
@@ -26,7 +27,6 @@ from pythia_fast.runs.cluster.messages import (
     Work,
 )
 from pythia_fast.runs.cluster.sent_error import sent
-from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import LOOK_AHEAD, RETRIES
 from pythia_fast.runs.folder.parts import read_provenance
 from pythia_fast.runs.progress import Progress

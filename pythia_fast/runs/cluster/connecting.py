@@ -15,6 +15,7 @@ from pythia_fast.errors import (
     WorkerError,
 )
 from pythia_fast.extras import require
+from pythia_fast.progress import warn
 from pythia_fast.runs.cluster.actor import Worker
 from pythia_fast.runs.cluster.calls import GIVE_UP_S, Call, Calls
 from pythia_fast.runs.cluster.events import (
@@ -40,7 +41,6 @@ from pythia_fast.runs.cluster.placing import (
 )
 from pythia_fast.runs.cluster.reaching import connected, grows
 from pythia_fast.runs.cluster.replacing import FIRST_TRIES, Replacing
-from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
 from pythia_fast.suite import Architecture

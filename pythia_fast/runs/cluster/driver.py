@@ -13,6 +13,7 @@ from pythia_fast.errors import (
     SweepInterruptedError,
     WorkerError,
 )
+from pythia_fast.progress import warn
 from pythia_fast.runs.asked import Asked
 from pythia_fast.runs.cluster.connecting import PATIENCE_S, Cluster
 from pythia_fast.runs.cluster.events import Event, GaveBack, Joined, Lost, Silent, Told
@@ -34,7 +35,6 @@ from pythia_fast.runs.cluster.messages import (
 )
 from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.cluster.sent_error import SentError
-from pythia_fast.runs.cluster.warning import warn
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.telling import notes
