@@ -47,6 +47,11 @@ class MissingTokensError(PythiaFastError, FileNotFoundError):
 class ReadError(PythiaFastError, OSError):
     """The operating system refused to open, map or read a file: path and errno's words."""
 
+    @classmethod
+    def of(cls, path: object, error: OSError, doing: str = "read") -> "ReadError":
+        """The system's refusal as ours; `doing` is what it refused: "read", "list"."""
+        return cls(error.errno, f"cannot {doing} {path}: {error.strerror or error}")
+
 
 class WriteError(PythiaFastError, OSError):
     """The operating system refused to write, link or rename: path and errno's words."""

@@ -32,15 +32,12 @@ def published(path: Path) -> Iterator[IO[bytes]]:
     """
     partial = partial_of(path)
     try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except PythiaFastError:  # some are OSErrors too, but of what was to be written
-        raise
-    except OSError as error:
-        raise write_error(path, error) from error
+        with writing(path):
+            with partial.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -57,20 +54,17 @@ def published_folder(path: Path) -> Iterator[Path]:
     remove_partials(path)
     partial = partial_of(path)
     try:
-        partial.mkdir()
-        yield partial
-        sync_folder(partial)
-        try:
-            partial.rename(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            raise TakenError(str(path)) from error
-        sync_folder(path.parent)
-    except PythiaFastError:
-        raise
-    except OSError as error:
-        raise write_error(path, error) from error
+        with writing(path):
+            partial.mkdir()
+            yield partial
+            sync_folder(partial)
+            try:
+                partial.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise TakenError(str(path)) from error
+            sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -90,28 +84,54 @@ def left_by_the_dead(partial: Path) -> bool:
     return writer is None or is_dead(int(writer[1]), writer[2][: -2 * _RANDOM_BYTES])
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """WriteError if the file system of `folder` has less room than that."""
-    try:
-        free_bytes = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise write_error(folder, error) from error
-    if free_bytes < needed_bytes:
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. WriteError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def existing_folder(path: Path) -> Path:
+    """The nearest folder on the way up that is there, be it `path` itself."""
+    here = (each for each in (path, *path.parents) if os.path.isdir(each))  # noqa: PTH112 - no raise
+    return next(here, path)
+
+
+def free_bytes(folder: Path) -> int:
+    """What its file system has left for a folder, be it there yet or not. WriteError."""
+    with writing(folder):
+        return shutil.disk_usage(existing_folder(folder)).free
+
+
+def require_space(folder: Path, needed_bytes: int, hint: str = "or write elsewhere") -> None:
+    """WriteError if the file system of `folder` has less room; `hint` is the last way on it names.
+
+    The folder need not be there.
+    """
+    if (free := free_bytes(folder)) < needed_bytes:
         raise WriteError(
             errno.ENOSPC,
-            f"{folder} has {sized(free_bytes)} free, but {sized(needed_bytes)} are to be written: "
-            "free some room, take less of it, or write elsewhere",
+            f"{folder} has {sized(free)} free, but {sized(needed_bytes)} are to be written: "
+            f"free some room, take less of it, {hint}",
         )
 
 
-def require_writable(folder: Path) -> None:
-    """WriteError if no file can be made in a folder that is there. Permissions do not tell."""
-    partial = partial_of(folder / "probe")
+def require_writable(folder: Path, hint: str = "write elsewhere") -> None:
+    """WriteError if no file can be made in a folder, or the folder cannot; `hint` is the way on.
+
+    One is made to find out: permissions do not tell.
+    """
+    if reason := in_the_way(folder):
+        raise WriteError(errno.ENOTDIR, f"cannot write {folder}: {reason}")
+    there = existing_folder(folder)
+    partial = partial_of(there / "probe")
     try:
         with partial.open("xb") as file:
             file.write(b"probe")
     except OSError as error:
-        raise write_error(folder, error) from error
+        where = "" if there == folder else f" in {there}"
+        raise WriteError(
+            error.errno, f"cannot write {folder}: {error.strerror}{where}; {hint}"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -146,6 +166,26 @@ def require_plain(path: Path) -> None:
         raise WriteError(
             errno.EINVAL, f"{path} is a device, pipe or socket: give the name of a file"
         )
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether a folder is there and files can be made in it."""
+    try:
+        require_writable(folder)
+    except WriteError:
+        return False
+    return os.path.isdir(folder)  # noqa: PTH112 - never raises
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """While entered, what the system refuses is a WriteError, see `write_error`."""
+    try:
+        yield
+    except PythiaFastError:  # some are OSErrors too, but of something else
+        raise
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: OSError) -> WriteError:

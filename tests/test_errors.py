@@ -10,7 +10,7 @@ import pytest
 
 import pythia_fast
 from pythia_fast import errors
-from pythia_fast.errors import FormatError, PythiaFastError, TokenRangeError
+from pythia_fast.errors import FormatError, PythiaFastError, ReadError, TokenRangeError
 
 
 def kinds(base: type[PythiaFastError] = PythiaFastError) -> Iterator[type[PythiaFastError]]:
@@ -65,3 +65,10 @@ def test_there_are_no_other_errors() -> None:
 
 def test_a_format_error_says_where() -> None:
     assert str(FormatError(Path("a"), "torn", offset=8)) == "a at byte 8: torn"
+
+
+def test_what_the_system_refuses_to_read_is_told_with_the_path() -> None:
+    refused = PermissionError(13, "Permission denied")
+    error = ReadError.of(Path("a"), refused)
+    assert (error.errno, str(error)) == (13, "[Errno 13] cannot read a: Permission denied")
+    assert str(ReadError.of("b", refused, "list")) == "[Errno 13] cannot list b: Permission denied"

@@ -1,18 +1,27 @@
 """Files and folders that appear under their name when they are complete, and not before."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pythia_fast import identity
-from pythia_fast.errors import ArgumentError, WriteError
+from pythia_fast.errors import ArgumentError, ReadError, WriteError
 from pythia_fast.publish import (
     TakenError,
+    existing_folder,
+    free_bytes,
+    is_writable,
+    make_folder,
     partial_of,
     published_folder,
     remove_partials,
+    require_space,
+    require_writable,
     write_error,
+    writing,
 )
 
 
@@ -129,3 +138,76 @@ def test_what_is_in_the_way_is_named(tmp_path: Path) -> None:
         assert words(path).startswith(f"{tmp_path / 'file'} is a file, not a folder: ")
     gone = FileNotFoundError(2, "No such file or directory")
     assert str(write_error(tmp_path / "file", gone)).endswith("No such file or directory")
+
+
+def test_a_folder_is_made_or_is_there(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(tmp_path / "a/b")
+        assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        WriteError, match=r"cannot write .*/file/c: .*/file is a file, not a folder"
+    ):
+        make_folder(tmp_path / "file/c")
+
+
+def test_what_the_system_refuses_is_a_write_error_and_ours_stay_what_they_are(
+    tmp_path: Path,
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(WriteError, match=r"cannot write .*/x: No space") as caught,
+        writing(tmp_path / "x"),
+    ):
+        raise full
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(ReadError, match="another file"), writing(tmp_path / "x"):
+        raise ReadError("another file")
+
+
+def test_room_is_that_of_the_folder_which_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert existing_folder(tmp_path / "not/there/yet") == existing_folder(tmp_path) == tmp_path
+    usage = shutil.disk_usage(tmp_path)
+    seen = []
+
+    def look(folder: Path) -> object:
+        seen.append(folder)
+        return usage._replace(free=1000)
+
+    monkeypatch.setattr(shutil, "disk_usage", look)
+    assert free_bytes(tmp_path / "not/there/yet") == 1000
+    require_space(tmp_path / "yet", 1000)
+    with pytest.raises(WriteError, match=r"/yet has 1 kB free, but 2 kB are .*, or move") as caught:
+        require_space(tmp_path / "yet", 2000, "or move")
+    assert caught.value.errno == errno.ENOSPC
+    assert seen == [tmp_path] * 3
+
+
+def test_whether_files_can_be_made_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    require_writable(tmp_path)
+    require_writable(tmp_path / "not/there/yet")
+    assert is_writable(tmp_path)
+    assert not is_writable(tmp_path / "not/there/yet")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(WriteError, match=r"cannot write .*/file/x: .*/file is a file, not"):
+        require_writable(tmp_path / "file/x")
+    refused, allowed = os.strerror(errno.EROFS), Path.open
+
+    def refuse(path: Path, mode: str = "r", **named: object) -> object:
+        if "x" in mode:
+            raise OSError(errno.EROFS, refused, str(path))
+        return allowed(path, mode, **named)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", refuse)  # root ignores permissions
+    with pytest.raises(WriteError, match=f"cannot write {tmp_path}: {refused}; move") as caught:
+        require_writable(tmp_path, "move")
+    assert caught.value.errno == errno.EROFS
+    new = tmp_path / "new"
+    with pytest.raises(WriteError, match=f"cannot write {new}: {refused} in {tmp_path}; write el"):
+        require_writable(new)
+    assert not is_writable(tmp_path)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from pythia_fast.errors import ArgumentError, RowIndexError, WriteError
-from pythia_fast.publish import write_error
+from pythia_fast.publish import write_error, writing
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens import TokenDataset, load_tokenizer, seen
 from pythia_fast.tokens.ahead import ahead
@@ -219,11 +219,9 @@ def _reader(
 
 
 def _check_target(dataset: TokenDataset, target: str | os.PathLike[str], overwrite: bool) -> None:
-    try:
+    with writing(pair(target)[1]):
         new = [path.resolve() for path in pair(target)]
         there = [path for path in new if path.exists()]
-    except OSError as error:
-        raise write_error(pair(target)[1], error) from error
     origin = dataset._origin
     raw = origin.raw if isinstance(origin, InOrder) else origin
     for path in (raw.index, *raw.bins) if isinstance(raw, Files) else ():

@@ -13,7 +13,7 @@ from pythia_fast.cache import expanded
 from pythia_fast.extras import require
 from pythia_fast.markup import html_arrow
 from pythia_fast.plots import save_figure
-from pythia_fast.publish import write_error
+from pythia_fast.publish import make_folder
 from pythia_fast.tabular import Tabular
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class Study(Tabular):
         WriteError where the system refuses.
         """
         target = expanded(folder)
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(target, error) from error
+        make_folder(target)
         return tuple(
             save_table(table, target / f"{name}.parquet") for name, table in self.details.items()
         )

@@ -113,7 +113,7 @@ def _hashes(folder: Path, revision: Revision, pool: ThreadPoolExecutor) -> tuple
     try:
         names = {entry.name for entry in inside.iterdir() if _WEIGHTS.fullmatch(entry.name)}
     except OSError as error:
-        raise ReadError(f"{inside} cannot be listed: {error.strerror}") from error
+        raise ReadError.of(inside, error, "list") from error
     names |= {file.path for file in revision.files}
     return tuple(pool.map(partial(_hashed, inside), sorted(names)))
 

@@ -32,7 +32,7 @@ def open_tokens(
         # Not splitlines(), to which a form feed and other separators inside a text are ends too.
         every = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+        raise ReadError.of(path, error) from error
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{path} is no UTF-8 text: {error}") from error
     lines = [(number, line) for number, line in enumerate(every, 1) if line.strip()]

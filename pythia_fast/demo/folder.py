@@ -30,7 +30,8 @@ from pythia_fast.demo.corpus import (
 )
 from pythia_fast.demo.recipe import Recipe
 from pythia_fast.demo.training import Training, train
-from pythia_fast.errors import ArgumentError, FormatError, PythiaFastError, WriteError
+from pythia_fast.errors import ArgumentError, FormatError, PythiaFastError
+from pythia_fast.publish import write_error
 from pythia_fast.series import write_checkpoint
 from pythia_fast.tokens import write_tokens
 
@@ -193,6 +194,6 @@ def _moved_into_place(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, PythiaFastError):
             raise
-        raise WriteError(error.errno, f"cannot write the demo to {path}: {error}") from error
+        raise write_error(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pythia_fast.errors import WriteError
-from pythia_fast.publish import write_error
+from pythia_fast.publish import writing
 
 BLOCK_BYTES = 2**16
 """What the record has a byte for: 0, or 1 where the whole block is there."""
@@ -57,7 +57,7 @@ class PartialFile:
         self._lock = threading.Lock()
         self._holders = 1
         self._blocks = bytearray(-(-size // BLOCK_BYTES))
-        with contextlib.ExitStack() as undo, self._naming(path):
+        with contextlib.ExitStack() as undo, writing(path):
             self._data = os.open(path, _FLAGS, 0o644)
             undo.callback(os.close, self._data)
             self._require_plain()
@@ -96,7 +96,7 @@ class PartialFile:
 
     def write(self, offset: int, data: memoryview) -> None:
         """Put bytes in their place; they are recorded with `mark` only."""
-        with self._naming(self.path):
+        with writing(self.path):
             while data:
                 written = os.pwrite(self._data, data, offset)
                 data, offset = data[written:], offset + written
@@ -108,14 +108,14 @@ class PartialFile:
         if stop <= first:
             return begin
         marks = (b"\1" if there else b"\0") * (stop - first)
-        with self._naming(record_of(self.path)):
+        with writing(record_of(self.path)):
             os.pwrite(self._record, marks, _HEADER.size + first)
         self._blocks[first:stop] = marks
         return min(stop * BLOCK_BYTES, self.size)
 
     def read_into(self, view: memoryview, offset: int) -> None:
         """Fill `view` from bytes that are there."""
-        with self._naming(self.path):
+        with writing(self.path):
             while view:
                 count = os.preadv(self._data, [view], offset)
                 if not count:
@@ -147,15 +147,6 @@ class PartialFile:
     def _require_plain(self) -> None:
         if not stat.S_ISREG(os.fstat(self._data).st_mode):
             raise WriteError(errno.EINVAL, f"cannot write {self.path}: it is no plain file")
-
-    @contextlib.contextmanager
-    def _naming(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except WriteError:
-            raise
-        except OSError as error:
-            raise write_error(path, error) from error
 
 
 def _blocks(record: bytes, size: int) -> bytes | None:

@@ -15,10 +15,10 @@ from typing import Literal
 from pythia_fast.cache import cache_folder, expanded
 from pythia_fast.errors import ArgumentError, RunMismatchError, WriteError
 from pythia_fast.metrics import Metric, resolve
-from pythia_fast.publish import require_writable
+from pythia_fast.publish import require_writable, writing
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import Asked, check_batch_tokens
-from pythia_fast.runs.folder.run_folder import RunFolder
+from pythia_fast.runs.folder.run_folder import OTHER_OUT, RunFolder
 from pythia_fast.runs.plan import Fetching, Plan, Sequences, fingerprint, sequences_argument
 from pythia_fast.series import CheckpointSeries
 from pythia_fast.suite import Steps, parse_steps
@@ -150,14 +150,10 @@ def check_out(out: str | Path | None) -> None:
     if out is None:
         return
     path = expanded(out)
-    try:
-        there = next((each for each in (path, *path.parents) if each.is_dir()), path)
-        if there != path or not any(path.iterdir()):
-            require_writable(there)
-    except OSError as error:
-        raise WriteError(
-            error.errno, f"no run folder can be made at {path}: {error.strerror}"
-        ) from error
+    with writing(path):
+        holds = path.is_dir() and any(path.iterdir())
+    if not holds:
+        require_writable(path, OTHER_OUT)
 
 
 def common_folder(out: str | Path) -> Path:

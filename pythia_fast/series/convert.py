@@ -32,10 +32,10 @@ from pythia_fast.errors import (
 from pythia_fast.progress import Bar
 from pythia_fast.publish import (
     TakenError,
+    make_folder,
     published,
     published_folder,
     require_space,
-    write_error,
 )
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.series.arriving import Arriving
@@ -179,10 +179,7 @@ class _Target:
     def _publish(self, series: CheckpointSeries, checkpoint: Checkpoint) -> int:
         """Write the step. TakenError if somebody else was faster."""
         step = checkpoint.step
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self.out, error) from error
+        make_folder(self.out)
         require_space(self.out, sum(tensor.nbytes for tensor in checkpoint.tensors.values()))
         with published_folder(self._folder(step)) as folder:
             files = self._write_files(folder, checkpoint) | _copy_tokenizer(series, step, folder)
@@ -219,7 +216,7 @@ class _Target:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ReadError(f"{folder} cannot be read: {error.strerror}") from error
+            raise ReadError.of(folder, error) from error
         way_out = "remove it to have it made anew, or choose another folder"
         try:
             file = File(folder / RECORD)

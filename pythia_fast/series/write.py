@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pythia_fast.errors import ArgumentError, WriteError
-from pythia_fast.publish import published, sync_folder, write_error
+from pythia_fast.errors import ArgumentError
+from pythia_fast.publish import make_folder, published, sync_folder, writing
 from pythia_fast.series.layout import CONFIG, INDEX_SUFFIX, SINGLE_FILES
 from pythia_fast.suite.architecture import Architecture
 
@@ -59,10 +59,7 @@ def write_checkpoint(
     for name in SINGLE_FILES:
         if (folder / name).exists() or (folder / (name + INDEX_SUFFIX)).exists():
             raise ArgumentError(f"{folder} already holds weights; choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{folder} cannot be made: {error.strerror}") from error
+    make_folder(folder)
     write = write_torch_zip if format == "torch" else write_safetensors
     write_json(folder / CONFIG, architecture.to_config())
     shards = cut({n: t.nbytes for n, t in state_dict.items()}, format, max_shard_bytes)
@@ -136,7 +133,5 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 def _keep(path: Path) -> None:
     """Bring to the disk that the file has its name."""
-    try:
+    with writing(path):
         sync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error

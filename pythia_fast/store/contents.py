@@ -1,7 +1,6 @@
 """What lies in a store, and how much of the disk it takes."""
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,17 +75,6 @@ class Contents:
         )
 
 
-def free_bytes(places: Places) -> int:
-    """What the disk has left for us."""
-    folder = places.root
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError as error:
-        raise ReadError(error.errno, f"cannot read {places.root}: {error.strerror}") from error
-
-
 def _statuses(folder: Path) -> list[tuple[str, os.stat_result]]:
     """The regular files of a folder; one that goes meanwhile is left out."""
     found = []
@@ -101,5 +89,5 @@ def _statuses(folder: Path) -> list[tuple[str, os.stat_result]]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ReadError(error.errno, f"cannot list {folder}: {error.strerror}") from error
+        raise ReadError.of(folder, error, "list") from error
     return found

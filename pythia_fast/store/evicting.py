@@ -197,4 +197,4 @@ def _names(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ReadError(error.errno, f"cannot list {folder}: {error.strerror}") from error
+        raise ReadError.of(folder, error, "list") from error

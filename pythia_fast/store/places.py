@@ -17,7 +17,7 @@ from typing import Any
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.hub.files import HubFile
-from pythia_fast.publish import partial_of, write_error
+from pythia_fast.publish import partial_of, writing
 
 DIGEST = re.compile(r"[0-9a-f]{64}|git-[0-9a-f]{40}", re.ASCII)
 QUARANTINE_SUFFIX = ".wrong"
@@ -118,7 +118,7 @@ def write_record(path: Path, content: Any) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Put bytes at `path`, at once or not at all. WriteError."""
     partial = partial_of(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_bytes(content)
@@ -127,8 +127,6 @@ def write_bytes(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Mapping
 
 from pythia_fast.errors import ArgumentError, WriteError
 from pythia_fast.hub.files import HubFile
+from pythia_fast.publish import free_bytes
 from pythia_fast.quantities import sized
 from pythia_fast.store.claims import Waiting
-from pythia_fast.store.contents import Contents, free_bytes
+from pythia_fast.store.contents import Contents
 from pythia_fast.store.evicting import candidates, evict, last_used
 from pythia_fast.store.leases import Claims, Lease
 from pythia_fast.store.places import Places, digest_of, is_small
@@ -55,11 +56,12 @@ class Room:
             )
         here = sum(contents.blobs.get(digest, 0) for digest in wanted)
         ours = contents.used_bytes(()) - foreign - here
-        if needed - here > free_bytes(self.places) + ours - SPARE_BYTES:
+        free = free_bytes(self.places.root)
+        if needed - here > free + ours - SPARE_BYTES:
             raise WriteError(
                 errno.ENOSPC,
-                f"{self.places.root} has {sized(free_bytes(self.places))} free, but one checkpoint "
-                f"needs {sized(needed)}: free some room, or give another cache_dir",
+                f"{self.places.root} has {sized(free)} free, but one checkpoint needs "
+                f"{sized(needed)}: free some room, or give another cache_dir",
             )
 
     def make(self, nbytes: int, keep: Collection[str] = ()) -> int:
@@ -116,9 +118,8 @@ class Room:
         )
         needed = sum(missing.values()) + first
         there = sum(min(size, contents.partials.get(digest, 0)) for digest, size in missing.items())
-        disk = (
-            needed - there + contents.coming_bytes(claims) + SPARE_BYTES - free_bytes(self.places)
-        )
+        coming = contents.coming_bytes(claims)
+        disk = needed - there + coming + SPARE_BYTES - free_bytes(self.places.root)
         if self.budget_bytes is None:
             return disk
         return max(disk, used + needed - self.budget_bytes)

@@ -20,7 +20,7 @@ from pythia_fast.core import File
 from pythia_fast.errors import ArgumentError, ChecksumError, WriteError
 from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.hub.files import HubFile
-from pythia_fast.publish import in_the_way, partial_of, write_error
+from pythia_fast.publish import in_the_way, make_folder, partial_of, write_error
 from pythia_fast.store.claims import Claim, Hold, Stopped, Waiting
 from pythia_fast.store.evicting import last_used, recover, restore
 from pythia_fast.store.hashing import Verified, digest_is
@@ -271,10 +271,7 @@ class CheckpointStore:
 
     def _make_folders(self) -> None:
         for folder in (self.places.blobs, self.places.partials):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise write_error(folder, error) from error
+            make_folder(folder)
         if not self._recovered:
             recover(self.places, self.lease)
             self._recovered = True

@@ -131,7 +131,7 @@ def _listed(folder: Path) -> list[Path]:
             if path.suffix in TOKEN_FILES and not path.name.startswith(".") and path.is_file()
         )
     except OSError as error:
-        raise ReadError(error.errno, f"cannot list {folder}: {error.strerror}") from error
+        raise ReadError.of(folder, error, "list") from error
 
 
 def _hash_all(

@@ -39,7 +39,7 @@ def read_checksums(path: str | os.PathLike[str]) -> dict[str, str]:
     except FileNotFoundError as error:
         raise MissingTokensError(f"no list of checksums at {place}") from error
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {place}: {error.strerror}") from error
+        raise ReadError.of(place, error) from error
     if len(data) > _LIST_BYTES:
         raise FormatError(place, f"a list of checksums has at most {_LIST_BYTES:,} bytes")
     found: dict[str, str] = {}

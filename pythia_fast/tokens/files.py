@@ -114,7 +114,7 @@ def find_files(path: str | os.PathLike[str]) -> Files:
     except PythiaFastError:
         raise
     except OSError as error:  # a text in place of a path
-        raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
+        raise ReadError.of(given, error, "look for") from error
     if missing and given.suffix == ".npy" and given.is_file():
         raise ArgumentError(f"{given} is a .npy file, and an .idx/.bin pair is needed here")
     if missing:
@@ -246,4 +246,4 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise ReadError(error.errno, error.strerror, str(path)) from error
+        raise ReadError.of(path, error) from error

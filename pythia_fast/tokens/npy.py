@@ -158,7 +158,7 @@ def find_npy(path: str | os.PathLike[str]) -> Npy:
     except MissingTokensError:
         raise
     except OSError as error:
-        raise ReadError(error.errno, f"cannot look for {given}: {error.strerror}") from error
+        raise ReadError.of(given, error, "look for") from error
 
 
 def _mapped(opened: File) -> npt.NDArray[Any]:
@@ -167,7 +167,7 @@ def _mapped(opened: File) -> npt.NDArray[Any]:
         with open(opened.fileno(), "rb", closefd=False) as file:
             shape, by_columns, dtype, offset = _header(path, file)
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+        raise ReadError.of(path, error) from error
     if dtype.kind not in "iu" or len(shape) != 2:
         raise TokenFileError(path, f"it holds {dtype} of shape {list(shape)}; {_WANTED}")
     if not dtype.isnative or by_columns:

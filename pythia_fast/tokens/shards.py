@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
-from pythia_fast.publish import write_error
+from pythia_fast.publish import make_folder, writing
 from pythia_fast.tokens.assembling.assembly import Progress, assemble
 from pythia_fast.tokens.assembling.parts import Part, Target
 from pythia_fast.tokens.files import SHARD, Files, find_files, pair
@@ -133,13 +133,11 @@ def _made(
 ) -> Written:
     files.open()  # which compares the .idx with the size of all
     targets = list(bins)
-    try:
+    with writing(record.parent):
         if not (target_index.exists() and target_index.samefile(files.index)):
             index = Part(files.index, 0, files.nbytes[0])
             targets.append(Target(target_index, (index,)))  # last: a reader looks for it first
-        record.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(record.parent, error) from error
+    make_folder(record.parent)
     done = assemble(targets, record, resume=resume, progress=progress)
     return Written(
         tuple(target.path for target in bins),
@@ -153,10 +151,8 @@ def _made(
 def _out(out: str | os.PathLike[str], stem: str) -> tuple[Path, Path]:
     """The new .idx and .bin."""
     given = expanded(out)
-    try:
+    with writing(given):
         into = given.is_dir() or os.fspath(out).endswith(os.sep)
-    except OSError as error:  # a text in place of a path
-        raise write_error(given, error) from error
     return pair(given / stem if into else given)
 
 

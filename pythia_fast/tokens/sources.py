@@ -193,7 +193,7 @@ def load_tokenizer(source: object) -> Tokenizer:
             path /= TOKENIZER
         there = path.is_file()
     except OSError as error:  # as of a folder that may not be looked into
-        raise ReadError(error.errno, error.strerror, str(path)) from error
+        raise ReadError.of(path, error) from error
     if not there:
         missing = f"the folder holds no {TOKENIZER}" if is_folder else "there is no such file"
         raise MissingTokensError(

@@ -145,7 +145,7 @@ def test_a_budget_below_one_checkpoint(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of = CheckpointStore(tmp_path)
     fetch(of, file_of(1)).close()
-    monkeypatch.setattr(room, "free_bytes", lambda places: room.SPARE_BYTES + SIZE)
+    monkeypatch.setattr(room, "free_bytes", lambda folder: room.SPARE_BYTES + SIZE)
     of.room.require([file_of(2, 2 * SIZE)])  # once the first has gone
     with pytest.raises(WriteError, match="free some room") as caught:
         of.room.require([file_of(2, 2 * SIZE + 1)])
@@ -160,7 +160,7 @@ def test_without_a_budget_the_disk_is_the_limit(
     of = CheckpointStore(tmp_path)
     total = room.SPARE_BYTES + 2 * SIZE
     monkeypatch.setattr(
-        room, "free_bytes", lambda places: total - sum(Contents.of(places).blobs.values())
+        room, "free_bytes", lambda _: total - sum(Contents.of(of.places).blobs.values())
     )
     for number in (1, 2, 3):
         fetch(of, file_of(number)).close()

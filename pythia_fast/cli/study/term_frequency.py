@@ -163,6 +163,6 @@ def _read(path: Path) -> "pa.Table":
     except (AttributeError, KeyError, TypeError) as error:  # JSON, but no list of rows
         raise FormatError(path, "it holds no counts: it is no list of rows") from error
     except OSError as error:
-        raise ReadError(error.errno, error.strerror or str(error), str(path)) from error
+        raise ReadError.of(path, error) from error
     except (pa.ArrowException, ValueError) as error:
         raise FormatError(path, f"it holds no counts: {error}") from error

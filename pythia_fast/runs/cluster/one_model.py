@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pythia_fast.errors import OnError
-from pythia_fast.publish import partial_of, write_error
+from pythia_fast.publish import partial_of, writing
 from pythia_fast.runs.asked import Asked, named
 from pythia_fast.runs.cluster.connecting import Cluster
 from pythia_fast.runs.cluster.messages import Order, Work
@@ -123,10 +123,8 @@ class OneModel:
             asked = self.asked
             folder = asked.folder.path.absolute()
             self.probe = partial_of(folder / "probe")
-            try:
+            with writing(self.probe):
                 self.probe.touch()
-            except OSError as error:
-                raise write_error(self.probe, error) from error
             work = Work(
                 model=self.place,
                 series=asked.series,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pythia_fast.errors import FormatError, ReadError
 from pythia_fast.metrics import Memorization, MemorizationScore, Metric, Perplexity
-from pythia_fast.publish import link, sync_folder, write_error
+from pythia_fast.publish import link, sync_folder, write_error, writing
 from pythia_fast.runs.folder.parts import MENDED_BY, METADATA, check_origin
 from pythia_fast.runs.plan import Rows, Unit
 
@@ -35,7 +35,7 @@ def checked_part(
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+        raise ReadError.of(path, error) from error
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         origin = json.loads((file.schema_arrow.metadata or {})[METADATA])
@@ -96,12 +96,10 @@ def _given_back(
         reason = damage.reason.removesuffix(f"; {MENDED_BY}")
         _log.warning("%s: %s. It is kept as %s, and computed again", path, reason, aside)
         return None
-    try:
+    with writing(path):
         with suppress(FileExistsError):
             link(aside, path)
         aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
     return origin
 
 

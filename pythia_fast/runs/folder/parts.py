@@ -38,7 +38,7 @@ def read_run(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {file}: {error.strerror}") from error
+        raise ReadError.of(file, error) from error
     except (ValueError, RecursionError) as error:
         raise FormatError(file, f"no valid JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT or "hash" not in record:
@@ -60,7 +60,7 @@ def runs_in(path: Path) -> tuple[Path, ...]:
             file.parent for file in path.glob("*/*/run.json") if file.parent.parent not in found
         ]
     except OSError as error:
-        raise ReadError(error.errno, f"cannot list {path}: {error.strerror}") from error
+        raise ReadError.of(path, error, "list") from error
     return tuple(sorted(found, key=lambda each: (_weights_of(each), each.relative_to(path))))
 
 

@@ -72,7 +72,7 @@ def read_pin(path: Path) -> Pin:
         if not _COMMIT.fullmatch(commit) or not isinstance(sha256, str | None):
             raise ValueError("its commit or sha256 makes no sense")
     except OSError as error:
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+        raise ReadError.of(path, error) from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FormatError(path, f"no record of a commit ({error!r}); remove it") from error
     return Pin(commit, sha256)

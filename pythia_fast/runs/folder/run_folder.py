@@ -21,7 +21,6 @@ import errno
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -36,13 +35,14 @@ import pyarrow.parquet as pq
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
 from pythia_fast.publish import (
     link,
+    make_folder,
     partial_of,
     remove_partials_in,
+    require_space,
     require_writable,
     sync_folder,
-    write_error,
+    writing,
 )
-from pythia_fast.quantities import sized
 from pythia_fast.runs.folder.checked import read_or_put_aside
 from pythia_fast.runs.folder.differing import differences
 from pythia_fast.runs.folder.parts import (
@@ -57,6 +57,8 @@ from pythia_fast.runs.folder.parts import (
 )
 from pythia_fast.runs.plan import Unit, fingerprint
 
+OTHER_OUT = "give another `out` (--out)"
+"""The way on where a run folder cannot be the one."""
 _ATTEMPTS = 3
 _PARTIAL = ".partial"
 
@@ -107,10 +109,7 @@ class RunFolder:
         self.path = path
         self.hash = fingerprint(specification)
         self._intact: set[str] = set()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(path, error) from error
+        make_folder(path)
         found = read_run(path)
         if found is None:
             strangers = [p.name for p in path.iterdir() if p.suffix != _PARTIAL]
@@ -222,29 +221,16 @@ class RunFolder:
         self._inside(name).unlink(missing_ok=True)
 
     def check_writable(self) -> None:
-        """WriteError that names the run folder, if results could not be written into it."""
+        """WriteError if results could not be written into the run folder."""
         inside = [self._inside(name) for name in ("parts", "results", "failures")]
         steps = [folder for _, folder in numbered(self.path / "parts")]
         for folder in (self.path, *inside, *steps):
             if folder.is_dir():
-                try:
-                    require_writable(folder)
-                except WriteError as error:
-                    raise WriteError(
-                        error.errno,
-                        f"the run folder {self.path} is not writable: {error.strerror}. Give "
-                        "another `out` (--out)",
-                    ) from error
+                require_writable(folder, OTHER_OUT)
 
     def check_space(self, needed_bytes: int) -> None:
         """WriteError if the file system has less room than the results will take."""
-        free_bytes = shutil.disk_usage(self.path).free
-        if free_bytes < needed_bytes:
-            raise WriteError(
-                errno.ENOSPC,
-                f"{self.path} has {sized(free_bytes)} free, but the results need about "
-                f"{sized(needed_bytes)}: free some room or give another `out` (--out)",
-            )
+        require_space(self.path, needed_bytes, f"or {OTHER_OUT}")
 
     def _inside(self, name: str) -> Path:
         """A path inside the folder, on which no symbolic link may stand."""
@@ -267,7 +253,7 @@ class RunFolder:
 
     def _publish(self, path: Path, data: bytes | pa.Buffer, *, replace: bool = False) -> None:
         """Write a file again if its half goes away: another machine may take us for killed."""
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for attempt in range(_ATTEMPTS):
                 try:
@@ -277,8 +263,6 @@ class RunFolder:
                     if attempt + 1 == _ATTEMPTS:
                         raise
             sync_folder(path.parent)
-        except OSError as error:
-            raise write_error(path, error) from error
 
 
 def part_bytes(table: pa.Table, provenance: Mapping[str, Any]) -> pa.Buffer:

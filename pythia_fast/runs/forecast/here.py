@@ -1,6 +1,5 @@
 """What a sweep will take, before it is begun: bytes, room, arithmetic, time; what is missing."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
 from pythia_fast.model import Precision, resolve_precision
 from pythia_fast.model.devices import resolve_device
+from pythia_fast.publish import free_bytes
 from pythia_fast.quantities import counted, duration, parse_bytes, parse_bytes_per_s, sized
 from pythia_fast.runs.forecast import rates, stages
 from pythia_fast.runs.forecast.planned import PlannedStep, planned_step
@@ -267,7 +267,7 @@ def _forecast(
         makes_masks=found.makes_masks(firsts),
         largest_bytes=max((revisions[step].nbytes for step in firsts), default=0),
         disk_bytes=coming_bytes if budget_bytes is None else min(coming_bytes, budget_bytes),
-        free_bytes=shutil.disk_usage(rates.existing_parent(series.folder)).free,
+        free_bytes=free_bytes(series.folder),
         load_bytes=load_bytes,
         flops=flops,
         rates=measured,

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
 from pythia_fast.core import File, Read, read_tensors
-from pythia_fast.errors import ArgumentError, HubError
+from pythia_fast.errors import HubError
 from pythia_fast.model import Model, Precision, Weights
+from pythia_fast.publish import existing_folder
 from pythia_fast.runs.work import forward_flops
 from pythia_fast.series import Ahead, CheckpointSeries, Revision
 from pythia_fast.suite import Architecture, ModelSpec
@@ -104,7 +104,7 @@ def read_bytes_per_s(series: CheckpointSeries, step: int) -> float | None:
         with closing(series.open(step)) as checkpoint:
             return _read_rate(File(checkpoint.files[0].path))
     try:
-        with tempfile.TemporaryFile(dir=existing_parent(series.folder)) as scratch:
+        with tempfile.TemporaryFile(dir=existing_folder(series.folder)) as scratch:
             scratch.write(os.urandom(SCRATCH_BYTES))
             scratch.flush()
             os.fsync(scratch.fileno())
@@ -160,14 +160,6 @@ def _nothing_came(series: CheckpointSeries, ahead: Ahead) -> str:
         f"{series.source} has sent nothing for {FIRST_BYTE_S:.0f} s; look at the connection, or "
         "say the network's rate yourself"
     )
-
-
-def existing_parent(folder: Path) -> Path:
-    """The nearest folder on the way up that is there."""
-    for each in (folder, *folder.parents):
-        if each.is_dir():
-            return each
-    raise ArgumentError(f"{folder} has no parent that exists")
 
 
 def _read_rate(file: File) -> float:

@@ -17,6 +17,7 @@ from typing import IO
 
 from pythia_fast.core import File
 from pythia_fast.errors import WriteError
+from pythia_fast.publish import is_writable
 from pythia_fast.series.gpt_neox.rules import Merge
 from pythia_fast.series.parts import (
     PIECE_BYTES,
@@ -81,7 +82,7 @@ def _nameless(total_bytes: int) -> AbstractContextManager[IO[bytes]]:
         return os.fdopen(os.memfd_create("pythia_fast-merged"), "wb")
     # /tmp is often in memory, and these are gigabytes.
     folder = tempfile.gettempdir() if os.environ.get("TMPDIR") else "/var/tmp"
-    if not os.access(folder, os.W_OK):
+    if not is_writable(Path(folder)):
         folder = tempfile.gettempdir()
     room = os.statvfs(folder)
     if room.f_bavail * room.f_frsize < total_bytes:

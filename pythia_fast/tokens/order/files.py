@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, MissingTokensError, OrderError, ReadError, WriteError
-from pythia_fast.publish import partial_of
+from pythia_fast.publish import partial_of, write_error
 
 PARTS = ("doc_idx", "sample_idx", "shuffle_idx")
 
@@ -55,7 +55,7 @@ def find(path: str | os.PathLike[str], *, mmap: bool) -> OrderFiles:
     try:
         beside = sorted(given.parent.iterdir()) if given.parent.is_dir() else []
     except OSError as error:
-        raise ReadError(error.errno, error.strerror, str(given.parent)) from error
+        raise ReadError.of(given.parent, error) from error
     stems = sorted(
         {
             stem
@@ -92,7 +92,7 @@ def load(files: OrderFiles) -> dict[str, npt.NDArray[Any]]:
         except OSError as error:
             if error.errno is None:  # numpy's own, for a file with too few bytes
                 raise OrderError(f"{path}: {error}") from error
-            raise ReadError(error.errno, error.strerror, str(path)) from error
+            raise ReadError.of(path, error) from error
         except (ValueError, EOFError) as error:
             raise OrderError(f"{path} is no whole .npy file of numbers: {error}") from error
         if not isinstance(array, np.ndarray):
@@ -141,7 +141,7 @@ def save(
     except OSError as error:
         if error.errno is None:  # numpy's own
             raise WriteError(f"cannot write {path}: {error}. Is the disk full?") from error
-        raise WriteError(error.errno, error.strerror, str(path)) from error
+        raise write_error(path, error) from error
     finally:
         for path in partial.values():
             path.unlink(missing_ok=True)

@@ -14,11 +14,13 @@ import numpy.typing as npt
 
 from pythia_fast.errors import PythiaFastError, RunMismatchError
 from pythia_fast.publish import (
+    make_folder,
     published,
     remove_partials,
     require_plain,
     require_space,
     write_error,
+    writing,
 )
 from pythia_fast.suite import SEQUENCES_PER_STEP
 from pythia_fast.tokens.ahead import ahead
@@ -72,10 +74,8 @@ def save_rows(dataset: "TokenDataset", matrix: Matrix, path: Path) -> Iterator[i
     that does not fit the dtype. What kills left of earlier saves of this path is removed.
     """
     require_plain(path)
-    try:
+    with writing(path):
         remove_partials(path)
-    except OSError as error:
-        raise write_error(path, error) from error
     require_space(path.parent, len(matrix.header) + matrix.data_bytes)
     with published(path) as file:
         file.write(matrix.header)
@@ -108,10 +108,7 @@ def save_steps(
     """
     for step in steps[:: max(1, len(steps) - 1)]:  # the first and the last
         require_rows(rows_of_step(step, batch), len(dataset), batch, f"training step {step}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
+    make_folder(folder)
     needed_bytes = 0
     there: set[int] = set()
     for step in steps:

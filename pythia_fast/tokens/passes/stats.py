@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError
-from pythia_fast.publish import published, write_error
+from pythia_fast.publish import published, writing
 from pythia_fast.tokens.dataset import BLOCK_TOKENS, TokenDataset
 from pythia_fast.tokens.threads import thread_count
 
@@ -323,10 +323,8 @@ def _limit(dtype: str) -> int:
 def check_counts(path: str | os.PathLike[str], data: TokenDataset) -> None:
     """ArgumentError if counts that are saved as `path` would replace a file of `data`."""
     place = expanded(path)
-    try:
+    with writing(place):
         own = place.exists() and any(place.samefile(file) for file in data.files)
-    except OSError as error:
-        raise write_error(place, error) from error
     if own:
         raise ArgumentError(f"{place} is a file of the data itself: save the counts elsewhere")
 

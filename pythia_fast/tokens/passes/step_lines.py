@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from pythia_fast.errors import FormatError, RunMismatchError, WriteError
-from pythia_fast.publish import published, require_plain, write_error
+from pythia_fast.publish import published, require_plain, write_error, writing
 from pythia_fast.tokens.steps import rows_of_step
 
 _BEGIN = b'{"step": '
@@ -92,20 +92,16 @@ class StepLines:
 
     def _open(self) -> IO[bytes]:
         require_plain(self.path)
-        try:
+        with writing(self.path):
             return self.path.open("a+b", buffering=0)
-        except OSError as error:
-            raise write_error(self.path, error) from error
 
     def _append(self, step: int, line: bytes) -> None:
         """Until it is in the file that has the name after it was written."""
         while True:
-            try:
+            with writing(self.path):
                 rest = memoryview(line)
                 while rest:
                     rest = rest[self._file.write(rest) :]
-            except OSError as error:
-                raise write_error(self.path, error) from error
             if self._is_current():
                 return
             self._follow()

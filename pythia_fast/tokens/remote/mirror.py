@@ -33,9 +33,9 @@ import numpy.typing as npt
 
 from pythia_fast.errors import ChecksumError, HubError, WriteError
 from pythia_fast.hub.files import HubFile
+from pythia_fast.publish import writing
 from pythia_fast.tokens.remote.sparse import (
     close_all,
-    naming,
     open_sparse,
     publish_text,
     read_exactly,
@@ -305,7 +305,7 @@ class Mirror:
 
     def _check_space(self, nbytes: int) -> None:
         """Rather now than after an hour of fetching."""
-        with naming(self.folder, WriteError):
+        with writing(self.folder):
             system = os.fstatvfs(self._record_descriptor)  # the folder may have been removed
         free = system.f_bavail * system.f_frsize
         if nbytes > free:
@@ -352,7 +352,7 @@ class Mirror:
     def _keep(self, done: Sequence[tuple[_Piece, npt.NDArray[np.uint32]]]) -> None:
         """Bring what was written to disk, and only then say that it is there."""
         for file in sorted({piece.file for piece, _ in done}):
-            with naming(self.path(file), WriteError):
+            with writing(self.path(file)):
                 os.fdatasync(self._descriptors[file])
         for piece, crcs in done:
             entries = _entry(np.arange(piece.first, piece.stop), crcs).astype("<u8")

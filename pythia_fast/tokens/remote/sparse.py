@@ -5,26 +5,16 @@ All errors name the path.
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from pythia_fast.errors import HubError, ReadError, TruncatedFileError, WriteError
-from pythia_fast.publish import published
-
-
-@contextmanager
-def naming(path: Path, kind: type[ReadError] | type[WriteError]) -> Iterator[None]:
-    """What the system refuses becomes one of our errors, with the path."""
-    try:
-        yield
-    except OSError as error:
-        raise kind(error.errno, error.strerror, str(path)) from error
+from pythia_fast.errors import HubError, ReadError, TruncatedFileError
+from pythia_fast.publish import published, writing
 
 
 def open_sparse(path: Path, size: int) -> int:
     """Open a file that may have holes, and make it if need be; of a read-only cache, to read."""
-    with naming(path, WriteError):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         common = os.O_CLOEXEC | os.O_NOFOLLOW
         try:
@@ -34,7 +24,7 @@ def open_sparse(path: Path, size: int) -> int:
                 raise
             descriptor = os.open(path, os.O_RDONLY | common)
     try:
-        with naming(path, WriteError):
+        with writing(path):
             has = os.fstat(descriptor).st_size
             if has < size:
                 os.ftruncate(descriptor, size)
@@ -60,8 +50,10 @@ def read_exactly(descriptor: int, path: Path, begin: int, nbytes: int) -> bytes:
     parts = []
     done = 0
     while done < nbytes:
-        with naming(path, ReadError):
+        try:
             part = os.pread(descriptor, nbytes - done, begin + done)
+        except OSError as error:
+            raise ReadError.of(path, error) from error
         if not part:
             raise TruncatedFileError(
                 path,
@@ -76,14 +68,14 @@ def read_exactly(descriptor: int, path: Path, begin: int, nbytes: int) -> bytes:
 def write_all(descriptor: int, path: Path, begin: int, data: memoryview) -> None:
     """Put `data` at `begin`; not yet on disk when this returns."""
     done = 0
-    with naming(path, WriteError):
+    with writing(path):
         while done < len(data):
             done += os.pwrite(descriptor, data[done:], begin + done)
 
 
 def publish_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all; its folder is made. WriteError if that fails."""
-    with naming(path, WriteError):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with published(path) as file:
         file.write(text.encode())

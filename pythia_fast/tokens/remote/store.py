@@ -29,15 +29,16 @@ from huggingface_hub import HfApi
 
 from pythia_fast.cache import cache_folder
 from pythia_fast.core import TokenStore
-from pythia_fast.errors import HubError, MissingTokensError, ReadError, TokenFileError, WriteError
+from pythia_fast.errors import HubError, MissingTokensError, ReadError, TokenFileError
 from pythia_fast.hub.asking import COMMIT, LIBRARY, ask
 from pythia_fast.hub.body import STALL_S
 from pythia_fast.hub.files import HubFile
 from pythia_fast.hub.ranges import RangeReader
+from pythia_fast.publish import writing
 from pythia_fast.tokens.remote.index import RemoteIndex
 from pythia_fast.tokens.remote.listing import Address, Listing, token_files
 from pythia_fast.tokens.remote.mirror import Mirror
-from pythia_fast.tokens.remote.sparse import naming, publish_text
+from pythia_fast.tokens.remote.sparse import publish_text
 
 LISTING = "listing.json"
 _MAIN = "main"
@@ -268,7 +269,7 @@ class CachedTokens:
     def remove(self) -> None:
         """Remove it. Whoever has it open goes on with what is there and may fetch more."""
         gone = self.path.with_name(f".removed-{uuid.uuid4().hex}")
-        with naming(self.path, WriteError):
+        with writing(self.path):
             self.path.rename(gone)  # at once: nobody may find half of it
             for path in self.path.parent.glob(".removed-*"):  # also what others did not finish
                 shutil.rmtree(path, ignore_errors=path != gone)
@@ -281,8 +282,10 @@ def cached(cache_dir: str | Path | None = None) -> tuple[CachedTokens, ...]:
         folder = path.parent
         if COMMIT.fullmatch(folder.name):
             repo = "/".join(folder.parts[-3:-1])
-            with naming(folder, ReadError):
+            try:
                 taken = sum(file.stat().st_blocks * 512 for file in folder.rglob("*"))
+            except OSError as error:
+                raise ReadError.of(folder, error) from error
             found.append(CachedTokens(repo, folder.name, folder, taken))
     return tuple(found)
 

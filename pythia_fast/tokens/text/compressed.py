@@ -60,7 +60,7 @@ def opened(path: str, stop: threading.Event | None = None) -> Iterator[IO[bytes]
     except OSError as error:
         if error.errno is None:  # as bz2 says that its data is damaged
             raise DamagedError(str(error)) from error
-        raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
+        raise ReadError.of(path, error) from error
 
 
 def _standard_input(stop: threading.Event | None) -> IO[bytes]:

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, OnError
-from pythia_fast.publish import write_error
+from pythia_fast.publish import writing
 from pythia_fast.quantities import counted
 from pythia_fast.tokens.files import pair
 from pythia_fast.tokens.sources import END_OF_TEXT, load_tokenizer, plain
@@ -121,7 +121,7 @@ def tokenize(
 
 
 def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
-    try:
+    with writing(expanded(out)):
         if os.fspath(out).endswith(os.sep) or expanded(out).is_dir():
             raise ArgumentError(
                 f"{os.fspath(out)!r} is a folder: give the prefix of the new pair, as "
@@ -129,8 +129,6 @@ def _check_out(out: str | os.PathLike[str], overwrite: bool) -> None:
             )
         taken = not overwrite and not is_half_published(out)
         there = [path for path in pair(out) if path.exists()] if taken else []
-    except OSError as error:
-        raise write_error(expanded(out), error) from error
     if there:
         raise ArgumentError(
             f"{there[0]} is there already: give another prefix, or --force (overwrite=True) to "

@@ -146,7 +146,9 @@ def test_a_broken_record_of_a_failure_is_told(folder: RunFolder, content: str) -
 
 def test_too_little_space_is_told_before_the_start(folder: RunFolder) -> None:
     folder.check_space(1)
-    with pytest.raises(WriteError, match=r"B free, .* about 1\.15e\+06 TB: ") as caught:
+    with pytest.raises(
+        WriteError, match=r"B free, but 1\.15e\+06 TB are to be written: .*`out`"
+    ) as caught:
         folder.check_space(1 << 60)
     assert caught.value.errno == errno.ENOSPC
 
@@ -161,7 +163,7 @@ def test_a_folder_that_is_not_writable_is_told_before_the_start(
     folder.check_writable()
     assert sorted(folder.path.rglob("*")) == before
     make_read_only(monkeypatch, folder.path / refused)
-    with pytest.raises(WriteError, match=r"the run folder .*/run is not writable: .*Read-only"):
+    with pytest.raises(WriteError, match=r"cannot write .*/run.*: Read-only .*; give .* `out`"):
         folder.check_writable()
 
 

@@ -184,7 +184,6 @@ def test_the_scratch_file_has_no_name(
     assert rate is not None
     assert rate > 0
     assert seen == [before]
-    assert rates.existing_parent(tmp_path / "not/there/yet") == tmp_path
 
 
 def test_a_place_that_cannot_be_written_has_no_rate(

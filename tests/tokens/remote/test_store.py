@@ -601,7 +601,7 @@ def test_a_cache_elsewhere_and_one_that_cannot_be(hub: HubServer, tmp_path: Path
     assert kept.path.is_relative_to(tmp_path / "here" / "tokens" / REPO)
     assert cached() == ()
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="Not a directory"):
+    with pytest.raises(WriteError, match="is a file, not a folder"):
         TokenDataset(NAME, cache_dir=tmp_path / "file")
 
 
