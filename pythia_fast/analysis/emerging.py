@@ -20,6 +20,7 @@ from pythia_fast.analysis.pooling import pooled
 from pythia_fast.analysis.sources import (
     Source,
     chosen_of,
+    given_twice,
     incomplete,
     positive,
     several,
@@ -119,7 +120,7 @@ def emergence(
             batch=batch,
         )
         if of.model in {other.model for other in sources}:
-            raise ArgumentError(f"two runs are of {of.model}: give one of them")
+            raise given_twice(of, sources)
         sources.append(of)
         for measure, moments in _moments(of, wanted, bins).items():
             key = {"model": of.model, "measure": measure}

@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from pythia_fast.analysis.multiple import holm
 from pythia_fast.analysis.scatter import is_sparse, scattered
-from pythia_fast.analysis.sources import Source, incomplete, positive, several, source
+from pythia_fast.analysis.sources import Source, given_twice, incomplete, positive, several, source
 from pythia_fast.analysis.study import Study
 from pythia_fast.analysis.telling import keyed
-from pythia_fast.errors import ArgumentError
 from pythia_fast.extras import require
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.runs import SweepResult, SweepResults
@@ -121,7 +120,7 @@ def training_order(
         for step in each.steps:
             key = {"model": each.model, "step": step}
             if any(key.items() <= row.items() for row in rows):
-                raise ArgumentError(f"two runs have step {step} of {each.model}: give one of them")
+                raise given_twice(each, sources, step)
             first, sequences, memorized = _counts(each, step, block)
             rows.append(key | _tests(sequences, memorized, level))
             of_blocks = {"first": first, "sequences": sequences, "memorized": memorized}

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from pythia_fast.analysis.agreement import UNTOLD, correlation, proportion
 from pythia_fast.analysis.sources import (
     Source,
+    given_twice,
     incomplete,
     known,
     positive,
@@ -102,7 +103,7 @@ def predictability(
     rows: list[dict[str, Any]] = []
     skipped = 0
     if aim.steps:
-        (end,) = parse_steps("last" if step is None else step, aim.steps)
+        (end,) = parse_steps("last" if step is None else step, aim.steps, series=aim.words)
         if first is not None:
             _check_first(aim, end, first)
         true = _flags(aim, end, first)
@@ -114,7 +115,7 @@ def predictability(
                 _check_first(of, each, first)
             key = {"model": of.model, "step": each, "target": aim.model, "target_step": end}
             if any(key.items() <= row.items() for row in rows):
-                raise ArgumentError(f"two runs have step {each} of {of.model}: give one of them")
+                raise given_twice(of, (*sources, aim), each)
             rows.append(key | _compare(_flags(of, each, first), true, level))
     unknown = any(each.batch is None for each in (aim, *sources))
     gaps = {each.model: each.gaps for each in (*sources, aim)}
@@ -168,7 +169,9 @@ def _predicting(
     for of in sources:
         yield from ((of, step) for step in of.steps)
     if earlier is not None:
-        yield from ((aim, step) for step in parse_steps(earlier, aim.steps) if step < end)
+        yield from (
+            (aim, step) for step in parse_steps(earlier, aim.steps, series=aim.words) if step < end
+        )
 
 
 def _compare(predicted: _Flags, true: _Flags, level: float) -> dict[str, Any]:

@@ -45,6 +45,16 @@ class Source:
         """The model's name."""
         return str(self.result.specification.get("model", self.result.path.name))
 
+    @property
+    def words(self) -> str:
+        """The run, for an error."""
+        return run_words(self.result)
+
+
+def run_words(result: SweepResult) -> str:
+    """A run as errors call it, of which several may have been given."""
+    return f"the run of {result.model} in {result.path}"
+
 
 def several(results: object, *, least: int = 1) -> list[SweepResult]:
     """One result or several as a list. ArgumentError for anything else, or for fewer."""
@@ -81,12 +91,23 @@ def source(
         raise ArgumentError(
             f"{result.path} has no column {missing[0]!r}: {HOW.get(missing[0], 'sweep it anew')}"
         )
-    chosen = parse_steps(steps, columns.steps) if columns.steps else ()
+    whose = run_words(result)
+    chosen = parse_steps(steps, columns.steps, series=whose) if columns.steps else ()
     missing_steps: set[int] = set()
     if isinstance(steps, str) and steps == "all":
         missing_steps = {gap.step for gap in result.gaps} - set(columns.steps)
     batch = _batch(result, columns, batch)
     return Source(result, columns, chosen, batch, tuple(sorted(missing_steps)))
+
+
+def given_twice(of: Source, others: Iterable[Source], step: int | None = None) -> ArgumentError:
+    """The error for `of`, where another run is of the same model, and has the same step."""
+    others = (each for each in others if each is not of and each.model == of.model)
+    other = next(each for each in others if step is None or step in each.steps)
+    what = "are" if step is None else f"have step {step}"
+    return ArgumentError(
+        f"two runs {what} of {of.model}, {other.result.path} and {of.result.path}: give one of them"
+    )
 
 
 def incomplete(sources: Iterable[Source]) -> dict[str, str]:

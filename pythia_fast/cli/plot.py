@@ -146,8 +146,12 @@ def _name(results: "Sequence[SweepResult | EvaluationResult]", metric: str | Non
     from pythia_fast.runs import SweepResult
 
     first = results[0]
-    if any(type(result) is not type(first) for result in results):
-        raise ArgumentError("sweeps and evaluations measure different things: draw them apart")
+    if other := [result for result in results if type(result) is not type(first)]:
+        sweep, evaluation = sorted((first, other[0]), key=_is_sweep, reverse=True)
+        raise ArgumentError(
+            f"sweeps ({sweep.path}) and evaluations ({evaluation.path}) measure different things: "
+            "draw them apart"
+        )
     if isinstance(first, SweepResult):
         return first.chosen_metric(metric)
     task, _, of_task = (metric or "").partition(":")

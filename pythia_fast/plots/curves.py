@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from pythia_fast.errors import ArgumentError
 from pythia_fast.plots.lines import Line, StepAxis, draw
 from pythia_fast.plots.style import legend, new_figure, title
+from pythia_fast.quantities import counted
+from pythia_fast.words import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,13 +25,16 @@ _LOGARITHMIC = ("perplexity", "ppl")  # also as the last word of a task's metric
 def curves(lines: Sequence[Line], metric: str, *, steps: StepAxis = "log") -> "Figure":
     """A figure with one panel for these lines; `metric` names the axis of the values.
 
-    ArgumentError if no line has any value, which also says how many steps are incomplete.
+    ArgumentError if no line has any value, which also says how many steps of which are incomplete.
     """
     if not any(line.steps for line in lines):
-        gaps = len({step for line in lines for step in line.gaps})
+        gaps = [
+            f"{counted(len(set(each.gaps)), 'step')} of {each.label}" for each in lines if each.gaps
+        ]
+        whose = f" of {listed(line.label for line in lines)}" if lines else ""
         raise ArgumentError(
-            f"no step has a value of {metric}, so there is nothing to plot"
-            + (f": {gaps} {'step is' if gaps == 1 else 'steps are'} incomplete" if gaps else "")
+            f"no step{whose} has a value of {metric}, so there is nothing to plot"
+            f"{f'; incomplete: {listed(gaps)}' if gaps else ''}"
         )
     figure = new_figure()
     (axes,) = figure.axes

@@ -87,7 +87,7 @@ def measure(
         torch.cuda.empty_cache()  # behind the except: until there the error holds the tensors
     nothing = pa.table({"sequence": pa.array([], pa.int64())})
     return [
-        stacked(some, metric.name) if some else nothing
+        stacked(some, f"the metric {metric.name!r}") if some else nothing
         for some, metric in zip(tables, metrics, strict=True)
     ]
 

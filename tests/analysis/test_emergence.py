@@ -259,7 +259,7 @@ def test_the_figure_has_a_row_for_each_measure_that_moves(planted, flags, rng) -
     names = [text.get_text() for text in right.get_legend().get_texts()]
     assert names == ["70m", "12b"]
     assert "loss of 12b once seen" in study.summary
-    with pytest.raises(ArgumentError, match="two runs are of 70m"):
+    with pytest.raises(ArgumentError, match=rf"two runs are of 70m, {runs[0].path} and "):
         emergence([runs[0], runs[0]])
 
 

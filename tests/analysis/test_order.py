@@ -250,9 +250,9 @@ def test_wrong_input_is_told(planted, flags, tmp_path: Path) -> None:
     )
     with pytest.raises(ArgumentError, match="--metrics memorization"):
         training_order([run, without])
-    with pytest.raises(ArgumentError, match="two runs have step 8 of 70m"):
+    with pytest.raises(ArgumentError, match=rf"step 8 of 70m, {run.path} and {run.path}: "):
         training_order([run, run])
-    with pytest.raises(UnknownStepError):
+    with pytest.raises(UnknownStepError, match=f"the run of 70m in {run.path} has no .* step 9"):
         training_order(run, steps=9)
     with pytest.raises(ArgumentError, match="block is at least 1"):
         training_order(run, block=0)

@@ -280,7 +280,7 @@ def test_empty_runs_say_so(planted, flags) -> None:
 def test_two_runs_of_one_model_at_one_step_are_refused(planted, flags) -> None:
     runs = [planted({4: flags([1, 0])}, name=name, model="70m") for name in "ab"]
     target = planted({4: flags([1, 0])}, name="c", model="12b")
-    with pytest.raises(ArgumentError, match="two runs have step 4 of 70m"):
+    with pytest.raises(ArgumentError, match=r"two runs have step 4 of 70m, .*/a and .*/b: "):
         predictability(runs, target)
 
 

@@ -99,7 +99,9 @@ def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
         assert result.stderr.count("\n") == 1
     assert "near is sciq" in run("plot", evaluated, *out, "--metric", "scik", exit_code=3).stderr
     assert "near is acc" in run("plot", evaluated, *out, "--metric", "sciq:ac", exit_code=3).stderr
-    assert "draw them apart" in run("plot", swept, evaluated, *out, exit_code=3).stderr
+    for mixed in ((swept, evaluated), (evaluated, swept)):
+        said = run("plot", *mixed, *out, exit_code=3).stderr
+        assert f"sweeps ({swept}) and evaluations ({evaluated}) measure" in said
     assert "there is no folder" in run("plot", tmp_path / "none", *out, exit_code=3).stderr
     there = tmp_path / "nowhere" / "a.png"
     assert "there is no folder" in run("plot", swept, "-o", there, exit_code=3).stderr
@@ -110,7 +112,7 @@ def test_bad_input_is_told_in_one_line(run, swept, evaluated, tmp_path):
     empty = Path(shutil.copytree(swept, tmp_path / "empty"))
     shutil.rmtree(empty / "parts")
     said = run("plot", empty, *out, exit_code=3).stderr
-    assert "nothing to plot: 6 steps are incomplete" in said
+    assert "nothing to plot; incomplete: 6 steps of " in said
     assert not (tmp_path / "a.png").exists()
 
 

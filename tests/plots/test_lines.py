@@ -142,8 +142,8 @@ def test_a_model_that_has_diverged_is_drawn_too(tmp_path):
 def test_nothing_to_draw_says_so():
     with pytest.raises(ArgumentError, match="no step has a value of acc, so there is nothing"):
         curves([], "acc")
-    with pytest.raises(ArgumentError, match="2 steps are incomplete"):
-        curves([Line("a", (), (), gaps=(1, 2))], "acc")
+    with pytest.raises(ArgumentError, match=r"no step of a, b has .*; incomplete: 2 steps of b"):
+        curves([Line("a", (), ()), Line("b", (), (), gaps=(1, 2))], "acc")
 
 
 ODD = ("_hidden", "$x$", "a_$b", "^{", "\\frac", "a" * 120)

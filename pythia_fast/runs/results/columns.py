@@ -18,7 +18,7 @@ _NAMED = 8  # steps in an error
 
 
 class Columns:
-    """The columns `names` of a run's sequences.
+    """The columns `names` of the sequences of the run in `path`.
 
     Where two metrics have a column of the same name, the first one's is taken. A metric may give
     other columns at another step, as may one that is complete at some steps only: a step that
@@ -31,7 +31,8 @@ class Columns:
         origins: where the numbers of each of them are from.
     """
 
-    def __init__(self, complete: Sequence[Complete], names: Sequence[str]) -> None:
+    def __init__(self, path: Path, complete: Sequence[Complete], names: Sequence[str]) -> None:
+        self._path = path
         sources: dict[int, dict[str, list[Path]]] = {}
         origins: dict[int, dict[str, Any]] = {}
         for step, _, origin, parts in complete:
@@ -53,7 +54,9 @@ class Columns:
         sequences.
         """
         (files,) = self._of((step,))
-        return stacked([self._read(step, k) for k in range(len(files))])
+        return stacked(
+            [self._read(step, k) for k in range(len(files))], f"a metric in {self._path}"
+        )
 
     def sequences(self) -> Iterator[pa.Table]:
         """Shard after shard of the first step: its `sequence` only."""
@@ -71,14 +74,14 @@ class Columns:
             tables = {step: self._read(step, shard) for step in chosen}
             first = tables[chosen[0]]["sequence"]
             if not all(table["sequence"].equals(first) for table in tables.values()):
-                raise ArgumentError("its steps look at different sequences")
+                raise ArgumentError(f"the steps of {self._path} look at different sequences")
             yield tables
 
     def _files(self, steps: Sequence[int]) -> list[tuple[Path, ...]]:
         """For each shard a file of each step."""
         files = self._of(steps)
         if len({len(of_step) for of_step in files}) > 1:
-            raise ArgumentError("its steps look at different sequences")
+            raise ArgumentError(f"the steps of {self._path} look at different sequences")
         return list(zip(*files, strict=True))
 
     def _of(self, steps: Sequence[int]) -> list[list[Path]]:
@@ -87,7 +90,9 @@ class Columns:
             if step not in self._sources:
                 what = f" with {', '.join(self.names)}" if self.names else ""
                 there = listed(self.steps, _NAMED) or "none"
-                raise ArgumentError(f"step {step} is not complete{what}; there are {there}")
+                raise ArgumentError(
+                    f"step {step} of {self._path} is not complete{what}; there are {there}"
+                )
         return [next(iter(self._sources[step].values())) for step in steps]
 
     def _read(self, step: int, shard: int) -> pa.Table:

@@ -12,7 +12,7 @@ from pythia_fast.errors import FormatError, ReadError
 from pythia_fast.metrics import Metric
 from pythia_fast.runs.folder.checked import Part, checked_part
 from pythia_fast.runs.folder.parts import Complete, numbered, read_origin
-from pythia_fast.runs.results.tables import stacked
+from pythia_fast.runs.results.tables import metric_words, stacked
 
 Result = tuple[int, str]
 """A step and a metric."""
@@ -44,7 +44,9 @@ class Contents:
             if name in names:
                 parts = [part for file in files if (part := self._look(file, step, name))]
                 if parts and len(parts) == parts[0][0]["shards"]:
-                    yield step, name, parts[0][0], stacked([table for _, table in parts], name)
+                    whose = metric_words(name, self._path)
+                    table = stacked([table for _, table in parts], whose)
+                    yield step, name, parts[0][0], table
 
     def complete(self, only: int | None = None) -> list[Complete]:
         """Steps × metrics all of whose shards are there: their origin and their files."""

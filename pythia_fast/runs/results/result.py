@@ -34,6 +34,7 @@ from pythia_fast.runs.results.shown import run_html
 from pythia_fast.runs.results.tables import (
     ORIGIN,
     checked_numbers,
+    metric_words,
     result_table,
     side_by_side,
     stacked,
@@ -124,7 +125,8 @@ class SweepResult(Tabular):
         """
         rows = []
         for step, name, origin, sequences in self._contents.each(self._names):
-            numbers = checked_numbers(name, summarize(self._metrics.get(name), sequences))
+            whose = metric_words(name, self.path)
+            numbers = checked_numbers(whose, summarize(self._metrics.get(name), sequences))
             value = next(iter(numbers.values()), None)  # None: no sequences, or only nulls
             finite = not origin["weights_nonfinite"] and not numbers.get("nonfinite")
             finite = finite and (value is None or math.isfinite(value))
@@ -151,9 +153,9 @@ class SweepResult(Tabular):
             by_step.setdefault(each[0], []).append(each)
         tables = []
         for step, complete in by_step.items():
-            table = _joined(complete)
+            table = _joined(complete, self.path)
             tables.append(table.add_column(0, "step", pa.array(np.full(len(table), step))))
-        return stacked(tables) if tables else pa.table({})
+        return stacked(tables, f"a metric in {self.path}") if tables else pa.table({})
 
     def report(
         self,
@@ -180,7 +182,7 @@ class SweepResult(Tabular):
         complete = self._contents.complete()
         if steps is not None:
             complete = [each for each in complete if each[0] in steps]
-        return Columns(complete, names)
+        return Columns(self.path, complete, names)
 
     @cached_property
     def times(self) -> pa.Table:
@@ -292,7 +294,10 @@ class SweepResult(Tabular):
         return self._asked(step) and len(self._contents.complete(step)) < len(self._names)
 
 
-def _joined(complete: Sequence[Complete]) -> pa.Table:
+def _joined(complete: Sequence[Complete], path: Path) -> pa.Table:
     """The sequences of one step, the columns of its metrics side by side."""
-    tables = [stacked([read_part(part) for part in parts], name) for _, name, _, parts in complete]
+    tables = [
+        stacked([read_part(part) for part in parts], metric_words(name, path))
+        for _, name, _, parts in complete
+    ]
     return reduce(side_by_side, [table.replace_schema_metadata(None) for table in tables])

@@ -163,7 +163,7 @@ class SweepResults(Mapping[str, SweepResult], Tabular):
             table = table_of(run)
             names = pa.array([name] * len(table), pa.string())
             tables.append(table.add_column(0, "model", names))
-        return stacked(tables)
+        return stacked(tables, f"a metric of {' or '.join(self)}")
 
 
 def _read(path: Path, metrics: Sequence[Metric]) -> list[SweepResult]:

@@ -1,6 +1,7 @@
 """The tables of a result: rows of metrics put together, sequences side by side."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,25 +29,32 @@ def result_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table(columns)
 
 
-def checked_numbers(metric: str, numbers: dict[str, float]) -> dict[str, float]:
-    """The numbers of a step as they are. ArgumentError for a reserved name, or for no number."""
+def metric_words(metric: str, run: Path) -> str:
+    """One metric of one of perhaps several runs, for an error."""
+    return f"the metric {metric!r} in {run}"
+
+
+def checked_numbers(whose: str, numbers: dict[str, float]) -> dict[str, float]:
+    """The numbers of a step as they are. ArgumentError for a reserved name, or for no number.
+
+    `whose` is the metric in words.
+    """
     for name, value in numbers.items():
         if name in RESERVED:
-            raise ArgumentError(f"the metric {metric!r} may not name a number {name!r}")
+            raise ArgumentError(f"{whose} may not name a number {name!r}")
         if value is not None and not isinstance(value, (int, float, np.number, np.bool_)):
-            raise ArgumentError(f"the metric {metric!r} gave {value!r} as {name!r}, no number")
+            raise ArgumentError(f"{whose} gave {value!r} as {name!r}, no number")
     return numbers
 
 
-def stacked(tables: Sequence[pa.Table], metric: str = "") -> pa.Table:
+def stacked(tables: Sequence[pa.Table], whose: str = "a metric") -> pa.Table:
     """One table after the other; a column may be of integers in one and of floats in the next.
 
-    ArgumentError, which names the `metric` if it is known, for kinds that do not go together.
+    ArgumentError for kinds that do not go together, in which `whose` says what gave them.
     """
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        whose = f"the metric {metric!r}" if metric else "a metric"
         raise ArgumentError(f"{whose} gave values of several kinds: {error}") from error
 
 

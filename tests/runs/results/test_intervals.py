@@ -82,5 +82,5 @@ def test_an_empty_run_and_an_unknown_metric_say_so(small_sweep: Sweep) -> None:
     ):
         result.plot("perplexty")
     shutil.rmtree(result.path / "parts")
-    with pytest.raises(ArgumentError, match="nothing to plot: 2 steps are incomplete"):
+    with pytest.raises(ArgumentError, match="nothing to plot; incomplete: 2 steps of "):
         pythia_fast.SweepResult(result.path).plot()
