@@ -205,9 +205,18 @@ class Failure:
 
     @classmethod
     def of(cls, step: int, error: Exception) -> "Failure":
-        """The failure that an error is, with what was noted beside it."""
-        words = [str(error), *getattr(error, "__notes__", [])]
-        return cls(step, type(error).__name__, "; ".join(words))
+        """An error as a failure, with what was noted beside it: places, in brackets, first."""
+        noted = notes(error)
+        places = [note for note in noted if note.startswith("(")]
+        others = [note for note in noted if note not in places]
+        words = "; ".join([" ".join([str(error), *places]), *others])
+        return cls(step, type(error).__name__, words)
+
+
+def notes(error: BaseException) -> list[str]:
+    """What was noted beside an error."""
+    noted: list[str] = getattr(error, "__notes__", [])
+    return noted
 
 
 def _format_error(

@@ -10,7 +10,7 @@ import pytest
 
 import pythia_fast
 from pythia_fast import errors
-from pythia_fast.errors import FormatError, PythiaFastError, ReadError, TokenRangeError
+from pythia_fast.errors import Failure, FormatError, PythiaFastError, ReadError, TokenRangeError
 
 
 def kinds(base: type[PythiaFastError] = PythiaFastError) -> Iterator[type[PythiaFastError]]:
@@ -72,3 +72,11 @@ def test_what_the_system_refuses_to_read_is_told_with_the_path() -> None:
     error = ReadError.of(Path("a"), refused)
     assert (error.errno, str(error)) == (13, "[Errno 13] cannot read a: Permission denied")
     assert str(ReadError.of("b", refused, "list")) == "[Errno 13] cannot list b: Permission denied"
+
+
+def test_a_failure_tells_what_was_noted_places_first() -> None:
+    error = ValueError("torn")
+    assert Failure.of(4, error) == Failure(4, "ValueError", "torn")
+    for note in ("after three tries", "(layer 2)"):
+        error.add_note(note)
+    assert Failure.of(4, error).message == "torn (layer 2); after three tries"

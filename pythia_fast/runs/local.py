@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from pythia_fast.errors import OnError, SweepInterruptedError
+from pythia_fast.errors import OnError, SweepInterruptedError, notes
 from pythia_fast.model import Precision
 from pythia_fast.quantities import counted
 from pythia_fast.runs.asked import Asked
@@ -17,7 +17,6 @@ from pythia_fast.runs.job import SweepJob
 from pythia_fast.runs.pipeline import Pipeline
 from pythia_fast.runs.progress import Progress
 from pythia_fast.runs.steps.share import Dealt, Share
-from pythia_fast.runs.steps.telling import notes
 from pythia_fast.runs.steps.todo import Todo
 from pythia_fast.runs.steps.twins import Twins
 

@@ -91,20 +91,14 @@ class RunStatus:
         lines = [f"{self.path}: {self.kind} of {self.model}"]
         wide = max(map(len, self.counts), default=0)
         lines += [f"  {name:<{wide}}  {_counted(of)}" for name, of in self.counts.items()]
-        lines += [
-            f"  failed: step {each.step}: {each.error}: {each.message}"
-            for each in self.failures[:_TOLD_AT_MOST]
-        ]
-        more = len(self.failures) - _TOLD_AT_MOST
-        if more > 0:
-            lines.append(f"  and {more} more failed")
+        lines += _first(
+            [f"failed: step {each.step}: {each.error}: {each.message}" for each in self.failures],
+            "failed",
+        )
         if self.complete:
             return lines
         lines += [f"  {line}" for each in self.present for line in each.lines()]
-        lines += [f"  {line}" for line in self.damaged[:_TOLD_AT_MOST]]
-        more = len(self.damaged) - _TOLD_AT_MOST
-        if more > 0:
-            lines.append(f"  and {more} more damaged")
+        lines += _first(self.damaged, "damaged")
         if not self.running:
             lines.append("  nobody works on it")
         lines += [
@@ -265,6 +259,13 @@ def _idle_shares(path: Path, running: Sequence[Present], left: set[int]) -> dict
             if own and name not in shares:
                 found[name] = len(own)
     return found
+
+
+def _first(words: Sequence[str], what: str) -> list[str]:
+    """A line for each of the first, and one for how many more there are."""
+    more = len(words) - _TOLD_AT_MOST
+    last = [f"  and {more} more {what}"] if more > 0 else []
+    return [*(f"  {each}" for each in words[:_TOLD_AT_MOST]), *last]
 
 
 def _counted(counts: Counts) -> str:

@@ -12,6 +12,7 @@ from pythia_fast.errors import (
     RunMismatchError,
     SweepInterruptedError,
     WorkerError,
+    notes,
 )
 from pythia_fast.progress import warn
 from pythia_fast.runs.asked import Asked
@@ -37,7 +38,6 @@ from pythia_fast.runs.cluster.one_model import OneModel
 from pythia_fast.runs.cluster.sent_error import SentError
 from pythia_fast.runs.dispatching.dispatch import RETRIES, SHUN_AFTER, Dispatcher, Task
 from pythia_fast.runs.progress import Progress
-from pythia_fast.runs.steps.telling import notes
 
 LOOK_UP_S = 1.0
 """How often the driver looks up while nothing happens, so that an interrupt is heard."""

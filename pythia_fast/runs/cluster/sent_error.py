@@ -3,7 +3,7 @@
 import pickle
 from dataclasses import dataclass
 
-from pythia_fast.errors import WorkerError
+from pythia_fast.errors import WorkerError, notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +38,4 @@ def sent(error: BaseException) -> SentError:
     except Exception:  # it holds a lock, or its class has no name
         pickled = None
     words = f"{type(error).__name__}: {error}"
-    return SentError(pickled, words, tuple(getattr(error, "__notes__", ())))
+    return SentError(pickled, words, tuple(notes(error)))

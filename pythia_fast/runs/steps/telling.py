@@ -55,17 +55,3 @@ def reason_words(error: Exception, failure: Failure) -> str:
     if isinstance(error, PythiaFastError):
         return failure.message
     return f"{failure.error}: {failure.message}"
-
-
-def failure_words(error: BaseException) -> str:
-    """An error's text with what was noted beside it, a place in brackets first."""
-    noted = notes(error)
-    places = [note for note in noted if note.startswith("(")]
-    others = [note for note in noted if note not in places]
-    return "; ".join([" ".join([str(error), *places]), *others])
-
-
-def notes(error: BaseException) -> list[str]:
-    """What was noted beside an error."""
-    noted: list[str] = getattr(error, "__notes__", [])
-    return noted

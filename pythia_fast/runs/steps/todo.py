@@ -15,7 +15,6 @@ from pythia_fast.runs.steps.same_files import has_changed, with_digests
 from pythia_fast.runs.steps.share import Dealt, Share, steps_of_share
 from pythia_fast.runs.steps.survey import Survey, weights_sha256
 from pythia_fast.runs.steps.telling import (
-    failure_words,
     missing_words,
     reason_words,
     share_words,
@@ -286,7 +285,7 @@ class Todo:
             keep_unchanged(self._folder, step, identity, now)
 
     def _record(self, step: int, error: Exception) -> Failure:
-        failure = Failure(step, type(error).__name__, failure_words(error))
+        failure = Failure.of(step, error)
         self._folder.record_failure(failure)
         self._progress.leave_out(step, self._job.tokens(step))
         return failure
