@@ -436,7 +436,8 @@ def test_a_layer_in_anothers_place(step: Path) -> None:
 def test_a_config_of_more_layers(step: Path) -> None:
     config = step / "config.json"
     config.write_text(config.read_text().replace('layers": 3', 'layers": 9999'))
-    refused(step, MissingCheckpointError, "layer 5, 8, 9, 10 …, .* 9999 layers has, as its config")
+    words = "layer 5, 8, 9, 10 and 9,992 more, .* 9999 layers has, as its config"
+    refused(step, MissingCheckpointError, words)
 
 
 def test_truncated_and_hostile_files(step: Path, tmp_path: Path) -> None:
