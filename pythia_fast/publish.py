@@ -102,8 +102,8 @@ def free_bytes(folder: Path) -> int:
         return shutil.disk_usage(existing_folder(folder)).free
 
 
-def require_space(folder: Path, needed_bytes: int, hint: str = "or write elsewhere") -> None:
-    """WriteError if the file system of `folder` has less room; `hint` is the last way on it names.
+def require_space(folder: Path, needed_bytes: int, hint: str = "write elsewhere") -> None:
+    """WriteError if the file system of `folder` has less room; `hint` is a way on.
 
     The folder need not be there.
     """
@@ -111,7 +111,7 @@ def require_space(folder: Path, needed_bytes: int, hint: str = "or write elsewhe
         raise WriteError(
             errno.ENOSPC,
             f"{folder} has {sized(free)} free, but {sized(needed_bytes)} are to be written: "
-            f"free some room, take less of it, {hint}",
+            f"free some room, take less of it, or {hint}",
         )
 
 

@@ -180,7 +180,7 @@ def test_room_is_that_of_the_folder_which_is_there(
     assert free_bytes(tmp_path / "not/there/yet") == 1000
     require_space(tmp_path / "yet", 1000)
     with pytest.raises(WriteError, match=r"/yet has 1 kB free, but 2 kB are .*, or move") as caught:
-        require_space(tmp_path / "yet", 2000, "or move")
+        require_space(tmp_path / "yet", 2000, "move")
     assert caught.value.errno == errno.ENOSPC
     assert seen == [tmp_path] * 3
 

@@ -230,7 +230,7 @@ class RunFolder:
 
     def check_space(self, needed_bytes: int) -> None:
         """WriteError if the file system has less room than the results will take."""
-        require_space(self.path, needed_bytes, f"or {OTHER_OUT}")
+        require_space(self.path, needed_bytes, OTHER_OUT)
 
     def _inside(self, name: str) -> Path:
         """A path inside the folder, on which no symbolic link may stand."""
