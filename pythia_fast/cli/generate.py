@@ -82,7 +82,8 @@ def generate(
 
     target = resolve_device(device)
     kind = resolve_precision(dtype, target, series.spec.architecture).name
-    click.echo(f"{series.name} at step {chosen}: computing in {kind} on {target}", err=True)
+    if not quiet:
+        click.echo(f"{series.name} at step {chosen}: computing in {kind} on {target}", err=True)
     resident = load(
         *(model, chosen),
         device=target,

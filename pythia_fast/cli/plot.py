@@ -123,15 +123,11 @@ def named(paths: Sequence[Path], lines: "Sequence[Line]") -> "list[Line]":
 def _open(path: Path) -> "SweepResult | EvaluationResult":
     """The results in a folder, by what its run.json says that it is."""
     from pythia_fast.cache import expanded
-    from pythia_fast.evaluation.records import KIND
     from pythia_fast.evaluation.results import EvaluationResult
     from pythia_fast.runs import SweepResult
-    from pythia_fast.runs.folder.parts import read_run
+    from pythia_fast.runs.folder.parts import is_evaluation
 
-    run = read_run(expanded(path))
-    if run is not None and run["specification"].get("kind") == KIND:
-        return EvaluationResult(path)
-    return SweepResult(path)
+    return EvaluationResult(path) if is_evaluation(expanded(path)) else SweepResult(path)
 
 
 def _is_sweep(result: "SweepResult | EvaluationResult") -> bool:

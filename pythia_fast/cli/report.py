@@ -56,7 +56,7 @@ def report(
     """Make one page of what the run folders RUN... hold, to open in a browser.
 
     A RUN is the folder of a sweep, or holds such folders, as `pythia-fast sweep` makes it for
-    several models.
+    several models; evaluations in it are left out.
 
     The page needs no network and no other file. Losses by token are in it if the sweep was asked
     for them, by `pythia-fast sweep --per-token`.
@@ -65,7 +65,7 @@ def report(
     from pythia_fast.runs import SweepResult
 
     with clock("make the report"):
-        results = [SweepResult(run) for run in run_folders(runs)]
+        results = [SweepResult(run) for run in _sweeps(runs)]
         data = _tokens(tokens, tokenizer, cache_dir)
         path = write_report(results, output, tokens=data, tokenizer=tokenizer, cache_dir=cache_dir)
         missing = {str(result.path): len({gap.step for gap in result.gaps}) for result in results}
@@ -77,6 +77,18 @@ def report(
         if steps:
             click.echo(f"{run} lacks {steps} {'step' if steps == 1 else 'steps'}", err=True)
     click.echo(str(path))
+
+
+def _sweeps(paths: tuple[Path, ...]) -> list[Path]:
+    """The run folders, but of a folder that holds several not those of evaluations."""
+    from pythia_fast.runs.folder.parts import is_evaluation
+
+    found = run_folders(paths)
+    left_out = [run for run in found if run not in paths and is_evaluation(run)]
+    sweeps = [run for run in found if run not in left_out]
+    for run in left_out if sweeps else ():
+        click.echo(f"{run} is of an evaluation, and left out", err=True)
+    return sweeps or found
 
 
 def _tokens(

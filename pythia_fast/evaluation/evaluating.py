@@ -18,7 +18,6 @@ from pythia_fast.evaluation.bootstrap import ITERATIONS
 from pythia_fast.evaluation.checkpoints import Checkpoints
 from pythia_fast.evaluation.harness import Harness
 from pythia_fast.evaluation.quiet import quiet_harness
-from pythia_fast.evaluation.records import KIND
 from pythia_fast.evaluation.results import EvaluationResult
 from pythia_fast.evaluation.tasks import LoadedTasks, Tasks, load_tasks
 from pythia_fast.extras import require
@@ -28,6 +27,7 @@ from pythia_fast.progress import Bar
 from pythia_fast.quantities import parse_bytes
 from pythia_fast.runs.asked import check_batch_tokens
 from pythia_fast.runs.asking import fresh_folder
+from pythia_fast.runs.folder.parts import EVALUATION
 from pythia_fast.runs.folder.run_folder import RunFolder
 from pythia_fast.runs.plan import fingerprint
 from pythia_fast.runs.progress import Progress
@@ -155,7 +155,7 @@ def _specification(
 ) -> dict[str, Any]:
     """All that determines the results, as plain JSON; the steps do not."""
     return {
-        "kind": KIND,
+        "kind": EVALUATION,
         "model": series.spec.name,
         "architecture": dataclasses.asdict(series.spec.architecture),
         **loaded.identity(),

@@ -16,9 +16,6 @@ from typing import Any
 
 from pythia_fast.errors import FormatError
 
-KIND = "evaluation"
-"""What the specification of such a run says of itself."""
-
 _AGAIN = "remove it to evaluate the step again"
 _LARGEST = 2**63
 _SAMPLES = re.compile(r"samples/step=\d+/[^\0]+-([0-9a-f]{16})\.jsonl", re.ASCII)

@@ -11,7 +11,6 @@ import pyarrow as pa
 from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, FormatError, MissingCheckpointError
 from pythia_fast.evaluation.records import (
-    KIND,
     read_result,
     read_samples,
     result_name,
@@ -22,7 +21,13 @@ from pythia_fast.markup import html_arrow
 from pythia_fast.metrics.intervals import check_level
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.quantities import counted
-from pythia_fast.runs.folder.parts import Failure, evaluated_steps, read_failures, read_run
+from pythia_fast.runs.folder.parts import (
+    EVALUATION,
+    Failure,
+    evaluated_steps,
+    read_failures,
+    read_run,
+)
 from pythia_fast.runs.results.gaps import Gap, find_gaps, known_steps
 from pythia_fast.runs.results.shown import missing_words
 from pythia_fast.tabular import Tabular
@@ -70,7 +75,7 @@ class EvaluationResult(Tabular):
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is no evaluation")
         self._hash = run["hash"]
         self.specification: dict[str, Any] = run["specification"]
-        if self.specification.get("kind") != KIND:
+        if self.specification.get("kind") != EVALUATION:
             raise FormatError(
                 self.path / "run.json", "it is of a sweep, not of an evaluation: use SweepResult"
             )
@@ -133,8 +138,8 @@ class EvaluationResult(Tabular):
         All tasks of a step come together: a gap's `metric` is "evaluation".
         """
         known = known_steps(self.path, self.failures) if self._steps is None else self._steps
-        done = {(step, KIND) for step in self.results}
-        return find_gaps(known, [KIND], dict.fromkeys(done, (1, 1)), self.failures, {})
+        done = {(step, EVALUATION) for step in self.results}
+        return find_gaps(known, [EVALUATION], dict.fromkeys(done, (1, 1)), self.failures, {})
 
     def curve(
         self, task: str | None = None, metric: str | None = None, *, level: float | None = 0.95

@@ -183,7 +183,7 @@ def fresh_folder(path: Path, *, given: bool) -> Path:
     if not given:
         return path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
     if (path / "run.json").exists():
-        raise RunMismatchError(f"{path} holds a run already and resume is False: give a new `out`")
+        raise RunMismatchError(f"{path} holds a run already and resume is False: {OTHER_OUT}")
     return path
 
 
@@ -230,8 +230,8 @@ def _datasets(
         corpus = each.spec.corpus
         if corpus is None:
             raise ArgumentError(
-                f"{each.name} is a local folder, so its training data is not known: give `tokens`, "
-                "the prefix of an .idx/.bin pair or an integer array [N, L]"
+                f"{each.name} is a local folder, so its training data is not known: give tokens=, "
+                "--tokens: the prefix of an .idx/.bin pair, or an integer array [N, L]"
             )
         if corpus not in of_corpus:
             of_corpus[corpus] = TokenDataset(f"hub:{corpus}", cache_dir=cache_dir)

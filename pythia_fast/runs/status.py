@@ -11,6 +11,7 @@ from pythia_fast.errors import MissingCheckpointError
 from pythia_fast.markup import html_table
 from pythia_fast.quantities import counted, duration
 from pythia_fast.runs.folder.parts import (
+    EVALUATION,
     Failure,
     evaluated_steps,
     no_run_words,
@@ -170,7 +171,7 @@ def status(path: str | Path) -> RunStatus:
     run = read_run(path)
     if run is None:
         raise MissingCheckpointError(no_run_words(path))
-    if run["specification"].get("kind") == "evaluation":
+    if run["specification"].get("kind") == EVALUATION:
         return _of_evaluation(path, run)
     result = SweepResult(path)
     known = known_steps(path, result.failures)
@@ -181,10 +182,10 @@ def _of_evaluation(path: Path, run: dict[str, Any]) -> RunStatus:
     """The same of an evaluation; its results are not opened."""
     evaluated = set(evaluated_steps(path))
     failures = tuple(each for each in read_failures(path) if each.step not in evaluated)
-    complete = {(step, "evaluation"): (1, 1) for step in evaluated}
+    complete = {(step, EVALUATION): (1, 1) for step in evaluated}
     known = known_steps(path, failures) | evaluated
-    gaps = find_gaps(known, ["evaluation"], complete, failures, {})
-    return _status(path, run, "evaluation", ["evaluation"], known, gaps, failures)
+    gaps = find_gaps(known, [EVALUATION], complete, failures, {})
+    return _status(path, run, EVALUATION, [EVALUATION], known, gaps, failures)
 
 
 def _status(

@@ -185,6 +185,14 @@ class LocalSeries:
             "there, or give its path (tokenizer=, --tokenizer)"
         )
 
+    def weight_files(self, step: int) -> tuple[Path, ...]:
+        """The files that a step's weights lie in, which may have to be merged.
+
+        UnknownStepError, MissingCheckpointError, ReadError.
+        """
+        folder = self._step_folder(step)
+        return tuple(folder / name for name in self._files(folder))
+
     def _survey(self, step: int) -> Revision:
         folder = self._step_folder(step)
         try:

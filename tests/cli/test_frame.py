@@ -142,7 +142,7 @@ def test_bad_input_ends_with_3_and_one_line(suite):
         (["generate", "SUITE", "hello", "--step", "3"], "the nearest: 2 and 4"),
         (["sweep", "SUITE", "--tokens", "TOKENS", "--steps", "3"], "the nearest"),
         (["sweep", "SUITE", "--tokens", "TOKENS", "--metrics", "charm"], "no metric 'charm'"),
-        (["sweep", "SUITE"], "give `tokens`"),
+        (["sweep", "SUITE"], "give tokens=, --tokens"),
         (["view", "/nowhere/train"], "no token data"),
         (["demo", "--folder", "SUITE"], "is no demo"),
     ],

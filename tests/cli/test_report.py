@@ -133,3 +133,16 @@ def test_the_folder_of_several_models_runs_is_one_report(run, suite, tokens, tin
     missing = json.loads(result.stdout)["missing_steps"]
     assert missing == {str(runs / "small"): 0, str(runs / "tiny"): 0}
     assert [each["label"] for each in data_of(tmp_path / "r.html")["runs"]] == ["small", "tiny"]
+
+
+def test_evaluations_in_a_folder_of_runs_are_left_out_and_those_named_refused(run, swept, tmp_path):
+    runs, evaluation = tmp_path / "runs", tmp_path / "runs/evaluation"
+    evaluation.mkdir(parents=True)
+    swept.rename(runs / swept.name)
+    record = {"format": 1, "hash": "0", "specification": {"kind": "evaluation", "tasks": {}}}
+    (evaluation / "run.json").write_text(json.dumps(record))
+    result = run("report", runs, "-o", tmp_path / "r.html")
+    assert f"{evaluation} is of an evaluation, and left out" in result.stderr
+    assert [each["label"] for each in data_of(tmp_path / "r.html")["runs"]] == ["tiny"]
+    refused = run("report", runs / swept.name, evaluation, "-o", tmp_path / "s.html", exit_code=3)
+    assert "use EvaluationResult" in refused.stderr

@@ -11,6 +11,7 @@ import pytest
 import pythia_fast
 from pythia_fast.core import File
 from pythia_fast.errors import RunMismatchError
+from pythia_fast.runs.forecast import rates
 from pythia_fast.series import LocalSeries
 from pythia_fast.series.gpt_neox import folder as gpt_neox
 from pythia_fast.suite import Architecture
@@ -67,6 +68,20 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def duplicates(result: pythia_fast.SweepResult) -> dict[int, int | None]:
     return {row["step"]: row["duplicate_of"] for row in result.table.to_pylist()}
+
+
+@pytest.mark.parametrize("planning", [pythia_fast.plan, pythia_fast.plan_cluster])
+def test_a_plan_reads_the_ranks_and_merges_nothing(
+    planning: Callable[..., Any],
+    twins: Path,
+    merged: list[str],
+    tiny_ids: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rates, "MEASURE_S", 0.001)
+    found = planning(twins, tokens=tiny_ids)
+    assert found.flops > 0
+    assert merged == []
 
 
 def test_of_twins_one_is_merged_and_computed(

@@ -18,6 +18,8 @@ from pythia_fast.suite import Architecture
 
 FORMAT = 1
 METADATA = b"pythia_fast"
+EVALUATION = "evaluation"
+"""What the specification of a run that is no sweep says of itself as its kind."""
 MENDED_BY = "the same sweep puts it aside and computes it again"
 """What mends a damaged part, for an error about one."""
 T = TypeVar("T")
@@ -46,6 +48,12 @@ def read_run(path: Path) -> dict[str, Any] | None:
     if not isinstance(record.get("specification"), dict):
         raise FormatError(file, "it has no specification")
     return record
+
+
+def is_evaluation(path: Path) -> bool:
+    """Whether a folder is the run folder of an evaluation, not of a sweep. As `read_run`."""
+    run = read_run(path)
+    return run is not None and run["specification"].get("kind") == EVALUATION
 
 
 def runs_in(path: Path) -> tuple[Path, ...]:

@@ -5,7 +5,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +14,7 @@ from pythia_fast.errors import HubError
 from pythia_fast.model import Model, Precision, Weights
 from pythia_fast.publish import existing_folder
 from pythia_fast.runs.work import forward_flops
-from pythia_fast.series import Ahead, CheckpointSeries, Revision
+from pythia_fast.series import Ahead, CheckpointSeries, LocalSeries, Revision
 from pythia_fast.suite import Architecture, ModelSpec
 
 MEASURE_S = 0.5
@@ -100,9 +99,8 @@ def read_bytes_per_s(series: CheckpointSeries, step: int) -> float | None:
 
     Of a checkpoint of a folder, else of a scratch file without a name where downloads will go.
     """
-    if series.spec.repo is None:
-        with closing(series.open(step)) as checkpoint:
-            return _read_rate(File(checkpoint.files[0].path))
+    if isinstance(series, LocalSeries):
+        return _read_rate(File(series.weight_files(step)[0]))
     try:
         with tempfile.TemporaryFile(dir=existing_folder(series.folder)) as scratch:
             scratch.write(os.urandom(SCRATCH_BYTES))

@@ -18,6 +18,7 @@ from pythia_fast.metrics.code import name_of
 from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.quantities import counted
 from pythia_fast.runs.folder.parts import (
+    EVALUATION,
     Complete,
     Failure,
     no_run_words,
@@ -76,7 +77,7 @@ class SweepResult(Tabular):
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(no_run_words(self.path))
-        if run["specification"].get("kind") == "evaluation":
+        if run["specification"].get("kind") == EVALUATION:
             raise FormatError(
                 self.path / "run.json",
                 "it is of an evaluation, not of a sweep: use EvaluationResult",

@@ -53,12 +53,12 @@ class SweepResults(Mapping[str, SweepResult], Tabular):
             raise ArgumentError("no runs, so there are no results: give at least one")
         self._results: dict[str, SweepResult] = {}
         for run in runs:
-            other = self._results.setdefault(run.model, run)
-            if other is not run:
+            if run.model in self._results:
                 raise ArgumentError(
-                    f"{other.path} and {run.path} are both of {run.model}: results of several "
-                    "models are known by the model's name"
+                    f"{self._results[run.model].path} and {run.path} are both of {run.model}: "
+                    "results of several models are known by the model's name"
                 )
+            self._results[run.model] = run
 
     def __getitem__(self, model: str) -> SweepResult:
         return self._results[model]

@@ -4,13 +4,14 @@ A folder promises no digests. Steps that are alike in names, sizes and samples a
 others: of Pythia's steps that is the first two.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
 from pythia_fast.errors import PythiaFastError
 from pythia_fast.runs.steps.survey import Survey
 from pythia_fast.series import CheckpointSeries, LocalSeries, Revision
+from pythia_fast.words import listed
 
 
 def with_digests(
@@ -30,7 +31,7 @@ def with_digests(
         unknown = [step for step in group if revisions[step].digest is None]
         if len(group) < 2 or not unknown or not set(group) & set(steps):
             continue
-        say(f"steps {_listed(group)} look alike: their weights are compared")
+        say(f"steps {listed(group)} look alike: their weights are compared")
         for step in unknown:
             with suppress(PythiaFastError):
                 identity = series.identity(step)
@@ -46,8 +47,3 @@ def has_changed(series: CheckpointSeries, compared: Revision, sha256: str) -> bo
         return series.identity(compared.step) != compared.identity
     except PythiaFastError:  # it has gone
         return True
-
-
-def _listed(steps: Sequence[int]) -> str:
-    *first, last = steps
-    return f"{', '.join(map(str, first))} and {last}"

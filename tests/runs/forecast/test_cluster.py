@@ -40,7 +40,7 @@ def _no_overheads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_whole_suite() -> None:
-    """The figures of the issue: sixteen models, 154 checkpoints, 15 TB."""
+    """Sixteen models, 154 checkpoints, 15 TB."""
     found = pythia_fast.plan_cluster(
         "all", workers=8, device="cuda", network="1GB/s", node_network="100GB/s", **GIVEN
     )
