@@ -71,17 +71,19 @@ def train(recipe: Recipe, rows: Tokens, save: Save, *, limit_s: float, progress:
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, torch.Tensor]:
     """GPT-NeoX's way to begin: deviations sqrt(2 / 5D), for outputs 2 / (L sqrt(D))."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     small = math.sqrt(2 / (5 * architecture.width))
     wang = 2 / (architecture.layers * math.sqrt(architecture.width))
     weights = {}
     for name, shape in architecture.shapes().items():
         if len(shape) == 2:
             output = name.endswith(("attention.dense.weight", "mlp.dense_4h_to_h.weight"))
-            weights[name] = torch.randn(shape, generator=generator) * (wang if output else small)
+            weights[name] = torch.randn(
+                shape, generator=generator, dtype=torch.float32, device="cpu"
+            ) * (wang if output else small)
         else:
             is_scale = name.endswith(("layernorm.weight", "layer_norm.weight"))
-            weights[name] = torch.ones(shape) if is_scale else torch.zeros(shape)
+            weights[name] = torch.full(shape, float(is_scale), dtype=torch.float32, device="cpu")
     return weights
 
 

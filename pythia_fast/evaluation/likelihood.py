@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -252,12 +252,12 @@ class Continuations:
 
     def _batch(self, chosen: Sequence[_Row]) -> _Batch:
         length = len(chosen[0].ids)
-        ids_BT = torch.zeros(len(chosen), length, dtype=torch.int64)
+        ids_BT = torch.zeros(len(chosen), length, dtype=torch.int64, device="cpu")
         wanted: dict[tuple[int, int, int], int] = {}
         asking: list[tuple[int, int]] = []
         tokens = 0
         for number, row in enumerate(chosen):
-            ids_BT[number, : len(row.ids)] = torch.tensor(row.ids)
+            ids_BT[number, : len(row.ids)] = _tensor(row.ids)
             for index, places in row.sequences:
                 tokens += self._added[index]
                 for request, start, last in self._asked[index]:
@@ -267,8 +267,8 @@ class Continuations:
                         asking.append((scored, request))
         end_BT = None
         if any(len(row.sequences) > 1 for row in chosen):
-            end_BT = torch.tensor([row.ends_within(length) for row in chosen])
-        row_N, place_N, target_N = torch.tensor(list(wanted)).T.contiguous()
+            end_BT = _tensor([row.ends_within(length) for row in chosen])
+        row_N, place_N, target_N = _tensor(list(wanted)).T.contiguous()
         scored_M, request_M = np.array(asking).T
         return _Batch(ids_BT, end_BT, row_N, place_N, target_N, scored_M, request_M, tokens)
 
@@ -299,6 +299,10 @@ def _check(
             f"request {number} has a continuation of {len(continuation)} tokens, but the model "
             f"takes {max_positions}"
         )
+
+
+def _tensor(numbers: Any) -> torch.Tensor:
+    return torch.tensor(numbers, device="cpu")  # whatever the default is
 
 
 def _batch_tokens(model: Model) -> int:

@@ -63,7 +63,7 @@ class CpuKernels:
     def operand(self, rows: int, panels: int) -> Operand:
         """Room for `rows` features of `panels` panels, an even number."""
         # Products read the rows that pad, too, and 0 · NaN is NaN: they must be numbers.
-        make = torch.zeros if rows % 32 else torch.empty
+        make = _zeros if rows % 32 else _empty
         return Operand(make(self._floats_of(rows, panels)), rows, panels)
 
     def embed(self, ids_PL: torch.Tensor, table_VD: torch.Tensor, x_PDL: torch.Tensor) -> None:
@@ -95,9 +95,9 @@ class CpuKernels:
     def pick(self, x_ND: torch.Tensor, rows_N: torch.Tensor | None = None) -> Operand:
         """Rows of a matrix, all or those with the given numbers, in order, as an operand."""
         if rows_N is None:
-            rows_N = torch.arange(len(x_ND), dtype=torch.int32)
+            rows_N = torch.arange(len(x_ND), dtype=torch.int32, device="cpu")
         panels = -(-len(rows_N) // (2 * LANES)) * 2
-        numbers_PL = torch.full((panels, LANES), -1, dtype=torch.int32)
+        numbers_PL = torch.full((panels, LANES), -1, dtype=torch.int32, device="cpu")
         numbers_PL.view(-1)[: len(rows_N)] = rows_N
         out = self.operand(x_ND.shape[1], panels)
         self._engine.pick(
@@ -128,7 +128,7 @@ class CpuKernels:
         """Room for queries, keys and values; `width` is a head's, `panels` a sequence's."""
         count = sequences * heads * self._floats_of(width, -(-panels // 2) * 2)
         # Values of a missing last panel are multiplied with zeros: they must be numbers.
-        make = torch.zeros if panels % 2 else torch.empty
+        make = _zeros if panels % 2 else _empty
         queries, keys, values = (make(count) for _ in range(3))
         return Heads(queries, keys, values, (sequences, heads, width, panels))
 
@@ -156,7 +156,7 @@ class CpuKernels:
         """Room for keys and values of so many positions; `width` is a head's."""
         shape = sequences, self.key_value_bytes(heads, width, positions) // 8
         # Values of positions to come are multiplied with zeros: they must be numbers.
-        return KeyValues(torch.empty(shape), torch.zeros(shape), heads, width, positions)
+        return KeyValues(_empty(*shape), _zeros(*shape), heads, width, positions)
 
     def key_value_bytes(self, heads: int, width: int, positions: int) -> int:
         """What the keys and values of one sequence take in `room_for_keys`."""
@@ -166,7 +166,7 @@ class CpuKernels:
         """What `heads` fills and `attention` reads, its keys and values being the cache's."""
         sequences = len(cache.keys_BX)
         each = self._floats_of(cache.width, -(-panels // 2) * 2)
-        queries = torch.empty(sequences * cache.heads * each)
+        queries = _empty(sequences * cache.heads * each)
         shape = sequences, cache.heads, cache.width, panels
         return Heads(queries, cache.keys_BX, cache.values_BX, shape)
 
@@ -196,7 +196,7 @@ class CpuKernels:
     def project(self, x: Operand, w_CD: Matrix, b_C: torch.Tensor | None = None) -> torch.Tensor:
         """W x + b as float32 panels, [P, C, L]."""
         rows = w_CD.rows if isinstance(w_CD, PackedWeight) else len(w_CD)
-        to_PCL = torch.empty(x.panels, rows, LANES)
+        to_PCL = _empty(x.panels, rows, LANES)
         self._engine.project(
             x.data.numpy(),
             _factor(w_CD),
@@ -253,13 +253,13 @@ class CpuKernels:
     def unpack(self, x_PDL: torch.Tensor) -> torch.Tensor:
         """The tokens' rows, [16 P, D] float32."""
         panels, width, _ = x_PDL.shape
-        rows_ND = torch.empty(panels * LANES, width)
+        rows_ND = _empty(panels * LANES, width)
         self._engine.unpack(x_PDL.numpy(), rows_ND.numpy(), panels, width, torch.get_num_threads())
         return rows_ND
 
     def nll(self, h: Operand, w_VD: Matrix, y_N: torch.Tensor) -> torch.Tensor:
         """Nats of the first N tokens' targets, [N] float32: logsumexp(W h) - (W h)[y]."""
-        nll_N = torch.empty(len(y_N))
+        nll_N = _empty(len(y_N))
         self._engine.scores(
             *(h.data.numpy(), _factor(w_VD), _targets(y_N, h.panels), len(y_N), nll_N.numpy()),
             *(None, None, None, None, torch.get_num_threads()),
@@ -270,11 +270,11 @@ class CpuKernels:
         """All scores of the first N tokens' targets, [N] each; logits are never in memory."""
         count = len(y_N)
         scores = TokenScores(
-            nll=torch.empty(count),
-            logsumexp=torch.empty(count),
-            target_logit=torch.empty(count),
-            argmax=torch.empty(count, dtype=torch.int64),
-            margin=torch.empty(count),
+            nll=_empty(count),
+            logsumexp=_empty(count),
+            target_logit=_empty(count),
+            argmax=torch.empty(count, dtype=torch.int64, device="cpu"),
+            margin=_empty(count),
         )
         self._engine.scores(
             *(h.data.numpy(), _factor(w_VD), _targets(y_N, h.panels), count),
@@ -292,6 +292,14 @@ class CpuKernels:
         padded = -(-rows // 32) * 32
         values = panels * padded * LANES
         return values * self.value_bytes // 4
+
+
+def _empty(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever the defaults are
+
+
+def _zeros(*shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 def _array(weight: torch.Tensor) -> npt.NDArray[np.generic]:
@@ -315,6 +323,6 @@ def _int32(ids_PL: torch.Tensor) -> npt.NDArray[np.int32]:
 
 
 def _targets(y_N: torch.Tensor, panels: int) -> npt.NDArray[np.int32]:
-    padded = torch.zeros(panels * LANES, dtype=torch.int32)
+    padded = torch.zeros(panels * LANES, dtype=torch.int32, device="cpu")
     padded[: len(y_N)] = y_N
     return padded.numpy()

@@ -74,7 +74,7 @@ class PanelRope:
 
 def _whole_panels(table_BTR: torch.Tensor) -> torch.Tensor:
     B, T, pairs = table_BTR.shape
-    whole_RBX = torch.zeros(pairs, B, -(-T // LANES) * LANES)
+    whole_RBX = table_BTR.new_zeros(pairs, B, -(-T // LANES) * LANES, dtype=torch.float32)
     whole_RBX[:, :, :T] = table_BTR.permute(2, 0, 1)
     return whole_RBX.flatten(1)
 
@@ -105,7 +105,7 @@ def panelled(h_ND: torch.Tensor) -> torch.Tensor:
     """Rows as float32 panels [P, D, L], filled up with rows of zeros to an even P."""
     N, D = h_ND.shape
     panels = -(-N // (2 * LANES)) * 2
-    x_PDL = torch.zeros(panels, D, LANES)
+    x_PDL = h_ND.new_zeros(panels, D, LANES, dtype=torch.float32)
     whole = N // LANES
     x_PDL[:whole] = h_ND[: whole * LANES].view(whole, LANES, D).transpose(1, 2)
     if N % LANES:

@@ -30,10 +30,14 @@ def rope_tables(
 
     At position 2047 the angle's rounding is 1e-4 rad: "more exact" tables would be another model.
     """
-    exponents_P = torch.arange(0, rotary_dims, 2, dtype=torch.float32) / max(rotary_dims, 1)
+    exponents_P = _count(0, rotary_dims, 2) / max(rotary_dims, 1)
     frequencies_P = 1.0 / (base**exponents_P)
-    angles_TP = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies_P
+    angles_TP = _count(0, positions, 1)[:, None] * frequencies_P
     return Rope(angles_TP.cos().to(device), angles_TP.sin().to(device))
+
+
+def _count(start: int, end: int, by: int) -> torch.Tensor:
+    return torch.arange(start, end, by, dtype=torch.float32, device="cpu")
 
 
 def rotate_(qkv_BTC: torch.Tensor, heads: int, rope: Rope) -> torch.Tensor:

@@ -38,6 +38,6 @@ class TokenScores:
     ) -> "TokenScores":
         """Parts [N] of a batch, one after the other, as [B, T]; of no parts if there is nothing."""
         if not parts:
-            none = torch.empty(shape, device=device)
+            none = torch.empty(shape, dtype=torch.float32, device=device)
             return TokenScores(none, none, none, none.long(), none)
         return TokenScores.cat(parts).map(lambda x_N: x_N.view(shape))

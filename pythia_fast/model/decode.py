@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.panels import LANES, KeyValues, Operand, panelled, panels_of
 from pythia_fast.model import neox
+from pythia_fast.model.apart import apart
 from pythia_fast.model.native import Native
 from pythia_fast.model.packed import Packed, PackedBlock
 from pythia_fast.model.parameters import Parameters
@@ -60,7 +61,7 @@ class NativeDecoder:
         ]
         self._room = native.room(-(-sequences // LANES))
 
-    @torch.inference_mode()
+    @apart
     def feed(self, ids_BT: torch.Tensor) -> None:
         """Append T tokens to each sequence; ArgumentError if there is no room for them."""
         if ids_BT.shape[1] > self._positions - self._length:
@@ -75,7 +76,7 @@ class NativeDecoder:
         for ids_B in ids_BT.unbind(1):
             self._step(ids_B, w)
 
-    @torch.inference_mode()
+    @apart
     def keep(self, row_B: torch.Tensor) -> None:
         """Go on with these of the sequences only; their keys and values move together."""
         x_BD = self._native.kernels.unpack(self._room.x_PDL)[row_B]
@@ -84,16 +85,16 @@ class NativeDecoder:
         self._room = self._native.room(-(-self._sequences // LANES))
         self._room.x_PDL.copy_(panelled(x_BD))
 
-    @torch.inference_mode()
+    @apart
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest next token and its lead; NaN where a logit is. Logits are never stored."""
         w = self._packed()
         h = self._native.final(self._room.x_PDL, w)
-        nothing_B = torch.zeros(self._sequences, dtype=torch.int64)
+        nothing_B = torch.zeros(self._sequences, dtype=torch.int64, device="cpu")
         found = self._native.kernels.scores(h, w.unembed, nothing_B)
         return found.argmax, found.margin
 
-    @torch.inference_mode()
+    @apart
     def logits(self) -> torch.Tensor:
         """Of the next token, [B, V] float32."""
         kernels, w = self._native.kernels, self._packed()
@@ -110,7 +111,8 @@ class NativeDecoder:
         T = ids_BT.shape[1]
         panels = -(-T // LANES)
         each = max(1, PROMPT_TOKENS // (panels * LANES))
-        last_BD = torch.empty(self._sequences, self._native.architecture.width)
+        shape = self._sequences, self._native.architecture.width
+        last_BD = torch.empty(shape, dtype=torch.float32, device="cpu")
         for first in range(0, self._sequences, each):
             rows = slice(first, min(first + each, self._sequences))
             count = rows.stop - rows.start
@@ -154,18 +156,18 @@ class TorchDecoder:
         self._shape, self._weights = shape, weights
         self._last_BD = like.new_empty(sequences, a.width)
 
-    @torch.inference_mode()
+    @apart
     def feed(self, ids_BT: torch.Tensor) -> None:
         """Append T tokens to each sequence."""
         self._last_BD = neox.hidden(ids_BT, self._weights, self._shape, self._cache)[:, -1]
 
-    @torch.inference_mode()
+    @apart
     def keep(self, row_B: torch.Tensor) -> None:
         """Go on with these of the sequences only; their keys and values move together."""
         self._cache.keys_values = self._cache.keys_values[:, :, row_B]
         self._last_BD = self._last_BD[row_B]
 
-    @torch.inference_mode()
+    @apart
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest next token and its lead."""
         logits_BV = self.logits()
@@ -173,7 +175,7 @@ class TorchDecoder:
         # Not topk's index: equal logits go to the lowest id.
         return logits_BV.argmax(-1), best_B2[:, 0] - best_B2[:, 1]
 
-    @torch.inference_mode()
+    @apart
     def logits(self) -> torch.Tensor:
         """Of the next token, [B, V] float32."""
         return linear(self._last_BD, self._weights.unembed_VD).float()

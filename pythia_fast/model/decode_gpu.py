@@ -14,6 +14,7 @@ from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.gpu.attention import rotary_attention
 from pythia_fast.kernels.gpu.cross_entropy import linear_scores
 from pythia_fast.kernels.gpu.decode import decode_attention
+from pythia_fast.model.apart import apart
 from pythia_fast.model.gpu import Gpu, by_sequence
 from pythia_fast.model.passes import finish
 from pythia_fast.model.weights import Weights
@@ -35,7 +36,7 @@ class GpuDecoder:
         self._h_BD = like.new_empty(sequences, a.width)
         self._length = 0
 
-    @torch.inference_mode()
+    @apart
     def feed(self, ids_BT: torch.Tensor) -> None:
         """Append T tokens to each sequence; ArgumentError if there is no room for them."""
         if ids_BT.shape[1] > self._positions - self._length:
@@ -50,12 +51,12 @@ class GpuDecoder:
                 for ids_B in ids_BT.unbind(1):
                     self._step(ids_B)
 
-    @torch.inference_mode()
+    @apart
     def keep(self, row_B: torch.Tensor) -> None:
         """Go on with these of the sequences only, [B] int64; the others' rows lie idle."""
         self._slot_B, self._h_BD = self._slot_B[row_B], self._h_BD[row_B]
 
-    @torch.inference_mode()
+    @apart
     def best(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The likeliest next token and its lead; NaN where a logit is. Logits are never stored."""
 
@@ -69,7 +70,7 @@ class GpuDecoder:
             argmax_B, margin_B = self._gpu.graphs.run(key, self._weights, work, self._h_BD)
             return argmax_B, margin_B
 
-    @torch.inference_mode()
+    @apart
     def logits(self) -> torch.Tensor:
         """Of the next token, [B, V] float32."""
         with self._gpu.turn:

@@ -21,6 +21,7 @@ from pythia_fast.kernels.cpu import Arithmetic
 from pythia_fast.kernels.cross_entropy import linear_scores
 from pythia_fast.kernels.panels import LANES, panelled
 from pythia_fast.kernels.scores import TokenScores
+from pythia_fast.model.apart import apart
 from pythia_fast.model.native import Native, takes
 from pythia_fast.model.neox import Shape, block, layer_norm
 from pythia_fast.model.packed import unpacked
@@ -52,7 +53,7 @@ class Referee:
         self._kept_of: Checkpoint | None = None
         self._turn = threading.Lock()
 
-    @torch.inference_mode()
+    @apart
     def scores(
         self,
         ids_BT: torch.Tensor,
@@ -136,7 +137,7 @@ class FromArena:
             yield from weights.layers
             return
         layout = _one_block(weights)
-        flat = torch.zeros(layout.numel, device=weights.device)
+        flat = torch.zeros(layout.numel, dtype=torch.float32, device=weights.device)
         one = parameters(layout, flat).layers[0]
         for resident in weights.layers:
             _copy(one, resident)
@@ -164,7 +165,7 @@ class FromCheckpoint:
         used_U, index_BT = torch.unique(ids_BT, return_inverse=True)
         width = table.shape[1]
         row_bytes = table.nbytes // table.shape[0]
-        rows_UD = torch.empty(len(used_U), width)
+        rows_UD = torch.empty(len(used_U), width, dtype=torch.float32, device="cpu")
         read_places(
             (
                 (
@@ -181,7 +182,7 @@ class FromCheckpoint:
         """Each block in turn, valid until the next."""
         layout = _one_block(self.weights)
         names = [name for name in layout.places if name.startswith("gpt_neox.layers.0.")]
-        flat = torch.zeros(layout.numel)
+        flat = torch.zeros(layout.numel, dtype=torch.float32, device="cpu")
         for layer in range(self.weights.architecture.layers):
             read_places(
                 (
@@ -209,7 +210,7 @@ class FromCheckpoint:
     def _whole(self, name: str) -> torch.Tensor:
         tensor = self.tensors[name]
         rows, columns = (1, *tensor.shape)[-2:]
-        values = torch.empty(tensor.shape)
+        values = torch.empty(tensor.shape, dtype=torch.float32, device="cpu")
         read_places([(tensor, Place(0, tensor.shape, rows, columns, columns))], values.flatten())
         return values.to(self.weights.device)
 

@@ -80,7 +80,7 @@ def _integers(ids: Ids) -> torch.Tensor:
     if isinstance(ids, np.ndarray) and not ids.flags.writeable:
         ids = ids.copy()  # torch shares memory, and warns where it may not write
     try:
-        ids_BT = torch.as_tensor(ids)
+        ids_BT = ids if isinstance(ids, torch.Tensor) else torch.as_tensor(ids, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(
             f"ids are integers [B, T], sequences of one length in a batch: {error}"

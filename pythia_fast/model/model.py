@@ -14,6 +14,7 @@ from pythia_fast.kernels.cpu import Arithmetic, default_arithmetic
 from pythia_fast.kernels.gpu import takes_model
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import lens, native, neox, scoring
+from pythia_fast.model.apart import apart
 from pythia_fast.model.decode import FEW_SEQUENCES, Decoder, NativeDecoder, TorchDecoder
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.generate import NEW_TOKENS, generate
@@ -140,7 +141,7 @@ class Model:
     def tokenizer(self, tokenizer: TokenizerSource) -> None:
         self._tokenizers.give(tokenizer)
 
-    @torch.inference_mode()
+    @apart
     def __call__(self, ids_BT: Ids) -> torch.Tensor:
         """Logits of each next token, [B, T, V] in the model's dtype.
 
@@ -149,17 +150,17 @@ class Model:
         """
         return scoring.logits(self, self.check_ids(ids_BT))
 
-    @torch.inference_mode()
+    @apart
     def nll(self, ids_BT: Ids) -> torch.Tensor:
         """Nats of each of ids[:, 1:] given the tokens before it, [B, T - 1] float32."""
         return scoring.nll(self, self.check_ids(ids_BT, labels=1))
 
-    @torch.inference_mode()
+    @apart
     def score(self, ids_BT: Ids, start: int = 0) -> TokenScores:
         """What the model says of the targets ids[:, start + 1:], [B, T - 1 - start] each."""
         return scoring.score(self, self.check_ids(ids_BT, labels=1), start)
 
-    @torch.inference_mode()
+    @apart
     def score_at(
         self,
         ids_BT: Ids,
@@ -193,7 +194,7 @@ class Model:
         target_count(ids_BT, start)
         return self._referee.scores(ids_BT, start, self._weights, self.checkpoint)
 
-    @torch.inference_mode()
+    @apart
     def decide(self, ids_BT: Ids, start: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """The arg max of `exact` and its margin, [B, T - 1 - start] each, at less cost.
 
@@ -214,7 +215,7 @@ class Model:
         arithmetic = None if self.native is None else self.native.arithmetic
         return self._ties.margin(self._weights, self.dtype, arithmetic)
 
-    @torch.inference_mode()
+    @apart
     def hidden_states(
         self, ids_BT: Ids, layers: Iterable[int] | None = None
     ) -> dict[int, torch.Tensor]:
@@ -226,7 +227,7 @@ class Model:
         """
         return lens.hidden_states(self, self.check_ids(ids_BT), layers)
 
-    @torch.inference_mode()
+    @apart
     def logit_lens(
         self, ids_BT: Ids, layers: Iterable[int] | None = None
     ) -> dict[int, torch.Tensor]:
@@ -238,7 +239,7 @@ class Model:
         """
         return lens.logit_lens(self, self.check_ids(ids_BT), layers)
 
-    @torch.inference_mode()
+    @apart
     def lens_scores(
         self, ids_BT: Ids, layers: Iterable[int] | None = None, start: int = 0
     ) -> dict[int, TokenScores]:
@@ -248,6 +249,7 @@ class Model:
         """
         return lens.lens_scores(self, self.check_ids(ids_BT, labels=1), layers, start)
 
+    @apart
     def generate(
         self,
         ids_BT: Ids,
@@ -269,6 +271,7 @@ class Model:
             stop_token=stop_token,
         )
 
+    @apart
     def complete(
         self,
         prompt: str,

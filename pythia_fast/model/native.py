@@ -263,7 +263,7 @@ class Native:
         a, kernels = self.architecture, self.kernels
         rows = a.width + a.intermediate if self._shape.parallel_residual else a.intermediate
         return Room(
-            x_PDL=torch.empty(panels, a.width, LANES),
+            x_PDL=torch.empty(panels, a.width, LANES, dtype=torch.float32, device="cpu"),
             normed=(kernels.operand(a.width, panels), kernels.operand(a.width, panels)),
             branches=kernels.operand(rows, panels),
         )

@@ -24,6 +24,7 @@ import math
 import torch
 
 from pythia_fast.kernels.cpu import Arithmetic, has_amx
+from pythia_fast.model.apart import apart
 from pythia_fast.model.exact import Referee
 from pythia_fast.model.weights import Weights
 from pythia_fast.series.checkpoint import Checkpoint
@@ -55,12 +56,12 @@ def relative_error(dtype: torch.dtype, arithmetic: Arithmetic | None) -> float:
     return error
 
 
-@torch.inference_mode()
+@apart
 def largest_logit_scale(weights: Weights) -> float:
     """The largest |u_v ∘ g|: a logit's deviation if the normalised residual were white noise."""
     squares_D = weights.final_norm.weight_D.float().square()
-    buffer_RD = torch.empty(ROWS, len(squares_D), device=weights.device)
-    largest = torch.zeros((), device=weights.device)
+    buffer_RD = torch.empty(ROWS, len(squares_D), dtype=torch.float32, device=weights.device)
+    largest = squares_D.new_zeros(())
     for slice_RD in torch.split(weights.unembed_VD, ROWS):
         rows_RD = buffer_RD[: len(slice_RD)].copy_(slice_RD)
         largest = torch.maximum(largest, (rows_RD.square_() @ squares_D).max())

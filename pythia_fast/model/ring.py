@@ -228,7 +228,7 @@ def _summed_biases(
     """Each block's sum of output biases, [L, D]: read beforehand, since pieces may part them."""
     names = {name: i for i, name in enumerate(layout.places)}
     width = layout.architecture.width
-    biases = torch.empty(len(layout.sums), 2, width, dtype=dtype)
+    biases = torch.empty(len(layout.sums), 2, width, dtype=dtype, device="cpu")
     reads = [
         _read(ranges[names[name]], Block(names[name], 0, 1, width, place * width, width), dtype)
         for place, name in enumerate(name for *both, _ in layout.sums for name in both)

@@ -68,7 +68,8 @@ def logits(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
 
 def nll(model: "Model", ids_BT: torch.Tensor) -> torch.Tensor:
     """See `Model.nll`."""
-    out_BT = torch.empty(len(ids_BT), ids_BT.shape[1] - 1, device=model.device)
+    shape = len(ids_BT), ids_BT.shape[1] - 1
+    out_BT = torch.empty(shape, dtype=torch.float32, device=model.device)
 
     def work(rows: slice) -> torch.Tensor:
         ids, y_BT = ids_BT[rows, :-1], ids_BT[rows, 1:]

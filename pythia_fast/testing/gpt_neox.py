@@ -151,7 +151,7 @@ def _layers_of_rank(
         layers.setdefault(index, {})[key] = part
     for index in range(2, architecture.layers + 2):
         dims = max(architecture.rotary_dims, 2)
-        exponents = torch.arange(0, dims, 2) / dims
+        exponents = torch.arange(0, dims, 2, dtype=torch.float32, device="cpu") / dims
         layers[index]["attention.rotary_emb.inv_freq"] = architecture.rotary_base**-exponents
     return layers
 
@@ -203,6 +203,6 @@ def _training_state(architecture: Architecture, ranks: int) -> dict[str, Any]:
         "args": {"num_layers": architecture.layers, "model_parallel_size": ranks},
         "random_rng_state": random.Random(0).getstate(),
         "np_rng_state": np.random.RandomState(0).get_state(),
-        "torch_rng_state": torch.Generator().get_state(),
-        "rng_tracker_states": {"model-parallel-rng": torch.Generator().get_state()},
+        "torch_rng_state": torch.Generator("cpu").get_state(),
+        "rng_tracker_states": {"model-parallel-rng": torch.Generator("cpu").get_state()},
     }

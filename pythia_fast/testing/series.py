@@ -51,13 +51,15 @@ def random_state_dict(
     2 / (L sqrt(D)). Biases and LayerNorms get the noise that training would give them, so that
     leaving one out shows.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    generator = torch.Generator("cpu").manual_seed(seed * 1_000_003 + step)
     small = (2 / (5 * architecture.width)) ** 0.5
     output = 2 / (architecture.layers * architecture.width**0.5)
     weights = {}
     for name, shape in architecture.shapes().items():
         scale = output if name.endswith(("dense.weight", "4h_to_h.weight")) else small
-        noise = torch.randn(shape, generator=generator) * (scale if len(shape) == 2 else 0.02)
+        scale = scale if len(shape) == 2 else 0.02
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        noise = drawn * scale
         centre = 1.0 if name.endswith("norm.weight") else 0.0
         weights[name] = (noise + centre).to(dtype)
     return weights

@@ -164,7 +164,7 @@ def _read_rate(file: File) -> float:
     """Read a file, or its first bytes, once, after it has left the page cache."""
     rows = max(1, min(file.size, 4 * SCRATCH_BYTES) // _ROW_BYTES)
     columns = min(file.size, _ROW_BYTES) // _ITEM_BYTES
-    memory = torch.full((rows * columns * _ITEM_BYTES,), 1, dtype=torch.uint8)
+    memory = torch.full((rows * columns * _ITEM_BYTES,), 1, dtype=torch.uint8, device="cpu")
     read = Read(file, 0, "F16", rows, columns, 0, "F16", columns * _ITEM_BYTES)
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     begun = time.perf_counter()
