@@ -12,9 +12,9 @@ from pythia_fast.errors import ArgumentError
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """`cache_dir`, or else `pythia_fast` in the user's cache folder (XDG_CACHE_HOME, ~/.cache)."""
     if cache_dir is not None:
-        return expanded(cache_dir)
+        return expanded(cache_dir).absolute()
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "pythia_fast"
+    return (expanded(home).absolute() if home else Path.home() / ".cache") / "pythia_fast"
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

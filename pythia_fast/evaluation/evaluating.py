@@ -127,7 +127,7 @@ def evaluate(
         specification = _specification(
             series, loaded, text, precision.name, log_samples=log_samples
         )
-    path = expanded(out) if out else _default_folder(series, specification, cache_dir)
+    path = expanded(out).absolute() if out else _default_folder(series, specification, cache_dir)
     if not resume:
         path = fresh_folder(path, given=out is not None)
     folder = RunFolder(path, specification)

@@ -69,7 +69,7 @@ class EvaluationResult(Tabular):
     """
 
     def __init__(self, path: str | Path, *, steps: Iterable[int] | None = None) -> None:
-        self.path = expanded(path)
+        self.path = expanded(path).absolute()
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(f"{self.path} holds no run.json: it is no evaluation")

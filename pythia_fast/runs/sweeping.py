@@ -8,6 +8,7 @@ from typing import Literal, overload
 
 import torch
 
+from pythia_fast.cache import expanded
 from pythia_fast.errors import ArgumentError, SweepInterruptedError
 from pythia_fast.metrics import Metric
 from pythia_fast.model import known_precision, resolve_precision
@@ -177,6 +178,7 @@ def sweep(
         raise ArgumentError(f"on_error is 'raise' or 'skip', not {on_error!r}")
     _check_engine(engine, workers)
     share = _share(worker, engine, resume)
+    out = None if out is None else expanded(out).absolute()  # a metric may change the folder
     check_out(out)
     names, several = names_of(model)
     target = None if engine == "ray" else resolve_device(device)

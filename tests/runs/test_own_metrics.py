@@ -1,11 +1,14 @@
 """A metric of one's own in a sweep: what is told of its failures and of its edits."""
 
 import importlib
+import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pythia_fast
@@ -75,3 +78,53 @@ def test_an_answer_without_any_column_is_refused(
     with pytest.raises(SweepError, match="'mine' gave an empty dict: give at least one") as caught:
         small_sweep(steps=[0], metrics=[mine("{}")])
     assert isinstance(caught.value.__cause__, ArgumentError)
+
+
+class Leaving:
+    """A metric that goes to another folder while it computes."""
+
+    name = "leaving"
+
+    def __init__(self, to: Path) -> None:
+        self.settings = {}
+        self._to = to
+
+    def __call__(self, model: Any, batch: Any) -> dict[str, Any]:
+        os.chdir(self._to)
+        return {"x": batch.lengths_B}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_run_folder_stays_where_it_was_asked_for(
+    tiny_series: Path,
+    tiny_ids: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    several: bool,
+) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)  # and back when all is over
+    result = pythia_fast.sweep(
+        [tiny_series] if several else tiny_series,
+        steps=[0, 1, 2],
+        tokens=tiny_ids,
+        metrics=[Leaving(elsewhere)],
+        out="out",
+        progress=False,
+    )
+    assert result.path == here / "out"
+    assert result.table["step"].to_pylist() == [0, 1, 2]
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_result_is_read_wherever_its_process_has_gone(
+    tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pythia_fast.sweep(tiny_series, steps=[0], tokens=tiny_ids, out="out", progress=False)
+    opened = pythia_fast.SweepResult("out")
+    monkeypatch.chdir("/")
+    assert len(opened.table) == 1
+    assert len(pickle.loads(pickle.dumps(opened)).sequences) == len(tiny_ids)

@@ -73,7 +73,7 @@ class SweepResult(Tabular):
         steps: Iterable[int] | None = None,
         metrics: Sequence[Metric] = (),
     ) -> None:
-        self.path = expanded(path)
+        self.path = expanded(path).absolute()
         run = read_run(self.path)
         if run is None:
             raise MissingCheckpointError(no_run_words(self.path))

@@ -48,7 +48,7 @@ class SweepResults(Mapping[str, SweepResult], Tabular):
     ) -> None:
         if isinstance(runs, str | Path):
             path, runs = runs, _read(expanded(runs), metrics)
-        self.path = None if path is None else expanded(path)
+        self.path = None if path is None else expanded(path).absolute()
         if not runs:
             raise ArgumentError("no runs, so there are no results: give at least one")
         self._results: dict[str, SweepResult] = {}
