@@ -4,7 +4,7 @@ B batch, T time, D width, V vocabulary rows.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from tokenizers import Tokenizer
@@ -90,6 +90,12 @@ class Model:
 
     def _repr_html_(self) -> str:
         return model_html(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a resident Model is neither pickled nor copied: load the checkpoint where it is "
+            "needed (pythia_fast.load), or take `state_dict()` or `to_transformers()`"
+        )
 
     @property
     def weights(self) -> Weights:

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,15 @@ def measure(
             batch = _gather(dataset, rows[cut], lengths[cut], model)
             if len(metrics) > 1:
                 batch = replace(batch, scores=model.score(batch.ids_BT))
-            measured = [_table(metric, batch, _asked(metric, model, batch)) for metric in metrics]
+            untouched = _versions(batch)
+            measured = []
+            for metric in metrics:
+                measured.append(_table(metric, batch, _asked(metric, model, batch)))
+                if len(metrics) > 1 and _versions(batch) != untouched:
+                    raise ArgumentError(
+                        f"the metric {metric.name!r} writes to its batch, in which others look too "
+                        "(`uses_scores`): let it write to a copy"
+                    )
         except torch.OutOfMemoryError:
             if cut.stop - cut.start < 2:
                 raise
@@ -133,7 +141,17 @@ def _gather(
     dataset: TokenDataset, rows: Rows, lengths: npt.NDArray[np.int64], model: Model
 ) -> Batch:
     ids_BT = model.place_ids(dataset.gather(rows, columns=slice(0, int(lengths.max()))))
+    rows = rows.view()
+    rows.flags.writeable = False  # they are also those of the steps to come
     return Batch(ids_BT, sent(torch.from_numpy(lengths.copy()), model.device), rows)
+
+
+def _versions(batch: Batch) -> list[int]:
+    """These change where somebody writes to a tensor; those of inference mode do not tell."""
+    scores = batch.scores
+    parts = [] if scores is None else [getattr(scores, each.name) for each in fields(scores)]
+    tensors = [batch.ids_BT, batch.lengths_B, *parts]
+    return [tensor._version for tensor in tensors if not tensor.is_inference()]
 
 
 def _table(metric: Metric, batch: Batch, columns: Any) -> pa.Table:

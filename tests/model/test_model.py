@@ -1,5 +1,7 @@
 """The questions a model answers, and the input it refuses."""
 
+import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -243,3 +245,11 @@ def test_a_model_says_what_it_is(tiny: Architecture, pair_of: Callable) -> None:
     half = pair_of(tiny, torch.float16).ours
     assert repr(half) == "Model('random', step=None, torch.float16 by float32, cpu)"
     assert model.architecture == tiny
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_or_pickle_says_what_to_do_instead(
+    tiny: Architecture, pair_of: Callable, how: Callable[[Model], object]
+) -> None:
+    with pytest.raises(TypeError, match=r"pythia_fast\.load.*to_transformers"):
+        how(pair_of(tiny).ours)

@@ -128,3 +128,45 @@ def test_a_result_is_read_wherever_its_process_has_gone(
     monkeypatch.chdir("/")
     assert len(opened.table) == 1
     assert len(pickle.loads(pickle.dumps(opened)).sequences) == len(tiny_ids)
+
+
+class Writing:
+    """A metric that writes to what it is given."""
+
+    uses_scores = True
+
+    def __init__(self, what: str) -> None:
+        self.name, self._what = "writing", what
+        self.settings: dict[str, Any] = {}
+
+    def __call__(self, model: Any, batch: Any) -> dict[str, Any]:
+        if self._what == "rows":
+            batch.rows_B[:] = 7
+        elif self._what == "nll":
+            batch.scores.nll.zero_()
+        else:
+            getattr(batch, self._what)[:] = 1
+        return {"x": [1.0] * len(batch.rows_B)}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("ids_BT", "writes to its batch"),
+        ("lengths_B", "writes to its batch"),
+        ("nll", "writes to its batch"),
+        ("rows", "read-only"),
+    ],
+)
+def test_no_metric_changes_what_others_see(
+    tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path, what: str, words: str
+) -> None:
+    with pytest.raises(SweepError, match=words):
+        pythia_fast.sweep(
+            tiny_series,
+            steps=[0],
+            tokens=tiny_ids,
+            metrics=[Writing(what), "perplexity"],
+            out=tmp_path / "out",
+            progress=False,
+        )
