@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,9 @@ class Bar:
         self._remark = ""
         self._started = self._last_line = time.monotonic()
         amid = beside_output and (sys.stdout is None or sys.stdout.isatty())
-        self._on = on and sys.stderr is not None and not amid
-        self._drawn = _draw(what, unit, total) if self._on and sys.stderr.isatty() else None
+        self._on = on and not getattr(sys.stderr, "closed", sys.stderr is None) and not amid
+        drawn = self._on and getattr(sys.stderr, "isatty", bool)()  # a program's own may have none
+        self._drawn = _draw(what, unit, total) if drawn else None
 
     def __enter__(self) -> "Bar":
         return self
@@ -172,7 +173,7 @@ class Bar:
     def say(self, text: str) -> None:
         """A line on standard error, if anything is shown at all."""
         if self._on:
-            with self.aside():
+            with self.aside(), suppress(OSError, ValueError):  # a full disk, a reader that has gone
                 print(text, file=sys.stderr, flush=True)
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, lines elsewhere, nothing if it is not wanted."""
 
+import errno
 import io
 import logging
 import re
@@ -220,3 +221,40 @@ def test_work_that_cannot_say_how_far_it_is_shows_the_time(monkeypatch, terminal
             time.sleep(0.01)
     assert screen.getvalue().count("read the runs: 0") >= 2
     assert "?" not in screen.getvalue()
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_lines_that_cannot_be_written_end_no_work(
+    monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    """A program may have closed its standard error, and a log's disk may be full."""
+    stream = Full()
+    if closed:
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with Bar("work", "B", on=True) as bar:
+        bar.say("a line")
+        bar(3)
+    assert bar.done == 3
+
+
+def test_a_programs_own_stream_need_not_be_a_whole_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Log:
+        lines = ""
+
+        def write(self, text: str) -> None:
+            self.lines += text
+
+        def flush(self) -> None:
+            pass
+
+    log = Log()
+    monkeypatch.setattr(sys, "stderr", log)
+    with Bar("work", "B", on=True) as bar:
+        bar.say("a line")
+    assert log.lines == "a line\n"
