@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pythia_fast.errors import FormatError, ReadError
+from pythia_fast.errors import FormatError, MissingCheckpointError, ReadError
 from pythia_fast.metrics import Metric
 from pythia_fast.runs.folder.checked import Part, checked_part
-from pythia_fast.runs.folder.parts import Complete, numbered, read_origin
+from pythia_fast.runs.folder.parts import Complete, no_run_words, numbered, read_origin
 from pythia_fast.runs.results.tables import metric_words, stacked
 
 Result = tuple[int, str]
@@ -24,7 +24,8 @@ class Contents:
     """What lies in a run folder of these `metrics`, at the steps that are `asked` for.
 
     The bytes of each part are checked when it is first looked at. One that is damaged is told in a
-    warning, once, and counts as if it were not there.
+    warning, once, and counts as if it were not there. MissingCheckpointError if the whole folder is
+    no longer there, or lies on another machine: no results are not all results.
     """
 
     def __init__(
@@ -79,6 +80,8 @@ class Contents:
         return found
 
     def _files(self, only: int | None = None) -> Iterator[tuple[int, str, list[Path]]]:
+        if not (self._path / "run.json").exists():
+            raise MissingCheckpointError(no_run_words(self._path))
         for step, folder in numbered(self._path / "parts"):
             if not self._asked(step) or only not in (None, step):
                 continue

@@ -279,7 +279,10 @@ class SweepResult(Tabular):
         return len(self.table)
 
     def __repr__(self) -> str:
-        steps = sorted({step for step, *_ in self._contents.complete()})
+        try:
+            steps = sorted({step for step, *_ in self._contents.complete()})
+        except MissingCheckpointError as error:
+            return f"<SweepResult {', '.join(self._names)}: {error}>"
         span = f"{counted(len(steps), 'step')}, {steps[0]} to {steps[-1]}" if steps else "no steps"
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"<SweepResult {', '.join(self._names)}: {span}{failed}, in {self.path}>"

@@ -1,5 +1,7 @@
 """One part of a run is damaged: all else is shown, and the part is named."""
 
+import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from damaged_parts import DAMAGES, Damage, cut, flipped
 
 import pythia_fast
-from pythia_fast.errors import ReadError
+from pythia_fast.errors import MissingCheckpointError, ReadError
 from pythia_fast.runs.status import Counts
 
 Sweep = Callable[..., pythia_fast.SweepResult]
@@ -112,3 +114,14 @@ def test_a_failure_of_a_damaged_step_is_shown(swept: pythia_fast.SweepResult) ->
     assert pythia_fast.SweepResult(swept.path).failures == ()
     cut(swept.path / PART)
     assert [each.step for each in pythia_fast.SweepResult(swept.path).failures] == [2]
+
+
+def test_a_folder_that_is_gone_is_not_one_without_results(swept: pythia_fast.SweepResult) -> None:
+    there = pickle.loads(pickle.dumps(pythia_fast.SweepResult(swept.path)))
+    shutil.rmtree(swept.path)
+    with pytest.raises(MissingCheckpointError, match=f"there is no folder {swept.path}"):
+        _ = there.table
+    with pytest.raises(MissingCheckpointError, match="there is no folder"):
+        _ = there.sequences
+    assert f"there is no folder {swept.path}" in repr(there)
+    assert len(swept.table) == 8, "what was read stays"
