@@ -28,7 +28,7 @@ class NpyStore:
 
     What is asked is the file that was opened, which stays as it is if its name goes to another, or
     is removed. TruncatedFileError if it has shrunk; ReadError (ESTALE) if it was written to, as its
-    mtime tells, or its ctime, which moves with the name too and counts while the name is its own.
+    size or its mtime tells. Not its ctime, which a backup's hard link moves, too.
     """
 
     documents = None
@@ -90,8 +90,7 @@ class NpyStore:
                 f"the file has shrunk from {self._file.size} bytes to {now.st_size}",
                 offset=now.st_size,
             )
-        written = (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
-        if written or (now.st_ctime_ns != then.st_ctime_ns and _is_named(now, path)):
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise ReadError(
                 errno.ESTALE,
                 f"{path} has changed since it was opened, and its ids may be others: open it anew. "
@@ -212,11 +211,3 @@ def _header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TokenFileError(path, f"it is no whole .npy file: {reason}") from error
     return shape, by_columns, dtype, file.tell()
-
-
-def _is_named(status: os.stat_result, path: str) -> bool:
-    """Whether a file still has its name."""
-    try:
-        return os.path.samestat(status, Path(path).stat())
-    except OSError:
-        return False
