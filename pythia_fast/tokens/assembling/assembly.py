@@ -124,7 +124,7 @@ class _Assembly:
         except (ValueError, TypeError, KeyError) as error:
             plan, done, token, reason = None, 0, "", f"it is damaged: {error!r}"
         else:
-            reason = "its sources are other files or have changed since, or its parts differ"
+            reason = "its sources have other names, sizes or times of change, or its parts differ"
         fits = isinstance(done, int) and 0 <= done <= self._total and _is_token(token)
         if plan != self._plan or not fits:
             raise WriteError(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pythia_fast.digest import stamp
 from pythia_fast.errors import ReadError
 from pythia_fast.tokens.assembling.copying import clone, shareable
 
@@ -48,7 +47,7 @@ def plan_of(targets: Sequence[Target]) -> dict[str, Any]:
             raise ReadError(error.errno, f"cannot read {path}: {error.strerror}") from error
         if not stat.S_ISREG(found.st_mode):
             raise ReadError(errno.EINVAL, f"cannot copy {path}: it is no regular file")
-        sources[path] = list(stamp(found))
+        sources[path] = [found.st_size, found.st_mtime_ns]
     made = {
         target.path.name: [[str(p.path.resolve()), p.offset, p.nbytes] for p in target.parts]
         for target in targets
