@@ -50,7 +50,8 @@ class ReadError(PythiaFastError, OSError):
     @classmethod
     def of(cls, path: object, error: OSError, doing: str = "read") -> "ReadError":
         """The system's refusal as ours; `doing` is what it refused: "read", "list"."""
-        return cls(error.errno, f"cannot {doing} {path}: {error.strerror or error}")
+        text = f"cannot {doing} {path}: {error.strerror or error}"
+        return cls(text) if error.errno is None else cls(error.errno, text)
 
 
 class WriteError(PythiaFastError, OSError):

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -47,9 +47,9 @@ class Bar:
         self._is_told = False
         self._remark = ""
         self._started = self._last_line = time.monotonic()
-        amid = beside_output and (sys.stdout is None or sys.stdout.isatty())
+        amid = beside_output and (sys.stdout is None or _is_terminal(sys.stdout))
         self._on = on and not getattr(sys.stderr, "closed", sys.stderr is None) and not amid
-        drawn = self._on and getattr(sys.stderr, "isatty", bool)()  # a program's own may have none
+        drawn = self._on and _is_terminal(sys.stderr)
         self._drawn = _draw(what, unit, total) if drawn else None
 
     def __enter__(self) -> "Bar":
@@ -173,7 +173,8 @@ class Bar:
     def say(self, text: str) -> None:
         """A line on standard error, if anything is shown at all."""
         if self._on:
-            with self.aside(), suppress(OSError, ValueError):  # a full disk, a reader that has gone
+            # A full disk, a reader that has gone, a program's own that does less than a file.
+            with self.aside(), suppress(OSError, ValueError, AttributeError):
                 print(text, file=sys.stderr, flush=True)
 
     @contextmanager
@@ -202,6 +203,14 @@ class Bar:
         return f"{self._what}: {done}, {amount(rate)}{unit}/s{left}{remark}"
 
 
+def _is_terminal(stream: object) -> bool:
+    """Whether a bar can be drawn there; a program's own stream may be closed, or say nothing."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _draw(what: str, unit: str, total: int | None) -> "tqdm[None]":
     from tqdm import tqdm  # here: most commands draw nothing
 
@@ -218,8 +227,22 @@ def _draw(what: str, unit: str, total: int | None) -> "tqdm[None]":
 
 def warn(text: str) -> None:
     """To the log, for what a user must hear whether progress is shown or not; no bar is broken."""
-    with aside():
-        _log.warning("%s", text, stacklevel=2)
+    with ExitStack() as stack:
+        # Handlers first: one that writes by tqdm, in another thread, takes both in this order.
+        for handler in _handlers():
+            handler.acquire()
+            stack.callback(handler.release)
+        stack.enter_context(aside())
+        with suppress(OSError, ValueError):  # a closed standard error
+            _log.warning("%s", text, stacklevel=2)
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Who is told what goes to the log."""
+    logger: logging.Logger | None = _log
+    while logger is not None:
+        yield from logger.handlers
+        logger = logger.parent if logger.propagate else None
 
 
 @contextmanager

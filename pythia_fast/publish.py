@@ -128,10 +128,10 @@ def require_writable(folder: Path, hint: str = "write elsewhere") -> None:
         with partial.open("xb") as file:
             file.write(b"probe")
     except OSError as error:
-        where = "" if there == folder else f" in {there}"
-        raise WriteError(
-            error.errno, f"cannot write {folder}: {error.strerror}{where}; {hint}"
-        ) from error
+        reason = str(error.strerror)
+        if there != folder:
+            reason = f"no file can be made in {there} ({reason})"
+        raise WriteError(error.errno, f"cannot write {folder}: {reason}; {hint}") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from tqdm import tqdm
 
 from pythia_fast.progress import LINE_EVERY_S, Bar, warn
 from pythia_fast.progress import clock as clock_of
@@ -147,6 +148,51 @@ def test_a_warning_goes_to_the_log_and_bars_are_drawn_again_below_it(caplog, mon
     assert record.filename == "test_progress.py"
 
 
+def test_a_handler_that_writes_by_tqdm_does_not_wait_for_a_warning_that_waits_for_it(monkeypatch):
+    """Both take tqdm's lock and the handler's."""
+
+    class ByTqdm(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            time.sleep(0.005)
+            tqdm.write(self.format(record), file=screen)
+
+    screen = standard_error(monkeypatch)
+    monkeypatch.setattr(logging.getLogger("pythia_fast"), "handlers", [ByTqdm()])
+    ways = (warn, logging.getLogger("pythia_fast").warning)
+    threads = [
+        threading.Thread(target=lambda way=way: [way("lost") for _ in range(20)], daemon=True)
+        for way in ways
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert screen.getvalue().count("lost") == 40
+
+
+def test_a_warning_that_nobody_can_hear_ends_nothing(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("pythia_fast"), "propagate", False)
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    warn("a machine is lost")
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, AttributeError])
+def test_a_stream_that_does_not_say_whether_it_is_a_terminal_is_none(monkeypatch, error):
+    class Odd(io.StringIO):
+        def isatty(self) -> bool:
+            raise error
+
+    stream = Odd()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with Bar("work", "B", on=True, beside_output=True) as bar:
+        bar.say("a line")
+    assert stream.getvalue() == "a line\n"
+
+
 def test_lines_of_others_do_not_break_the_bar(capsys, monkeypatch):
     screen = standard_error(monkeypatch)
     with Bar("find", "rows", 10, on=True) as bar:
@@ -249,9 +295,6 @@ def test_a_programs_own_stream_need_not_be_a_whole_file(monkeypatch: pytest.Monk
 
         def write(self, text: str) -> None:
             self.lines += text
-
-        def flush(self) -> None:
-            pass
 
     log = Log()
     monkeypatch.setattr(sys, "stderr", log)

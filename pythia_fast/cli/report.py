@@ -64,8 +64,9 @@ def report(
     from pythia_fast.report import write_report
     from pythia_fast.runs import SweepResult
 
+    sweeps = _sweeps(runs)
     with clock("make the report"):
-        results = [SweepResult(run) for run in _sweeps(runs)]
+        results = [SweepResult(run) for run in sweeps]
         data = _tokens(tokens, tokenizer, cache_dir)
         path = write_report(results, output, tokens=data, tokenizer=tokenizer, cache_dir=cache_dir)
         missing = {str(result.path): len({gap.step for gap in result.gaps}) for result in results}

@@ -9,6 +9,7 @@ import torch
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+_DEVICES = ("cpu", "cuda")
 
 
 def apart(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -20,8 +21,14 @@ def apart(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
 
     @functools.wraps(function)
     def called(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if not (
+            torch.is_inference_mode_enabled()
+            or torch.is_grad_enabled()
+            or any(map(torch.is_autocast_enabled, _DEVICES))
+        ):  # as within another such call, of which there are several for each token
+            return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
-            for device in ("cpu", "cuda"):
+            for device in _DEVICES:
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
             return function(*args, **kwargs)

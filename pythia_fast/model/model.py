@@ -297,6 +297,7 @@ class Model:
             self, prompt, max_new_tokens, temperature=temperature, top_k=top_k, seed=seed
         ).text
 
+    @apart
     def decoder(self, sequences: int, positions: int, *, reproducible: bool = True) -> Decoder:
         """For so many sequences of up to `positions` tokens, all of one length, none fed yet.
 

@@ -11,19 +11,24 @@ from pythia_fast.series.parts import pieces_of
 from pythia_fast.series.tensors import TensorRange
 
 SAMPLES, SAMPLE_BYTES = 8, 2**14
+SMALL = 4
+"""So many of the last small tensors, as biases and norms, are looked at whole."""
 
 
 def outline(files: Iterable[CheckpointFile], tensors: Sequence[TensorRange]) -> str:
     """A digest of names and sizes of files, of what the tensors are, and of samples of their bytes.
 
-    The samples lie at equal distances in all bytes of the tensors. Where it differs the weights are
-    others, or lie in other files. ReadError.
+    The samples lie at equal distances in all bytes of the tensors; to them come the last few small
+    tensors, which may be all that is trained. Where it differs the weights are others, or lie in
+    other files. ReadError.
     """
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} {file.size}\n".encode())
     for tensor in tensors:
         digest.update(_kind(tensor))
+    for tensor in [each for each in tensors if each.nbytes <= SAMPLE_BYTES][-SMALL:]:
+        digest.update(tensor.file.read(tensor.offset, tensor.nbytes))
     ends = list(accumulate(tensor.nbytes for tensor in tensors))
     for number in range(SAMPLES):
         place = ends[-1] * (2 * number + 1) // (2 * SAMPLES)

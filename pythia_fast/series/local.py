@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pythia_fast.core import File
-from pythia_fast.digest import Digests, stamp
+from pythia_fast.digest import Digests
 from pythia_fast.errors import (
     FormatError,
     MissingCheckpointError,
@@ -104,10 +104,11 @@ class LocalSeries:
         return tuple(self._step_folder(step) for step in self.steps)
 
     def identity(self, step: int) -> str:
-        """Name and `stamp` of every file of the step, hashed; no file is read.
+        """Name, size and mtime of every file of the step, hashed; no file is read.
 
-        As long as it is the same, nothing suggests that the weights have changed. UnknownStepError,
-        MissingCheckpointError, ReadError.
+        As long as it is the same, nothing suggests that the weights have changed. It is kept for
+        days and compared on other machines: a copy with its times is the same, as is a file that a
+        backup has linked. UnknownStepError, MissingCheckpointError, ReadError.
         """
         folder = self._step_folder(step)
         lines = []
@@ -116,7 +117,7 @@ class LocalSeries:
                 status = (folder / name).stat()
             except OSError as error:
                 raise ReadError(f"{folder / name} cannot be read: {error.strerror}") from error
-            lines.append(f"{name} {stamp(status)}\n")
+            lines.append(f"{name} {status.st_size} {status.st_mtime_ns}\n")
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def pin(self, commits: Mapping[int, str]) -> None:

@@ -1,6 +1,7 @@
 """Rows of ids in one .npy file [rows, T], mapped: nothing of it is loaded or copied."""
 
 import errno
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pythia_fast.errors import MissingTokensError, ReadError, TokenFileError, Tr
 from pythia_fast.tokens.files import near_names
 
 ENDING = ".npy"
+SAMPLES, SAMPLE_BYTES = 16, 2**12
+"""What of a file is compared when its times have changed."""
 _WANTED = "token ids are integers [rows, T]"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -27,8 +30,9 @@ class NpyStore:
     """A TokenStore over a mapped file, which after each use asks whether that is what it was.
 
     What is asked is the file that was opened, which stays as it is if its name goes to another, or
-    is removed. TruncatedFileError if it has shrunk; ReadError (ESTALE) if it was written to, as its
-    size or its mtime tells. Not its ctime, which a backup's hard link moves, too.
+    is removed. TruncatedFileError if it has shrunk; ReadError (ESTALE) if its size or its mtime has
+    changed, and not the time alone: samples of its bytes are compared, since files on a cluster are
+    touched so that they are not purged.
     """
 
     documents = None
@@ -36,6 +40,7 @@ class NpyStore:
     def __init__(self, file: File) -> None:
         self._file = file
         self._opened = self._status()
+        self._samples = self._sampled()
         ids_NT = _mapped(file)
         rows, length = ids_NT.shape
         bounds = np.arange(rows + 1, dtype=np.int64) * length
@@ -90,12 +95,25 @@ class NpyStore:
                 f"the file has shrunk from {self._file.size} bytes to {now.st_size}",
                 offset=now.st_size,
             )
-        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+        if (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns):
+            return
+        if now.st_size != then.st_size or self._sampled() != self._samples:
             raise ReadError(
                 errno.ESTALE,
-                f"{path} has changed since it was opened, and its ids may be others: open it anew. "
-                "A new file that takes its name, by a rename, does not disturb who reads the old",
+                f"{path} has changed since it was opened, and its ids may be others: open it anew, "
+                "or call again. A new file that takes its name, by a rename, disturbs nobody",
             )
+        self._opened = now
+
+    def _sampled(self) -> bytes:
+        """A digest of pieces of the file at equal distances, from its first to its last byte."""
+        digest = hashlib.sha256()
+        last = max(0, self._file.size - SAMPLE_BYTES)
+        for number in range(SAMPLES):
+            place = last * number // (SAMPLES - 1)
+            nbytes = min(SAMPLE_BYTES, self._file.size - place)
+            digest.update(self._file.read(place, nbytes))
+        return digest.digest()
 
     def _status(self) -> os.stat_result:
         try:

@@ -1,4 +1,4 @@
-"""What the caller has set in torch changes nothing of what a model says."""
+"""The modes of torch that the caller is in change nothing of what a model says."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ import torch
 
 import pythia_fast
 from pythia_fast.model import Model
+from pythia_fast.model.generate import greedy_steps
 
 
 @contextmanager
@@ -35,6 +36,7 @@ SETTINGS = {
 def answers(model: Model, ids: np.ndarray) -> dict[str, list[object]]:
     """Of every kind of question, in plain numbers."""
     at = [torch.tensor(each, device="cpu") for each in ([0, 1], [3, 4], [5, 6])]
+    prompt = torch.from_numpy(ids[:5, :8])
     lens = model.lens_scores(ids, [1, 2])
     return {
         "logits": model(ids[:2]).float().tolist(),
@@ -48,6 +50,7 @@ def answers(model: Model, ids: np.ndarray) -> dict[str, list[object]]:
         "logit_lens": [x.float().tolist() for x in model.logit_lens(ids[:1]).values()],
         "lens_scores": [each.nll.tolist() for each in lens.values()],
         "greedy": model.generate(ids[:5, :8], 6).tolist(),
+        "steps": [token_B.tolist() for token_B, _ in greedy_steps(model, prompt, 3)],
         "drawn": model.generate(ids[:2, :8], 6, temperature=1.0, top_k=9, seed=3).tolist(),
     }
 
@@ -69,7 +72,7 @@ def test_a_model_says_the_same(
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-@pytest.mark.parametrize("setting", ["float64", "another device", "autocast"])
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_a_sweep_finds_the_same(
     tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path, setting: str
 ) -> None:

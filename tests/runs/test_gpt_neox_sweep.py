@@ -12,6 +12,8 @@ import pythia_fast
 from pythia_fast.core import File
 from pythia_fast.errors import RunMismatchError
 from pythia_fast.runs.forecast import rates
+from pythia_fast.runs.steps.share import Dealt
+from pythia_fast.runs.steps.todo import Todo
 from pythia_fast.series import LocalSeries
 from pythia_fast.series.gpt_neox import folder as gpt_neox
 from pythia_fast.suite import Architecture
@@ -198,6 +200,28 @@ def test_where_the_first_cannot_be_computed_the_twin_is(
     assert [failure.step for failure in result.failures] == [0]
     assert duplicates(result) == {1: None, 2: None, 4: 2}
     assert merged == ["global_step2", "global_step1"]
+
+
+def test_a_twin_to_which_another_process_gave_results_meanwhile(
+    small_sweep: Callable[..., pythia_fast.SweepResult],
+    twins: Path,
+    merged: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody here has seen the weights that the two have in common."""
+    survey = Todo.survey
+
+    def overtaken(self: Todo, **dealt: Any) -> Dealt:
+        surveyed = survey(self, **dealt)
+        monkeypatch.setattr(Todo, "survey", survey)
+        small_sweep(model=twins, steps=[1])
+        small_sweep(model=twins, steps=[0, 1])
+        return surveyed
+
+    monkeypatch.setattr(Todo, "survey", overtaken)
+    result = small_sweep(model=twins)
+    assert duplicates(result) == {0: 1, 1: None, 2: None, 4: 2}
+    assert merged == ["global_step1", "global_step2"]
 
 
 def test_twins_stay_in_one_share(

@@ -130,7 +130,7 @@ def test_a_file_without_its_name_that_is_written_to(saved, change):
     with saved.open("r+b") as file:
         change(saved)
         time.sleep(0.02)  # a tick of the file system's clock
-        file.write(WHOLE)
+        file.write(WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]))
     with pytest.raises(ReadError, match="has changed since it was opened"):
         data[:]
 
@@ -160,8 +160,11 @@ def test_a_file_that_is_written_to_is_not_read_on(saved, change):
         np.testing.assert_array_equal(TokenDataset(saved)[:], IDS[::-1])
 
 
-def test_a_backup_that_links_a_file_and_another_mode_change_nothing(saved, tmp_path):
+def test_a_file_that_is_touched_linked_or_of_another_mode_is_read_on(saved, tmp_path):
     data = TokenDataset(saved)
+    for time_ns in (10**18, 2 * 10**18):
+        os.utime(saved, ns=(time_ns, time_ns))
+        np.testing.assert_array_equal(data[:], IDS)
     (tmp_path / "backup.npy").hardlink_to(saved)
     saved.chmod(0o444)
     np.testing.assert_array_equal(data[:], IDS)

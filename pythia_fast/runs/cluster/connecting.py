@@ -213,13 +213,13 @@ class Cluster:
 
     @property
     def alive(self) -> bool:
-        """Whether there is a worker, or one was asked for."""
-        return bool(self._actors)
+        """Whether there is a worker, or one was asked for, or will be."""
+        return bool(self._actors) or self._replacing.hopeful
 
     @property
     def coming(self) -> bool:
-        """Whether a worker was asked for that is not ready yet."""
-        return not self._actors.keys() <= self._hosts.keys()
+        """Whether a worker was asked for that is not ready yet, or will be."""
+        return not self._actors.keys() <= self._hosts.keys() or self._replacing.hopeful
 
     @property
     def nodes(self) -> set[str]:

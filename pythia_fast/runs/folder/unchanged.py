@@ -2,8 +2,8 @@
 
     unchanged/step=N.json     {"identity", "weights_sha256"}
 
-A series that was copied to another disk, or whose files had their mode changed, is hashed by the
-next sweep, and by no further one. Only the last look is kept. A record that cannot be read, or has
+A series that was touched, or copied without its times, is hashed by the next sweep, and not by
+those that come after it. Only the last look is kept. A record that cannot be read, or has
 another form, says nothing.
 """
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Contents:
         return found
 
     def _files(self, only: int | None = None) -> Iterator[tuple[int, str, list[Path]]]:
-        if not (self._path / "run.json").exists():
+        if not os.path.exists(self._path / "run.json"):  # noqa: PTH110 - never raises
             raise MissingCheckpointError(no_run_words(self._path))
         for step, folder in numbered(self._path / "parts"):
             if not self._asked(step) or only not in (None, step):

@@ -4,7 +4,7 @@ A folder promises no digests. Steps that are alike in names, sizes and samples a
 others: of Pythia's steps that is the first two.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,10 +19,12 @@ def with_digests(
     found: Survey,
     steps: Collection[int],
     say: Callable[[str], None],
+    known: Mapping[int, str],
 ) -> Survey:
     """The same survey, with digests of those steps that seem to have the weights of one of `steps`.
 
-    They are told first. What cannot be read is left as it is: whoever loads it is told.
+    They are told first. What cannot be read is left as it is: whoever loads it is told. `known` are
+    the fingerprints of weights that were computed already.
     """
     if not isinstance(series, LocalSeries):
         return found
@@ -32,10 +34,15 @@ def with_digests(
         if len(group) < 2 or not unknown or not set(group) & set(steps):
             continue
         say(f"steps {listed(group)} look alike: their weights are compared")
-        for step in unknown:
+        merged = False
+        for step in sorted(unknown, key=known.__contains__):
+            if step in known and not merged:
+                revisions[step] = replace(revisions[step], weights_sha256=known[step])
+                continue
             with suppress(PythiaFastError):
                 identity = series.identity(step)
                 revisions[step] = replace(series.hashed(revisions[step]), identity=identity)
+                merged = merged or revisions[step].parts_sha256 is not None
     return replace(found, revisions=revisions)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -125,12 +125,13 @@ def steps_of_share(
 ) -> tuple[int, ...]:
     """The steps of a job that are a share's, in order; `before` them others were dealt out.
 
-    Steps with the same weights stay together, and those of a folder that look alike. The first
+    Steps with the same weights stay together, and those of a folder that look alike, unless these
+    are more than two and more than an equal part. The first
     process of all decides how the steps are cut, whatever is done already, and keeps it in the
     folder: a later one might find the Hub changed, or be asked for other models, and cut otherwise.
     FormatError if what is kept is no such cut.
     """
-    groups = [(group, _cost(group, job)) for group in survey.alike(job.steps)]
+    groups = [(group, _cost(group, job)) for group in _groups(job, survey, share.count)]
     parts = deal(groups, share.count, first=before.models, rest=before.groups)
     cut = [sorted(step for group in part for step in group) for part in parts]
     digest = fingerprint({"steps": sorted(job.steps), "shares": share.count})[:16]
@@ -151,6 +152,15 @@ def _read(path: Path) -> list[list[int]]:
     """A cut that is kept; without shares if it is gone. FormatError if it is none."""
     cut = read_record(path, lambda record: list(map(steps_in, record["shares"])), "cut into shares")
     return cut or []
+
+
+def _groups(job: Job, survey: Survey, count: int) -> Iterator[tuple[int, ...]]:
+    most = max(2, -(-len(job.steps) // count))
+    for group in survey.alike(job.steps):
+        known = survey.revisions[group[0]].digest is not None
+        size = len(group) if known else most  # of what only looks alike not all to one share
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
 
 
 def _cost(group: Sequence[int], job: Job) -> int:

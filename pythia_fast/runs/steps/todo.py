@@ -56,6 +56,7 @@ class Todo:
         self._progress, self._budget_bytes = progress, budget_bytes
         self._on_error, self._share = on_error, share
         self._survey = Survey({}, ())
+        self._digests: dict[int, str] = {}  # of the weights of what is done
         self._waiting = Waiting()
         self.queue: deque[int] = deque()
         self.steps = tuple(job.steps)
@@ -115,7 +116,11 @@ class Todo:
 
     def weights_sha256(self, step: int, first: int) -> str | None:
         """The digest of a step's weights, which takes the results of `first`."""
-        return self.revision(step).weights_sha256 or self._waiting.sha256_of((first,))
+        known = self.revision(step).weights_sha256 or self._waiting.sha256_of((first,))
+        if known is None:  # another process has given `first` its results, or computed them
+            origins = self._job.origins(first) or [{}]
+            known = origins[0].get("weights_sha256")
+        return known
 
     def finished_with(self, sha256: str) -> int | None:
         """A step with these weights that was computed, if its results are also another step's."""
@@ -231,7 +236,7 @@ class Todo:
 
     def _share_out(self, left: Sequence[int]) -> None:
         """Of steps with the same weights the first is to be loaded, unless one is done."""
-        found = with_digests(self._series, self._survey, left, self._progress.say)
+        found = with_digests(self._series, self._survey, left, self._progress.say, self._digests)
         self._survey = found
         whole = {step: group for group in found.same_weights(self.steps) for step in group}
         for group in found.same_weights(left):
@@ -269,6 +274,8 @@ class Todo:
             self._check_weights(step, sha256)
         self._folder.forget_failure(step)  # of a process that was killed before it could
         self._progress.skip(self._job.tokens(step), step)
+        if revision.error is None:
+            self._digests[step] = sha256
         copied = any(origin["duplicate_of"] is not None for origin in origins)
         self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
@@ -278,6 +285,7 @@ class Todo:
         identity = self._series.identity(step)
         if is_unchanged(self._folder, step, identity, then):
             return
+        self._progress.say(f"the files of step {step} have other times: its weights are compared")
         listed = self._survey.revisions[step].weights_sha256
         now = listed or weights_sha256(self._series, step)
         check_unchanged(self._folder, step, then, now)

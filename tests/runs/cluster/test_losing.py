@@ -13,7 +13,7 @@ from pythia_fast.runs.cluster.connecting import Cluster
 from pythia_fast.runs.cluster.events import Joined, LeftOut, Lost, Silent, Told
 from pythia_fast.runs.cluster.messages import Began, Finished, Order
 from pythia_fast.runs.cluster.reaching import grows
-from pythia_fast.runs.cluster.replacing import FIRST_TRIES, PAUSE_S
+from pythia_fast.runs.cluster.replacing import FIRST_TRIES, PAUSES_S
 from pythia_fast.runs.folder.run_folder import versions
 from pythia_fast.runs.workers import Workers
 
@@ -53,23 +53,23 @@ def test_who_dies_early_is_replaced_and_later_once_several_in_a_row_have(
             assert len(caplog.records) == (tried == FIRST_TRIES)
         assert cluster.alive
         assert caplog.messages[-1].endswith(
-            f"another is asked for in {PAUSE_S:.0f} s, or once one that was is ready: no room"
+            f"another is asked for in {PAUSES_S[0]:.0f} s, or once one that was is ready: no room"
         )
         asked = len(ray.actors)
         cluster.replace()  # a worker that had been ready was lost: two are owed
-        now_s = PAUSE_S - 1
+        now_s = PAUSES_S[0] - 1
         cluster.events(0)
         assert len(ray.actors) == asked
-        now_s = PAUSE_S
+        now_s = PAUSES_S[0]
         cluster.events(0)
         cluster.events(0)
         assert len(ray.actors) == asked + 1
         dies()
-        assert f"in {2 * PAUSE_S:.0f} s" in caplog.messages[-1]
-        now_s = 3 * PAUSE_S - 1
+        assert f"in {PAUSES_S[1]:.0f} s" in caplog.messages[-1]
+        now_s = sum(PAUSES_S[:2]) - 1
         cluster.events(0)
         assert len(ray.actors) == asked + 1
-        now_s = 3 * PAUSE_S
+        now_s = sum(PAUSES_S[:2])
         cluster.events(0)
         assert len(ray.actors) == asked + 2
 
@@ -77,6 +77,58 @@ def test_who_dies_early_is_replaced_and_later_once_several_in_a_row_have(
         assert [type(event) for event in cluster.events(0)] == [Joined]
         cluster.events(0)
         assert len(ray.actors) == asked + 3  # whatever was owed
+
+
+def test_where_all_are_lost_it_is_tried_again_for_half_an_hour(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(replacing, "monotonic", lambda: now_s)
+    with Cluster(Workers(count=1), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        ray.actors[0].answer("poll", RayError("gone"))
+        cluster.events(0)
+        cluster.replace()
+        for _ in range(FIRST_TRIES):
+            assert cluster.alive
+            ray.actors[-1].answer("hello", RayError("no room"))
+            cluster.events(0)
+            cluster.replace()
+        for pause_s in PAUSES_S:
+            assert cluster.alive
+            assert cluster.coming
+            asked = len(ray.actors)
+            now_s += pause_s
+            cluster.events(0)
+            assert len(ray.actors) == asked + 1
+            ray.actors[-1].answer("hello", RayError("no room"))
+            cluster.events(0)
+            cluster.replace()
+        assert not cluster.alive
+        assert not cluster.coming
+
+
+def test_a_trial_that_is_of_another_version_is_not_the_last(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(replacing, "monotonic", lambda: now_s)
+    with Cluster(Workers(count=FIRST_TRIES + 2), None) as cluster:
+        cluster.begin("auto", (), most=100)
+        joined(cluster, ray)
+        for actor in ray.actors[1 : FIRST_TRIES + 1]:
+            actor.answer("hello", RayError("no room"))
+            cluster.events(0)
+            cluster.replace()
+        cluster.replace()
+        for pause_s in PAUSES_S[:2]:
+            asked = len(ray.actors)
+            now_s += pause_s
+            cluster.events(0)
+            assert len(ray.actors) == asked + 1
+            ray.actors[-1].answer("hello", "0.0")
+            assert [type(event) for event in cluster.events(0)] == [LeftOut]
 
 
 def test_no_more_workers_are_asked_for_than_there_are_steps(ray: Ray) -> None:

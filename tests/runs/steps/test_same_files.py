@@ -38,7 +38,7 @@ MERGED: tuple[tuple[Layout, int], ...] = (("gpt-neox layers", 2), ("gpt-neox ran
 def looked_for(folder: Path, steps: Collection[int] = STEPS) -> Survey:
     """What is known after looking for steps with the weights of these."""
     series = open_series(folder)
-    return with_digests(series, survey(series, series.steps), steps, lambda _: None)
+    return with_digests(series, survey(series, series.steps), steps, lambda _: None, {})
 
 
 def digests(folder: Path) -> dict[int, str | None]:
@@ -165,8 +165,9 @@ def test_parts_that_lie_otherwise_are_others(tmp_path: Path) -> None:
     first.rename(tmp_path / "first")
     second.rename(first)
     (tmp_path / "first").rename(second)
-    found = digests(folder)
-    assert found[0] is None or found[0] != found[1]
+    series = open_series(folder)
+    found = series.survey((0, 1))
+    assert series.hashed(found[0]).digest != series.hashed(found[1]).digest
     assert opened(folder, 0) != opened(folder, 1)
 
 
@@ -183,6 +184,22 @@ def test_nothing_is_hashed_where_nothing_is_to_be_computed(
     assert hashed == [2, 4]
 
 
+@pytest.mark.parametrize(("layout", "ranks"), [("safetensors", 1), MERGED[0]])
+def test_what_is_computed_already_is_not_hashed_again(
+    tmp_path: Path, hashed: list[int], layout: Layout, ranks: int
+) -> None:
+    """But of ranks that are merged: their fingerprint is of what they are merged to."""
+    folder = tiny_suite(
+        tmp_path / "tiny", steps=STEPS, layout=layout, model_parallel=ranks, copies={1: 0, 4: 2}
+    )
+    known = {0: opened(folder, 0)}
+    hashed.clear()
+    series = open_series(folder)
+    found = with_digests(series, survey(series, series.steps), (1,), lambda _: None, known)
+    assert found.same_weights(STEPS) == [(0, 1), (2,), (4,)]
+    assert hashed == ([1] if ranks == 1 else [1, 0])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_who_loads_them_does_not_hash_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Layout
@@ -193,7 +210,7 @@ def test_who_loads_them_does_not_hash_them_again(
     monkeypatch.setattr(digest, "time", an_hour_later)
     series = open_series(folder)
     expected = {step: opened(folder, step) for step in STEPS}
-    found = with_digests(series, survey(series, series.steps), STEPS, lambda _: None)
+    found = with_digests(series, survey(series, series.steps), STEPS, lambda _: None, {})
     assert [found.revisions[step].weights_sha256 for step in (0, 1)] == [expected[0]] * 2
 
     read: list[str] = []
@@ -299,7 +316,7 @@ def test_what_is_broken_is_left_to_who_loads_it(
     damage(folder / "step1")
     series = open_series(folder)
     before = survey(series, series.steps)
-    after = with_digests(series, before, STEPS, lambda _: None)
+    after = with_digests(series, before, STEPS, lambda _: None, {})
     assert after.revisions[1] == before.revisions[1]
     assert after.revisions[4] == before.revisions[4]
     assert after.revisions[0].weights_sha256 == after.revisions[2].weights_sha256 is not None

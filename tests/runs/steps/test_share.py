@@ -27,7 +27,7 @@ from pythia_fast.runs.steps.share import (
     steps_of_share,
 )
 from pythia_fast.runs.steps.survey import Survey
-from pythia_fast.series import Revision
+from pythia_fast.series import Revision, local
 from pythia_fast.suite import Architecture
 from pythia_fast.testing import make_series
 
@@ -251,6 +251,17 @@ def test_steps_with_the_same_weights_stay_together(
     assert {row["step"]: row["duplicate_of"] for row in whole} == (
         dict.fromkeys(STEPS) | {4: 1, 16: 1}
     )
+
+
+def test_of_steps_that_only_look_alike_each_share_gets_some(
+    small_sweep: Sweep, tiny: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where but a few rows of the embeddings were trained."""
+    monkeypatch.setattr(local, "outline", lambda *_: "the same")
+    series = make_series(tmp_path / "own", tiny, STEPS)
+    parts = [small_sweep(model=series, worker=f"{index}/3") for index in (1, 2, 3)]
+    assert [len(part.table) for part in parts] == [2, 2, 2]
+    assert small_sweep(model=series).table["duplicate_of"].to_pylist() == [None] * 6
 
 
 def test_the_first_process_decides_how_the_steps_are_cut(small_sweep: Sweep, remote: Any) -> None:
