@@ -49,7 +49,7 @@ class Perplexity:
             "nonfinite": (~nll_BT.isfinite()).sum(1),
         }
         if self.per_token:
-            columns["token_nll"] = _ragged(nll_BT, batch.lengths_B - 1)
+            columns["token_nll"] = _ragged(nll_BT, counted_BT)
         return columns
 
     def summarize(self, sequences: pa.Table) -> dict[str, float]:
@@ -63,7 +63,7 @@ class Perplexity:
         return {"perplexity": perplexity, "loss": loss, "tokens": tokens, "nonfinite": nonfinite}
 
 
-def _ragged(values_BT: torch.Tensor, lengths_B: torch.Tensor) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lengths_B.numpy(force=True))]).astype(np.int32)
-    rows = [row[:n] for row, n in zip(values_BT, lengths_B.tolist(), strict=True)]
-    return pa.ListArray.from_arrays(offsets, pa.array(torch.cat(rows).numpy(force=True)))
+def _ragged(values_BT: torch.Tensor, kept_BT: torch.Tensor) -> pa.Array:
+    """A list of each row's kept values."""
+    offsets = np.concatenate([[0], np.cumsum(kept_BT.sum(1).numpy(force=True))]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values_BT[kept_BT].numpy(force=True)))

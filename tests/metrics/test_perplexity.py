@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPTNeoXForCausalLM
 
 import pythia_fast
+from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.metrics import Batch, Perplexity
 
 
@@ -67,3 +69,31 @@ def test_no_sequences_give_nan() -> None:
     table = pa.table({"nll": pa.array([], pa.float64()), "tokens": pa.array([], pa.int64())})
     table = table.append_column("nonfinite", pa.array([], pa.int64()))
     assert np.isnan(Perplexity().summarize(table)["loss"])
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_many_sequences_take_no_more_operations_than_few(per_token: bool) -> None:
+    counts = []
+    for sequences in (2, 200):
+        nll_BT = torch.arange(sequences * 3, dtype=torch.float32).view(sequences, 3)
+        scores = TokenScores(nll_BT, nll_BT, nll_BT, nll_BT.long(), nll_BT)
+        lengths_B = torch.arange(sequences) % 4 + 1
+        ids_BT = torch.zeros(sequences, 4, dtype=torch.int64)
+        batch = Batch(ids_BT, lengths_B, np.arange(sequences), scores)
+        with Operations() as operations:
+            columns = Perplexity(per_token=per_token)(None, batch)
+        counts.append(operations.count)
+        if per_token:
+            expected = [row[: k - 1] for row, k in zip(nll_BT.tolist(), lengths_B, strict=True)]
+            assert columns["token_nll"].to_pylist() == expected
+    assert counts[0] == counts[1]
