@@ -11,6 +11,7 @@ from torch.nn.functional import linear
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.kernels.cross_entropy import linear_nll, linear_scores
+from pythia_fast.kernels.panels import LANES
 from pythia_fast.kernels.scores import TokenScores
 from pythia_fast.model import neox
 from pythia_fast.model.ids import checked_ends, target_count
@@ -26,7 +27,10 @@ PASS_TOKENS = 2048
 """Tokens that go through torch's operations at a time: activations that stay in a CPU's cache."""
 
 NATIVE_PASS_TOKENS = 4096
-"""Tokens that go through the native kernels at a time: enough for the weights to be read seldom."""
+"""Tokens that go through the native kernels at a time: enough for the weights to be read seldom.
+
+What fills up a sequence's last panel counts, since it takes as much memory.
+"""
 
 
 def pass_tokens(model: "Model") -> int:
@@ -45,6 +49,8 @@ def in_passes(
     if model.gpu is not None:
         yield from model.gpu.in_passes(sequences, tokens, work)
         return
+    if model.native is not None:
+        tokens = -(-tokens // LANES) * LANES
     each = max(1, pass_tokens(model) // tokens)
     for first in range(0, sequences, each):
         rows = slice(first, min(sequences, first + each))

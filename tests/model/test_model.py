@@ -11,6 +11,7 @@ import torch
 
 from pythia_fast.errors import ArgumentError, TokenRangeError
 from pythia_fast.kernels import reference
+from pythia_fast.kernels.panels import LANES
 from pythia_fast.model import Model, Weights
 from pythia_fast.suite import Architecture
 
@@ -185,6 +186,23 @@ def test_memory_is_bounded_by_passes_that_change_nothing(
     for layer, x_BTD in model.hidden_states(ids_BT).items():
         assert torch.equal(x_BTD, hidden[layer])
     assert 0 < max(seen) <= 7 * 4  # sequences of four panels
+
+
+@pytest.mark.parametrize("tokens", [2, 3, 17, 18])
+def test_short_sequences_take_no_more_memory_than_long_ones(
+    tiny: Architecture, pair_of: Callable, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    """A pass is of so many tokens with what fills up their panels."""
+    model: Model = pair_of(tiny).ours
+    assert model.native is not None
+    ids_BT = torch.arange(50 * tokens).view(50, tokens) % tiny.vocab_rows
+    whole = model.nll(ids_BT)
+    seen = []
+    room = model.native.room
+    monkeypatch.setattr(model.native, "room", lambda panels: seen.append(panels) or room(panels))
+    monkeypatch.setattr("pythia_fast.model.scoring.NATIVE_PASS_TOKENS", 8 * LANES)
+    assert torch.equal(model.nll(ids_BT), whole)
+    assert max(seen) == 8
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
