@@ -43,22 +43,42 @@ def memory_of(reading: Reading, steps: Iterable[int]) -> Memory:
         looked = _rows(tables)
         now = _rows([t.filter(pc.fill_null(t["memorized"], fill_value=False)) for t in tables])
         is_known = bool(len(looked))
-        again = looked if np.array_equal(looked, ever) else np.intersect1d(looked, ever)
+        again = looked if np.array_equal(looked, ever) else among(looked, ever)
         is_change = bool(len(again))
         counts.append(len(now) if is_known else None)
-        new = np.setdiff1d(now, known)
-        gained.append(len(np.intersect1d(new, again)) if is_change else None)
-        gone = np.setdiff1d(np.intersect1d(known, looked), now)
+        new = without(now, known)
+        gained.append(len(among(new, again)) if is_change else None)
+        gone = without(among(known, looked), now)
         lost.append(len(gone) if is_change else None)
         for row in new.tolist():
             first.setdefault(row, step)
-        known = np.union1d(np.setdiff1d(known, looked), now)
+        known = np.sort(np.concatenate([without(known, looked), now]))
         ever = ever if len(again) == len(looked) else np.union1d(ever, looked)
     order = sorted(first, key=lambda row: (first[row], row))
     return Memory(np.array(order, np.int64), counts, gained, lost)
 
 
+def among(rows: Rows, others: Rows) -> Rows:
+    """Those of `rows` that are among `others`, which ascend."""
+    return rows[_is_among(rows, others)]
+
+
+def without(rows: Rows, others: Rows) -> Rows:
+    """Those of `rows` that are not among `others`, which ascend."""
+    return rows[~_is_among(rows, others)]
+
+
+def _is_among(rows: Rows, others: Rows) -> npt.NDArray[np.bool_]:
+    """By halving, so that a few rows do not cost a look at all others."""
+    if not len(others):
+        return np.zeros(len(rows), np.bool_)
+    at = np.searchsorted(others, rows)
+    return np.asarray(others[np.minimum(at, len(others) - 1)] == rows)
+
+
 def _rows(tables: list[pa.Table]) -> Rows:
-    """Which sequences these tables are about, in order."""
-    found = [table["sequence"].to_numpy() for table in tables]
-    return np.unique(np.concatenate(found)) if found else np.array([], np.int64)
+    """Which sequences these tables are about, each once, ascending."""
+    if not tables:
+        return np.array([], np.int64)
+    found = np.concatenate([table["sequence"].to_numpy() for table in tables])
+    return found if np.all(found[1:] > found[:-1]) else np.unique(found)

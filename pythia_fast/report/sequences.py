@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pythia_fast.errors import PythiaFastError
-from pythia_fast.report.memory import Rows, memory_of
+from pythia_fast.report.memory import Rows, memory_of, without
 from pythia_fast.report.packed import losses, packed
 from pythia_fast.report.read import Reading
 from pythia_fast.report.run import Run
@@ -81,12 +81,15 @@ def _left_out(looked_at: int, listed: int, memorized: int) -> str:
 
 def _first(run: Run, steps: Iterable[int], known: Rows) -> Rows:
     """The first sequences of the first step that looked at any, without those `known`."""
+    known = np.sort(known)
     for step in steps:
         looked_at, found = False, np.array([], np.int64)
         for table in run.columns(("sequence",), (step,)).sequences():
             looked_at |= bool(len(table))
-            rows = np.setdiff1d(table["sequence"].to_numpy(), known)
-            found = np.union1d(found, rows)[:MOST_OTHERS]
+            rows = table["sequence"].to_numpy()
+            if len(found) == MOST_OTHERS:
+                rows = rows[rows < found[-1]]
+            found = np.union1d(found, without(rows, known))[:MOST_OTHERS]
         if looked_at:
             return found
     return np.array([], np.int64)

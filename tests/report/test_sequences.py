@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pythia_fast.errors import HubError
 from pythia_fast.report import sequences
+from pythia_fast.report.memory import among, without
 from pythia_fast.report.read import _KINDS
 from pythia_fast.report.sequences import MOST_LOSSES, sequences_of
 from pythia_fast.report.texts import texts_of
@@ -236,3 +237,29 @@ def test_texts_that_fail_after_opening_are_a_note(
     assert found["pieces"] is None
     assert any("the connection was lost" in note for note in found["notes"])
     assert found["losses"] is not None
+
+
+def test_the_first_others_are_found_without_a_look_at_all_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was memorized may be as much as all else: a shard is not compared with each of it."""
+    random = np.random.default_rng(0)
+    order, known = np.arange(20_000), random.permutation(20_000)[:10_000]
+    shards = [pa.table({"sequence": order[at : at + 100]}) for at in range(0, len(order), 100)]
+    run = SimpleNamespace(columns=lambda *_: SimpleNamespace(sequences=lambda: iter(shards)))
+    asked: list[int] = []
+    monkeypatch.setattr(
+        sequences, "without", lambda rows, others: asked.append(len(rows)) or without(rows, others)
+    )
+    found = sequences._first(run, [0], known)
+    assert found.tolist() == np.setdiff1d(order, known)[: sequences.MOST_OTHERS].tolist()
+    assert sum(asked) <= 200
+    shards.reverse()
+    assert sequences._first(run, [0], known).tolist() == found.tolist()
+
+
+@given(st.lists(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_rows_among_others(rows: list[int], others: set[int]) -> None:
+    some, ascending = np.array(rows, np.int64), np.array(sorted(others), np.int64)
+    assert among(some, ascending).tolist() == [row for row in rows if row in others]
+    assert without(some, ascending).tolist() == [row for row in rows if row not in others]
