@@ -174,15 +174,14 @@ class Pipeline:
             remarks=self._source.remarks(loaded.step),
             device=self._resident.device,
         )
+        written = 0
         for _, shard in itertools.groupby(self._plan.units(loaded.step), lambda unit: unit.shard):
             missing = [unit for unit in shard if not self._job.has(unit, loaded.weights_sha256)]
             share = twin is None and not (
                 self._plan.deterministic and self._resident.kernels is None
             )
             for units in self._groups(missing) if share else [(unit,) for unit in missing]:
-                for publication in publications:
-                    if publication.done():
-                        publication.result()  # a full disk is told before more is computed
+                written = _written_of(publications, written)
                 started = time.perf_counter()
                 tables = self._tables(units, twin)
                 elapsed_s = time.perf_counter() - started
@@ -242,10 +241,9 @@ class Pipeline:
         """Some tokens are computed; the step before may meanwhile be on the disk."""
         self._progress.advance(tokens, step)
         writing = self._writing
-        if writing is not None and all(
-            publication.done() and publication.exception() is None
-            for publication in writing.publications
-        ):
+        if writing is None or not writing.publications[-1].done():  # one writes them, in order
+            return
+        if all(publication.exception() is None for publication in writing.publications):
             self._count(writing)
 
     def _settle(self) -> None:
@@ -273,3 +271,14 @@ class Pipeline:
     def _count(self, finished: _Writing) -> None:
         self._writing = None
         self._source.finish(finished.step, finished.weights_sha256)
+
+
+def _written_of(publications: "Sequence[Future[None]]", before: int) -> int:
+    """How many of them are written, the first `before` of them known to be.
+
+    An error of one of the others is raised: a full disk is told before more is computed.
+    """
+    while before < len(publications) and publications[before].done():
+        publications[before].result()
+        before += 1
+    return before

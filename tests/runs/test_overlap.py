@@ -4,6 +4,7 @@ import errno
 import re
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -200,3 +201,15 @@ def test_a_failure_that_cannot_be_forgotten_is_told_of_its_own_step(
     assert "step 2 failed and is left out: PermissionError" in capsys.readouterr().err
     assert result.failures == ()
     assert result.table["step"].to_pylist() == [0, 1, 2, 4, 8, 16]
+
+
+def test_what_is_written_is_not_asked_for_again_with_each_shard(
+    small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of n shards that would be n² / 2 questions: 276 here, and minutes for millions."""
+    asked = []
+    done = Future.done
+    monkeypatch.setattr(Future, "done", lambda self: asked.append(self) or done(self))
+    monkeypatch.setattr("pythia_fast.runs.plan.SHARD_SEQUENCES", 1)
+    small_sweep(steps=[4])
+    assert len(asked) <= 3 * 24
