@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -118,4 +119,4 @@ def _check_columns(path: Path, table: pa.Table, metric: Metric | None) -> None:
 
 
 def _is_of(table: pa.Table, rows: Rows) -> bool:
-    return bool(table["sequence"].to_pylist() == rows.tolist())
+    return np.array_equal(table["sequence"].to_numpy(), rows)

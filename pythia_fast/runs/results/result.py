@@ -3,6 +3,7 @@
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import cached_property, reduce
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,9 @@ from pythia_fast.plots import Line, StepAxis, curves
 from pythia_fast.quantities import counted
 from pythia_fast.runs.folder.parts import (
     EVALUATION,
-    Complete,
     Failure,
     no_run_words,
     read_failures,
-    read_part,
     read_provenance,
     read_run,
 )
@@ -149,12 +148,11 @@ class SweepResult(Tabular):
         `memorized`, `score`, `first_mismatch`, `margin`, `redecided`. A column that two metrics
         have is the first one's.
         """
-        by_step: dict[int, list[Complete]] = {}
-        for each in self._contents.complete():
-            by_step.setdefault(each[0], []).append(each)
         tables = []
-        for step, complete in by_step.items():
-            table = _joined(complete, self.path)
+        every = self._contents.each(self._names)
+        for step, of_step in groupby(every, key=lambda each: each[0]):
+            own = (sequences.replace_schema_metadata(None) for *_, sequences in of_step)
+            table = reduce(side_by_side, own)
             tables.append(table.add_column(0, "step", pa.array(np.full(len(table), step))))
         return stacked(tables, f"a metric in {self.path}") if tables else pa.table({})
 
@@ -296,12 +294,3 @@ class SweepResult(Tabular):
     def _is_failed(self, step: int) -> bool:
         """Whether a step with a failure is incomplete: another process may have finished it."""
         return self._asked(step) and len(self._contents.complete(step)) < len(self._names)
-
-
-def _joined(complete: Sequence[Complete], path: Path) -> pa.Table:
-    """The sequences of one step, the columns of its metrics side by side."""
-    tables = [
-        stacked([read_part(part) for part in parts], metric_words(name, path))
-        for _, name, _, parts in complete
-    ]
-    return reduce(side_by_side, [table.replace_schema_metadata(None) for table in tables])

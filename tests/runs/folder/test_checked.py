@@ -110,3 +110,11 @@ def test_symbolic_links_are_not_followed(folder: RunFolder, tmp_path: Path) -> N
     (folder.path / "damaged").symlink_to(tmp_path)
     with pytest.raises(WriteError, match="symbolic link"):
         folder.intact(UNIT)
+
+
+@pytest.mark.parametrize("rows", [[0, 2, 1], [0, 1], [0, 1, 2, 3], [0, 1, None]])
+def test_rows_of_other_sequences_make_room(folder: RunFolder, rows: list[int | None]) -> None:
+    (folder.path / UNIT.path).unlink()
+    numbers = {name: [values[0]] * len(rows) for name, values in NUMBERS.items()}
+    folder.publish(UNIT, pa.table({"sequence": rows, **numbers}), origin(folder))
+    assert folder.intact(UNIT) is None

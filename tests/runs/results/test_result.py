@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import pythia_fast
@@ -165,3 +166,15 @@ def test_a_report_is_written(small_sweep: Sweep, tiny_ids: np.ndarray, tmp_path:
     assert "Content-Security-Policy" in path.read_text()[:400]
     with pytest.raises(ArgumentError, match="fingerprints differ"):
         result.report(path, tokens=tiny_ids[:, :40])
+
+
+def test_sequences_are_read_once(small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pythia_fast.runs.plan.SHARD_SEQUENCES", 10)
+    path = small_sweep(steps=[0, 1], metrics=["perplexity", "memorization"]).path
+    read = []
+    whole = pq.ParquetFile.read
+    monkeypatch.setattr(
+        pq.ParquetFile, "read", lambda self, *names: read.append(self) or whole(self, *names)
+    )
+    assert len(pythia_fast.SweepResult(path).sequences) == 2 * 24
+    assert len(read) == 2 * 2 * 3  # steps, metrics, shards
