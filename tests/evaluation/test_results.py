@@ -161,7 +161,7 @@ def test_without_results_there_are_gaps_to_draw(evaluated, tmp_path):
     none = EvaluationResult(folder.path)
     line = none.curve("local_choices", "acc")
     assert (line.label, line.steps, line.values, line.gaps) == ("tiny", [], [], [8, 64])
-    with pytest.raises(ArgumentError, match=r"local_choices.*: 2 steps are incomplete"):
+    with pytest.raises(ArgumentError, match=r"value of local_choices.*incomplete: 2 steps"):
         none.plot()
     with pytest.raises(ArgumentError, match=f"{folder.path} has no results yet"):
         none.chosen(None, None)
