@@ -208,6 +208,7 @@ def test_whether_files_can_be_made_is_tried(
         require_writable(tmp_path, "move")
     assert caught.value.errno == errno.EROFS
     new = tmp_path / "new"
-    with pytest.raises(WriteError, match=f"cannot write {new}: no file can be made in {tmp_path} .{refused}.; wr"):
+    words = f"cannot write {new}: no file can be made in {tmp_path} .{refused}.; write el"
+    with pytest.raises(WriteError, match=words):
         require_writable(new)
     assert not is_writable(tmp_path)
