@@ -99,7 +99,7 @@ def read_bytes_per_s(series: CheckpointSeries, step: int) -> float | None:
 
     Of a checkpoint of a folder, else of a scratch file without a name where downloads will go.
     """
-    if isinstance(series, LocalSeries):
+    if series.spec.repo is None and isinstance(series, LocalSeries):
         return _read_rate(File(series.weight_files(step)[0]))
     try:
         with tempfile.TemporaryFile(dir=existing_folder(series.folder)) as scratch:
