@@ -95,7 +95,7 @@ def test_the_numbers_are_those_of_scipy_sequence_by_sequence(planted, rng) -> No
 def test_without_an_effect_p_is_uniform(planted, rng) -> None:
     p = []  # one of each run: those of a run share the unseen
     rows = np.arange(0, ROWS, 16)
-    for number in range(80):
+    for number in range(48):
         run = planted(of_loss(losses(rng, 0.0, rows)), rows=rows, name=f"null-{number}")
         told = emergence(run).table.to_pylist()
         p.append(next(row["p"] for row in told if row["step"] == row["seen_by"] == STEPS[-1]))

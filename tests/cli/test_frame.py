@@ -200,7 +200,7 @@ def test_a_tokenizer_that_cannot_be_looked_for_ends_with_3_and_one_line(run, tok
     name = "x" * 300  # the system refuses, as for a folder that may not be looked into
     result = run("view", tokens, "--tokenizer", name, exit_code=3)
     (line,) = result.stderr.splitlines()
-    assert line == f"pythia-fast: File name too long: '{name}'"
+    assert line == f"pythia-fast: cannot read {name}: File name too long"
 
 
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, tmp_path):

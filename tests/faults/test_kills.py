@@ -44,7 +44,7 @@ def test_killed_again_and_again(
     root = tmp_path / "killed"
     root.mkdir()
     request = {
-        "kills": 200 if long_form else 15,
+        "kills": 200 if long_form else 10,
         "seed": 0,
         "root": str(root),
         "endpoint": hub.url,

@@ -498,7 +498,7 @@ def test_wrong_arguments(tmp_path: Path, tiny: Architecture) -> None:
     with pytest.raises(UnknownStepError):
         convert(source, tmp_path / "out", 7)
     (tmp_path / "file").touch()
-    with pytest.raises(ReadError, match=r"file/step0 cannot be read: Not a directory"):
+    with pytest.raises(ReadError, match=r"cannot read .*file/step0: Not a directory"):
         convert(source, tmp_path / "file")
     assert not (tmp_path / "out").exists()
 

@@ -522,7 +522,7 @@ def test_what_was_verified_while_it_came_is_not_hashed(
     assert hashed == [digest]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=12),
     kept=st.lists(st.booleans(), min_size=12, max_size=12),
