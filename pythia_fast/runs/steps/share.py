@@ -126,10 +126,10 @@ def steps_of_share(
     """The steps of a job that are a share's, in order; `before` them others were dealt out.
 
     Steps with the same weights stay together, and those of a folder that look alike, unless these
-    are more than two and more than an equal part. The first
-    process of all decides how the steps are cut, whatever is done already, and keeps it in the
-    folder: a later one might find the Hub changed, or be asked for other models, and cut otherwise.
-    FormatError if what is kept is no such cut.
+    are more than two and more than an equal part. The first process of all decides how the steps
+    are cut, whatever is done already, and keeps it in the folder: a later one might find the Hub
+    changed, or be asked for other models, and cut otherwise. FormatError if what is kept is no such
+    cut.
     """
     groups = [(group, _cost(group, job)) for group in _groups(job, survey, share.count)]
     parts = deal(groups, share.count, first=before.models, rest=before.groups)

@@ -118,8 +118,8 @@ class Todo:
         """The digest of a step's weights, which takes the results of `first`."""
         known = self.revision(step).weights_sha256 or self._waiting.sha256_of((first,))
         if known is None:  # another process has given `first` its results, or computed them
-            origins = self._job.origins(first) or [{}]
-            known = origins[0].get("weights_sha256")
+            origins = self._job.origins(first)
+            known = origins[0]["weights_sha256"] if origins else None
         return known
 
     def finished_with(self, sha256: str) -> int | None:
@@ -270,8 +270,8 @@ class Todo:
         revision = self._survey.revisions[step]
         if revision.error is not None:
             self._progress.say(f"step {step} is kept, but it cannot be had now: {revision.error}")
-        elif origins[-1]["identity"] != self._series.identity(step):
-            self._check_weights(step, sha256)
+        elif origins[-1]["identity"] != (identity := self._series.identity(step)):
+            self._check_weights(revision, identity, sha256)
         self._folder.forget_failure(step)  # of a process that was killed before it could
         self._progress.skip(self._job.tokens(step), step)
         if revision.error is None:
@@ -280,16 +280,18 @@ class Todo:
         self.finish(step, None if copied else sha256)  # else two might be copies of each other
         return True
 
-    def _check_weights(self, step: int, then: str) -> None:
+    def _check_weights(self, revision: Revision, identity: str, then: str) -> None:
         """RunMismatchError if files that look other than they did hold other weights."""
-        identity = self._series.identity(step)
+        step = revision.step
         if is_unchanged(self._folder, step, identity, then):
             return
+        if revision.weights_sha256 is not None:  # as the Hub lists them
+            check_unchanged(self._folder, step, then, revision.weights_sha256)
+            return
         self._progress.say(f"the files of step {step} have other times: its weights are compared")
-        listed = self._survey.revisions[step].weights_sha256
-        now = listed or weights_sha256(self._series, step)
+        now = weights_sha256(self._series, step)
         check_unchanged(self._folder, step, then, now)
-        if listed is None and self._series.identity(step) == identity:
+        if self._series.identity(step) == identity:
             keep_unchanged(self._folder, step, identity, now)
 
     def _record(self, step: int, error: Exception) -> Failure:
