@@ -116,7 +116,8 @@ class Hand:
             call = threading.Thread(target=self.worker.compute, args=(order, [self._works[model]]))
             call.start()
             self.calls[model, step] = call
-            wait(lambda key=(model, step): key in self.worker._over)  # type: ignore[misc]
+            key = (model, step)
+            wait(lambda: key in self.worker._over or not call.is_alive())  # noqa: B023
 
     def hears(self, kind: type, model: int | None = None, step: int | None = None) -> Any:
         """The first such message, which comes within some time."""
