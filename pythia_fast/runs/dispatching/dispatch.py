@@ -170,22 +170,12 @@ class Dispatcher:
     def wanted_back(self) -> tuple[str, Task] | None:
         """What a worker should be asked to give back; None if nothing.
 
-        There is one where nothing waits that a worker with nothing to do could get, and another
-        holds more than it has begun of what such a one can do: of those the one with the most work
-        ahead. Each is named once; the answer goes to `taken_back`.
+        A worker with nothing to do, and for which nothing waits, gets what another holds and has
+        not begun: of those the one with the most work ahead. So does, one at a time, who joined
+        when others had been given all that was left: what it holds is two steps less and, with one
+        more, less work. Each is named once; the answer goes to `taken_back`.
         """
-        idle = self._left_without()
-        if len(idle) <= self._workers.asked:
-            return None
-        by_work = sorted(
-            self._workers.stocked.values(), key=lambda worker: (-worker.cost, worker.number)
-        )
-        for worker in by_work:
-            for task in worker.spare:
-                if any(self._fitting.fits(each, task.model) for each in idle):
-                    self._workers.ask(worker, task)
-                    return worker.name, task
-        return None
+        return self._wanted_by_the_idle() or self._wanted_by_the_late()
 
     def taken_back(self, worker: str, task: Task, *, given: bool) -> None:
         """The answer of a worker that was asked: it gives the task, or had begun it meanwhile.
@@ -228,6 +218,36 @@ class Dispatcher:
                 self._suspects.put(task)
         self._workers.leave(dead)
         return given_up
+
+    def _wanted_by_the_idle(self) -> tuple[str, Task] | None:
+        idle = self._left_without()
+        if len(idle) <= self._workers.asked:
+            return None
+        for worker in self._workers.by_work():
+            for task in worker.spare:
+                if any(self._fitting.fits(each, task.model) for each in idle):
+                    self._workers.ask(worker, task)
+                    return worker.name, task
+        return None
+
+    def _wanted_by_the_late(self) -> tuple[str, Task] | None:
+        """Only of the model that it has, and while nobody is suspected and nobody else asked."""
+        workers = self._workers
+        if workers.asked or workers.quiet or self._queue or self._suspects:
+            return None
+        busy = (worker for worker in workers.open.values() if worker.holds)
+        late = min(busy, key=lambda worker: worker.place, default=None)
+        if late is None:
+            return None
+        for worker in workers.by_work():
+            if len(worker.holds) < len(late.holds) + 2:
+                continue
+            for task in worker.spare:
+                alike = task.model == late.model and self._fitting.fits(late, task.model)
+                if alike and late.cost + task.cost < worker.cost:
+                    workers.ask(worker, task)
+                    return worker.name, task
+        return None
 
     def _left_without(self) -> list[Worker]:
         """Workers with nothing to do, and nothing waits that one of them could get."""

@@ -128,6 +128,88 @@ def test_who_has_begun_meanwhile_keeps_it():
         dispatcher.taken_back("a", held[1], given=True)
 
 
+def late(*costs: float, models: tuple[int, ...] = (0,) * 9) -> tuple[Dispatcher, list[Task]]:
+    """`a` was there first and took three; `b` got the rest. Both have begun with their first."""
+    all_of_them = [
+        Task(model, *each) for model, each in zip(models, enumerate(costs), strict=False)
+    ]
+    dispatcher = joined(Dispatcher(all_of_them), "a")
+    held = [task for _, task in dispatcher.assignments()]
+    joined(dispatcher, "b")
+    held += [task for _, task in dispatcher.assignments()]
+    dispatcher.begun("a", held[0])
+    dispatcher.begun("b", held[3])
+    return dispatcher, held
+
+
+def test_who_comes_late_shares_what_the_first_was_given():
+    dispatcher, held = late(1, 1, 1, 1)
+    assert dispatcher.wanted_back() == ("a", held[2])
+    assert dispatcher.wanted_back() is None
+    dispatcher.taken_back("a", held[2], given=True)
+    assert dispatcher.assignments() == [("b", held[2])]
+    assert dispatcher.wanted_back() is None
+
+
+def test_what_was_begun_is_not_shared():
+    dispatcher, held = late(1, 1, 1, 1)
+    dispatcher.begun("a", held[1])
+    dispatcher.begun("a", held[2])
+    assert dispatcher.wanted_back() is None
+    dispatcher, held = late(1, 1, 1, 1)
+    assert dispatcher.wanted_back() == ("a", held[2])
+    dispatcher.taken_back("a", held[2], given=False)
+    assert dispatcher.wanted_back() == ("a", held[1])  # two are left to it
+
+
+@pytest.mark.parametrize(
+    ("costs", "models", "shared"),
+    [
+        ((1, 1, 1, 1), (0, 0, 0, 0), True),
+        ((1, 1, 1, 1, 1), (0, 0, 0, 0, 0), False),  # three and two
+        ((9, 8, 7, 7), (0, 0, 0, 0), True),
+        ((4, 3, 3, 3), (0, 0, 0, 1), False),  # another model would have to be made for it
+        ((40, 3, 3, 3), (0, 0, 0, 0), True),
+    ],
+)
+def test_it_is_shared_where_all_are_done_sooner(costs, models, shared):
+    dispatcher, held = late(*costs, models=models)
+    assert dispatcher.wanted_back() == (("a", held[2]) if shared else None)
+
+
+def test_it_is_not_shared_where_that_takes_as_long():
+    dispatcher = joined(Dispatcher(tasks(5, 2, 2)), "a")
+    held = [task for _, task in dispatcher.assignments()]
+    dispatcher.add([Task(0, 9, 7.0)])
+    assert dispatcher.assignments() == []
+    joined(dispatcher, "b")
+    assert steps(dispatcher.assignments()) == [("b", 9)]
+    assert dispatcher.wanted_back() is None  # 7 and 2 beside 5 and 2
+    dispatcher.finished("b", dispatcher.held("b")[0])
+    assert dispatcher.wanted_back() == ("a", held[2])
+
+
+@drawn(
+    count=st.integers(0, 20),
+    arriving=st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    look_ahead=st.integers(0, 3),
+)
+def test_however_late_they_come_nobody_holds_two_more_than_another(count, arriving, look_ahead):
+    dispatcher = Dispatcher(tasks(*[1] * count), look_ahead=look_ahead)
+    for turn, group in enumerate(arriving):
+        joined(dispatcher, *(f"w{turn}.{each}" for each in range(group)))
+        dispatcher.assignments()
+        asked = 0
+        while (wanted := dispatcher.wanted_back()) is not None:
+            dispatcher.taken_back(*wanted, given=True)
+            assert dispatcher.assignments()
+            asked += 1
+        assert asked <= count
+        held = [len(dispatcher.held(worker)) for worker in dispatcher.workers]
+        assert sum(held) == min(count, len(held) * (look_ahead + 1))
+        assert max(held) - min(held) <= 1
+
+
 def test_the_one_thing_that_a_worker_holds_is_not_asked_back():
     dispatcher = joined(Dispatcher(tasks(1)), "a", "b")
     dispatcher.assignments()
@@ -563,7 +645,9 @@ class Deaths(RuleBasedStateMachine):
     """
 
     @initialize(
-        costs=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([1.0, 1.5, 4.0])), max_size=12),
+        costs=st.lists(
+            st.tuples(st.integers(0, 2), st.sampled_from([1.0, 1.5, 4.0])), min_size=3, max_size=12
+        ),
         poisoned=st.sets(st.integers(0, 11), max_size=2),
         look_ahead=st.integers(0, 3),
     )
@@ -771,18 +855,29 @@ class Deaths(RuleBasedStateMachine):
         name, task = wanted
         assert task in self.held[name]
         assert task not in self.begun
-        assert len(self.held[name]) > 1
-        idle = [self.host[each] for each, held in self.held.items() if not held]
-        assert idle
         waiting = set(self.all) - self.over - {t for held in self.held.values() for t in held}
         assert waiting <= self.suspects
+        fewest = min(map(len, self.held.values()))
+        assert len(self.held[name]) >= fewest + 2
+        if fewest:  # nobody is idle
+            assert not waiting
+            assert not any(each in self.held.get(who, ()) for who, each in self.asked)
+            assert any(
+                len(held) <= len(self.held[name]) - 2
+                and held[-1].model == task.model
+                and sum(each.cost for each in (*held, task))
+                < sum(each.cost for each in self.held[name])
+                for held in self.held.values()
+            )
         assert wanted not in self.asked
         self.asked.add(wanted)
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
     def answer(self, data: Any) -> None:
-        name, task = data.draw(st.sampled_from(sorted(self.asked, key=repr)))
+        self.give_back(*data.draw(st.sampled_from(sorted(self.asked, key=repr))))
+
+    def give_back(self, name: str, task: Task) -> None:
         self.asked.remove((name, task))
         held = self.held.get(name, [])
         given = task in held and task not in self.begun
@@ -819,6 +914,11 @@ class Deaths(RuleBasedStateMachine):
             self.join("A")
         while not self.dispatcher.over:
             self.hand_out()
+            self.want_back()
+            while self.asked:
+                self.give_back(*min(self.asked, key=repr))
+                self.hand_out()
+                self.want_back()
             # The bad ones first: it is they who do harm.
             busy = [name for name, held in self.held.items() if held]
             name = min(busy, key=lambda name: self.host[name] != "X")
