@@ -60,8 +60,9 @@ sanitize-gpu: $(NEEDED)
 bench-tables: $(READY)
 	$(BIN)/python benchmarks/tables.py
 
-# What every Triton kernel needs on every chip, compiled here: no GPU needed, some minutes.
+# Every Triton kernel compiled for every chip here, and what it needs there: no GPU needed, some minutes.
 kernels: $(READY)
+	$(BIN)/python -m pytest -q --long tests/kernels/gpu/test_ahead_of_time.py
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/kernels/gpu/resources.py
 
 lint: $(READY)

@@ -38,8 +38,16 @@ def tiny() -> Architecture:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--long", action="store_true", help="tests that have a long form run it: `make faults`"
+        "--long",
+        action="store_true",
+        help="tests that have a long form run it: `make faults`, `make kernels`",
     )
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form is wanted."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Runs a small sweep again and again; in the n-th of them the n-th call of a kind fails.
+"""Runs a small sweep again and again; the n-th call of a kind fails, each time a later one.
 
-    LD_PRELOAD=failing_calls.so python each_call.py '{"kind": "fsync", "endpoint": …, …}'
+    LD_PRELOAD=failing_calls.so python each_call.py '{"kind": "fsync", "apart": 3, …}'
 
 A process that has imported everything and started no thread forks a child for each n, which takes a
-fraction of a second where a fresh interpreter takes three. The child prints one line of JSON: how
-many calls it has seen, what came of the sweep, and what came of the same sweep gone on with
-afterwards, with nothing failing. The last line is of the child that made fewer than n calls.
+fraction of a second where a fresh interpreter takes three; the next n is `apart` more. The child
+prints one line of JSON: how many calls it has seen, what came of the sweep, and what came of the
+same sweep gone on with afterwards, with nothing failing. The last line is of the child that made
+fewer than n calls.
 """
 
 import contextlib
@@ -77,7 +78,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 def main() -> None:
     request = json.loads(sys.argv[1])
-    kind, root = request.pop("kind"), Path(request.pop("root"))
+    kind, root, apart = request.pop("kind"), Path(request.pop("root")), request.pop("apart")
     SHIM.calls_seen.restype = ctypes.c_long
     _import_what_a_sweep_imports(root / "warm-up", request)
     assert threading.active_count() == 1, "a thread does not survive the fork"
@@ -91,7 +92,7 @@ def main() -> None:
         print(json.dumps(report), flush=True)
         if report.get("seen", n) < n:
             return
-        n += 1
+        n += apart
 
 
 def _import_what_a_sweep_imports(work: Path, call: dict[str, Any]) -> None:

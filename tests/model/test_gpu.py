@@ -214,15 +214,15 @@ class TestDecoding:
         assert worst(torch.stack(margins, 1)[clear], scores.margin[clear]) < 0.02
 
     def test_the_bits_do_not_depend_on_company(self, model: Model, ids: torch.Tensor) -> None:
-        together = [margin for _, margin in greedy_steps(model, ids, 5)]
-        alone = [margin for _, margin in greedy_steps(model, ids[1:2], 5)]
+        together = [margin for _, margin in greedy_steps(model, ids, 3)]
+        alone = [margin for _, margin in greedy_steps(model, ids[1:2], 3)]
         assert torch.equal(torch.stack(together)[:, 1:2], torch.stack(alone))
 
     def test_a_stopped_sequence_leaves_and_the_others_go_on_alike(
         self, model: Model, ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        free = model.generate(ids, 6)[:, 21:]
-        stop = int(free[0, 2])
+        free = model.generate(ids, 4)[:, 21:]
+        stop = int(free[0, 1])
         kept: list[int] = []
         keep = GpuDecoder.keep
 
@@ -231,7 +231,7 @@ class TestDecoding:
             keep(self, row_B)
 
         monkeypatch.setattr(GpuDecoder, "keep", noting)
-        found = model.generate(ids, 6, stop_token=stop)[:, 21:]
+        found = model.generate(ids, 4, stop_token=stop)[:, 21:]
         assert kept
         for row, tokens in enumerate(free.tolist()):
             end = tokens.index(stop) if stop in tokens else len(tokens)
@@ -249,10 +249,10 @@ class TestDecoding:
     def test_prompts_go_through_in_parts(
         self, model: Model, ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = model.generate(ids, 4)
+        whole = model.generate(ids, 2)
         assert model.gpu is not None
         monkeypatch.setattr(model.gpu.passes, "_tokens", 21)
-        assert torch.equal(model.generate(ids, 4), whole)
+        assert torch.equal(model.generate(ids, 2), whole)
 
 
 class TestRecorded:
@@ -275,30 +275,31 @@ class TestRecorded:
         self, recording: Model, recorder: Rerun, ids: torch.Tensor
     ) -> None:
         plain = model_of(ARCHITECTURE, recording.device, torch.float32)
-        for seed in range(3):
+        for seed in range(2):
             fill(recording.weights, seed)
             fill(plain.weights, seed)
             for shift in (0, 1):
                 some = (ids + shift) % 197
                 assert torch.equal(recording.nll(some), plain.nll(some))
         assert torch.equal(recording.score(ids).margin, plain.score(ids).margin)
-        assert (recorder.recorded, recorder.replayed) == (1, 5)
+        assert (recorder.recorded, recorder.replayed) == (1, 3)
 
     def test_a_step_of_decoding_is_recorded_once_for_all_positions(
         self, recording: Model, recorder: Rerun, ids: torch.Tensor
     ) -> None:
         plain = model_of(ARCHITECTURE, recording.device, torch.float32)
-        assert torch.equal(recording.generate(ids, 7), plain.generate(ids, 7))
+        assert torch.equal(recording.generate(ids, 4), plain.generate(ids, 4))
         assert recorder.recorded == 1
-        assert recorder.replayed == 5  # all steps but the prompt's and the first
+        assert recorder.replayed == 2  # all steps but the prompt's and the first
 
     def test_a_larger_pass_takes_new_memory_and_forgets(
         self, recording: Model, recorder: Rerun, ids: torch.Tensor
     ) -> None:
         plain = model_of(ARCHITECTURE, recording.device, torch.float32)
         few, many = ids[:1], torch.cat([ids, ids])
+        expected = {1: plain.nll(few), 6: plain.nll(many)}
         for some in (few, few, many, few, few):
-            assert torch.equal(recording.nll(some), plain.nll(some))
+            assert torch.equal(recording.nll(some), expected[len(some)])
         assert recorder.recorded == 2
 
     def test_weights_that_are_arriving_are_waited_for_layer_by_layer(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 TESTED = (80, 86, 90, 100)
+BRIEFLY = (86, 90)
 ARCHS = (*TESTED, 120)
 AT_ONCE = 2  # each process takes some 300 MB
 

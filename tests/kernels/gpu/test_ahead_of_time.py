@@ -1,6 +1,7 @@
 """Every kernel × configuration × dtype compiles for every chip, within what the chip has.
 
-`make kernels` does the same for one chip more, and shows the figures.
+The ordinary tests compile for one chip of each kind, that which has least room.
+`make kernels` tests all, and shows the figures, of one chip more.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pkgutil import iter_modules
 
 import pytest
 from cases import CASES, NO_MATRIX
-from resources import ARCHS, TESTED, Compiling, compiling
+from resources import ARCHS, BRIEFLY, TESTED, Compiling, compiling
 
 from pythia_fast.kernels import gpu
 from pythia_fast.kernels.gpu.chips import SHARED_BYTES, Chip
@@ -19,13 +20,20 @@ TOGETHER_S = 280
 
 
 @pytest.fixture(scope="module")
-def everything() -> Iterator[Compiling]:
-    with compiling(list(CASES), TESTED) as running:
+def everything(long_form: bool) -> Iterator[Compiling]:
+    with compiling(list(CASES), TESTED if long_form else BRIEFLY) as running:
         yield running
 
 
+@pytest.fixture(params=TESTED)
+def arch(request: pytest.FixtureRequest, everything: Compiling) -> int:
+    if request.param not in everything.unread:
+        pytest.skip("compiled for in the long form: `make kernels`")
+    found: int = request.param
+    return found
+
+
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("arch", TESTED)
 def test_a_kernel_fits_the_chip(everything: Compiling, arch: int, case: str) -> None:
     chip = Chip((arch // 10, arch % 10), 132)
     for it in everything.found[arch, case].result(TOGETHER_S):
@@ -36,7 +44,6 @@ def test_a_kernel_fits_the_chip(everything: Compiling, arch: int, case: str) -> 
             assert not it["serialized"], it
 
 
-@pytest.mark.parametrize("arch", TESTED)
 def test_every_configuration_is_compiled_by_some_case(everything: Compiling, arch: int) -> None:
     assert everything.unread[arch].result(TOGETHER_S) == []
 
