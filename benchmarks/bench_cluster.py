@@ -5,7 +5,8 @@ it, as a user's would, starts its workers, and ends them. Everything has one thr
 
 The metric is the package's perplexity, and writes down when each of its batches began and ended.
 From that come the start (from the call to the first batch) and the steady part (from there to the
-end of the last one), which is what an hour's sweep consists of.
+end of the last one), which is what an hour's sweep consists of. Where the machine's speed
+drifts, the part of it that lies between the batches still says what the engine costs.
 """
 
 import statistics
@@ -45,11 +46,15 @@ FORMS = {"quick": (2, 4), "standard": (6, 32), "full": (24, 32)}
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One sweep: until its first batch, from there to the end of its last, and the whole call."""
+    """One sweep: until its first batch, from there to the end of its last, and the whole call.
+
+    `between_percent` is the part of the steady time in which a worker computes no batch.
+    """
 
     start_s: float
     steady_s: float
     whole_s: float
+    between_percent: float
     result: pythia_fast.SweepResult
 
 
@@ -102,7 +107,9 @@ def test_workers_beside_one_process(
         whole_s = time.time() - began
         times = np.loadtxt(stamps, ndmin=2)
         first, last = times[:, 0].min(), times[:, 1].max()
-        return Timed(first - began, last - first, whole_s, result)
+        available_s = (last - first) * (1 if workers is None else workers.count)
+        between = 1 - (times[:, 1] - times[:, 0]).sum() / available_s
+        return Timed(first - began, last - first, whole_s, 100 * between, result)
 
     def on(workers: int) -> Callable[[], Timed]:
         wanted = pythia_fast.Workers(count=workers, num_cpus=1, address=address)
@@ -136,6 +143,7 @@ def test_workers_beside_one_process(
                 "steady_median_s": statistics.median(each.steady_s for each in timed),
                 "steady_min_s": min(each.steady_s for each in timed),
                 "steady_max_s": max(each.steady_s for each in timed),
+                "between_median_percent": statistics.median(each.between_percent for each in timed),
             },
         )
     for what, one, other, target in (
