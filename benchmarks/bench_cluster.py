@@ -48,7 +48,8 @@ FORMS = {"quick": (2, 4), "standard": (6, 32), "full": (24, 32)}
 class Timed:
     """One sweep: until its first batch, from there to the end of its last, and the whole call.
 
-    `between_percent` is the part of the steady time in which a worker computes no batch.
+    `between_percent` is the part of the steady time in which a worker computes no batch, its end
+    included, in which it has nothing more to do.
     """
 
     start_s: float

@@ -34,6 +34,8 @@ METRICS: Mapping[str, Metric] = {
     metric.name: metric for metric in (Perplexity(), Memorization(), MemorizationScore())
 }
 """The metrics that a name stands for."""
+LONGEST_NAME = 100
+"""Of a metric: with what stands around it, a file's name may have 255 bytes."""
 
 
 def canonical_order(name: str) -> tuple[int, str]:
@@ -70,6 +72,11 @@ def _one(metric: str | Metric) -> Metric:
         )
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise ArgumentError(f"a metric's name holds letters, digits, - and _ only, not {name!r}")
+    if len(name) > LONGEST_NAME:
+        raise ArgumentError(
+            f"a metric's name is part of file names, and has {LONGEST_NAME} characters at most; "
+            f"{name[:40]}… has {len(name)}"
+        )
     if name in METRICS and not isinstance(metric, type(METRICS[name])):
         raise ArgumentError(
             f"{name!r} is the name of a built-in metric, by which its results are read: give "

@@ -61,7 +61,7 @@ class Metric(Protocol):
 
     @property
     def name(self) -> str:
-        """The metric's name in tables and file names: letters, digits, `-` and `_`."""
+        """The metric's name in tables and file names: up to 100 letters, digits, `-` and `_`."""
         ...
 
     def __call__(self, model: Model, batch: Batch) -> Mapping[str, Column]:

@@ -42,6 +42,11 @@ def test_a_name_that_is_no_file_name_is_refused() -> None:
     metric.name = "../x"
     with pytest.raises(ArgumentError, match="letters, digits"):
         resolve(metric)
+    metric.name = "x" * 101
+    with pytest.raises(ArgumentError, match=r"100 characters at most; x{40}… has 101"):
+        resolve(metric)
+    metric.name = "x" * 100
+    assert resolve(metric) == (metric,)
 
 
 def test_a_name_of_a_built_in_metric_is_for_its_kind_alone() -> None:

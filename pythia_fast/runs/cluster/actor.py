@@ -62,6 +62,7 @@ class Worker:
         self._share = min(1.0, gpus if gpus else threads / (os.cpu_count() or 1))
         self._outbox = Outbox()
         self._works: dict[int, Work] = {}
+        self._coming: set[tuple[int, int]] = set()  # orders of models that are being learned
         self._orders: deque[Order] = deque()  # of models that are not resident yet
         self._resident: tuple[int, Assigned, SentParts | None] | None = None
         self._unfit: set[int] = set()  # models
@@ -96,13 +97,22 @@ class Worker:
 
         `work` is one reference, in a list so that it is fetched and opened once and not each time.
         """
-        if not self._learns(order.model, work[0]):
-            return  # the driver hears that it must go elsewhere
-        over = threading.Event()
+        key, over = (order.model, order.step), threading.Event()
+        with self._changed:
+            self._coming.add(key)
+        learned = False
+        try:
+            learned = self._learns(order.model, work[0])
+        finally:
+            with self._changed:
+                wanted = key in self._coming  # it may have been given back meanwhile
+                self._coming.discard(key)
+        if not (learned and wanted):
+            return  # the driver has heard that it must go elsewhere
         with self._changed:
             if order.model in self._unfit:
                 return
-            self._over[order.model, order.step] = over
+            self._over[key] = over
             if self._resident is not None and self._resident[0] == order.model:
                 self._append(self._resident, order)
             else:
@@ -115,7 +125,8 @@ class Worker:
     def give_back(self, model: int, step: int) -> bool:
         """Whether the step was not begun: then it will not be."""
         with self._changed:
-            given = False
+            given = (model, step) in self._coming
+            self._coming.discard((model, step))
             for order in self._orders:
                 if (order.model, order.step) == (model, step):
                     self._orders.remove(order)

@@ -171,9 +171,10 @@ class Dispatcher:
         """What a worker should be asked to give back; None if nothing.
 
         A worker with nothing to do, and for which nothing waits, gets what another holds and has
-        not begun: of those the one with the most work ahead. So does, one at a time, who joined
-        when others had been given all that was left: what it holds is two steps less and, with one
-        more, less work. Each is named once; the answer goes to `taken_back`.
+        not begun: of those the one with the most work ahead. So does, one at a time, who has the
+        least to do, as one that joined when others had been given all that was left: two steps
+        fewer than that one and, with one of its steps more, still less work than that one had.
+        Each is named once; the answer goes to `taken_back`.
         """
         return self._wanted_by_the_idle() or self._wanted_by_the_late()
 
@@ -231,20 +232,22 @@ class Dispatcher:
         return None
 
     def _wanted_by_the_late(self) -> tuple[str, Task] | None:
-        """Only of the model that it has, and while nobody is suspected and nobody else asked."""
+        """Only of the model that it has, while no suspect waits and nobody else is asked."""
         workers = self._workers
         if workers.asked or workers.quiet or self._queue or self._suspects:
             return None
         busy = (worker for worker in workers.open.values() if worker.holds)
         late = min(busy, key=lambda worker: worker.place, default=None)
-        if late is None:
+        if late is None or len(late.holds) + 2 > workers.most:
             return None
         for worker in workers.by_work():
+            if worker.cost <= late.cost:
+                break
             if len(worker.holds) < len(late.holds) + 2:
                 continue
             for task in worker.spare:
-                alike = task.model == late.model and self._fitting.fits(late, task.model)
-                if alike and late.cost + task.cost < worker.cost:
+                fits = task.model == late.model and self._fitting.fits(late, task.model)
+                if fits and late.cost + task.cost < worker.cost:
                     workers.ask(worker, task)
                     return worker.name, task
         return None

@@ -48,7 +48,7 @@ class Workers:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._of_name: dict[str, Worker] = {}
         self._joined = 0
         self.open: dict[str, Worker] = {}
@@ -144,7 +144,7 @@ class Workers:
 
     def _sort(self, worker: Worker) -> None:
         for chosen, belongs in (
-            (self.open, not worker.alone and len(worker.holds) < self._most),
+            (self.open, not worker.alone and len(worker.holds) < self.most),
             (self.idle, not worker.holds),
             (self.stocked, len(worker.holds) > 1),
             (self.quiet, worker.quiet),

@@ -246,6 +246,34 @@ def test_what_is_not_begun_is_given_back(
     assert hand.all_of(Loading) == hand.all_of(Finished)
 
 
+def test_what_comes_while_its_model_is_being_learned_is_given_back(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To learn it can take long: modules of the user's are imported for it."""
+    learning, go_on = threading.Event(), threading.Event()
+
+    def slowly(reference: object) -> object:
+        learning.set()
+        go_on.wait(PATIENCE_S)
+        return reference
+
+    monkeypatch.setattr(sys.modules["ray"], "get", slowly)
+    for step in (0, 1):
+        order = Order(0, step, (), {})
+        call = threading.Thread(target=hand.worker.compute, args=(order, [hand._works[0]]))
+        call.start()
+        hand.calls[0, step] = call
+        wait(lambda key=(0, step): key in hand.worker._coming)  # type: ignore[misc]
+    assert learning.wait(PATIENCE_S)
+    assert hand.worker.give_back(0, 1)
+    assert not hand.worker.give_back(0, 1)
+    go_on.set()
+    hand.hears(Finished, 0, 0)
+    hand.calls[0, 1].join(PATIENCE_S)
+    assert not hand.calls[0, 1].is_alive()
+    assert hand.all_of(Loading) == [(0, 0)]
+
+
 def leaving(step: int) -> None:
     sys.exit(7)
 

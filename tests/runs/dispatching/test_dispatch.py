@@ -170,11 +170,57 @@ def test_what_was_begun_is_not_shared():
         ((9, 8, 7, 7), (0, 0, 0, 0), True),
         ((4, 3, 3, 3), (0, 0, 0, 1), False),  # another model would have to be made for it
         ((40, 3, 3, 3), (0, 0, 0, 0), True),
+        ((40, 3, 3, 3, 3), (0, 0, 0, 0, 0), False),  # as many steps, if less work
     ],
 )
 def test_it_is_shared_where_all_are_done_sooner(costs, models, shared):
     dispatcher, held = late(*costs, models=models)
     assert dispatcher.wanted_back() == (("a", held[2]) if shared else None)
+
+
+def test_it_is_not_shared_with_who_cannot_hold_it():
+    dispatcher, held = late(1, 1, 1, 1, 0.9, models=(0, 0, 0, 1, 0))
+    assert dispatcher.held("b") == (held[3], held[4])  # the model that it had last is that of a
+    dispatcher.unfit("b", 0)
+    dispatcher.finished("a", held[0])
+    assert dispatcher.assignments() == [("a", held[4])]
+    assert dispatcher.wanted_back() is None
+
+
+def test_one_step_fewer_is_no_reason_to_share():
+    dispatcher, held = late(40, 3, 3, 3)
+    dispatcher.finished("a", held[2])
+    assert dispatcher.wanted_back() is None
+    dispatcher.finished("b", held[3])
+    assert dispatcher.wanted_back() == ("a", held[1])
+
+
+def test_it_is_not_shared_while_something_waits_that_nobody_there_can_do():
+    dispatcher, held = late(1, 1, 1, 1)
+    dispatcher.add([Task(1, 9, 1.0)])
+    dispatcher.unfit("a", 1)
+    dispatcher.unfit("b", 1)
+    assert dispatcher.assignments() == []
+    assert dispatcher.wanted_back() is None
+    dispatcher.give_up(1)
+    assert dispatcher.wanted_back() == ("a", held[2])
+
+
+def test_it_is_not_shared_while_a_suspect_waits():
+    """Who would get it may be let run empty for that one."""
+    dispatcher, held = late(1, 1, 1, 1)
+    joined(dispatcher, "c")
+    dispatcher.add([Task(0, 9, 1.0)])
+    ((_, fatal),) = dispatcher.assignments()
+    dispatcher.begun("c", fatal)
+    dispatcher.lost("c")
+    assert dispatcher.assignments() == []
+    assert dispatcher.wanted_back() is None
+    dispatcher.finished("b", held[3])
+    assert dispatcher.assignments() == [("b", fatal)]
+    assert dispatcher.wanted_back() is None  # b is alone with it
+    dispatcher.finished("b", fatal)
+    assert dispatcher.wanted_back() == ("a", held[2])
 
 
 def test_it_is_not_shared_where_that_takes_as_long():

@@ -124,8 +124,8 @@ class Simulated:
         bottleneck: the busiest stage, if it is so for `BUSY` of the time; else what most of the
             time went on in which workers did not compute.
         idle: of each worker, the part of its time in which it had nothing to do.
-        download_bytes, load_bytes: what came and what was read, of all that was finished. What is
-            given back while it comes is in vain, and not in it.
+        download_bytes, load_bytes: what came and what was read, as far as it came whole: also what
+            was given back after that, and not what was given back while it came.
         disk_bytes: the most that downloads in use took on one node at a time.
         kept_bytes: what all that came to one node takes, if nothing of it is removed.
         switches: how often a worker went from one model to another.
