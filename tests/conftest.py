@@ -45,12 +45,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def long_form(request: pytest.FixtureRequest) -> bool:
-    """Whether the long form is wanted."""
-    return bool(request.config.getoption("--long"))
-
-
-@pytest.fixture(scope="session")
 def kernel_device() -> torch.device:
     """Where Triton kernels run: a GPU if there is one, else the CPU, in triton's interpreter."""
     if torch.cuda.is_available():

@@ -1,6 +1,6 @@
 """Compiling kernels for a GPU that is not there, by the very launchers that would start them.
 
-    python tests/kernels/gpu/ahead_of_time.py 90
+    python tests/kernels/gpu/ahead_of_time.py 90 [CASE …]
 
 Given meta tensors, a launcher compiles (see `pythia_fast.kernels.gpu.launching`). Here triton is
 told of a driver whose GPU is of the wished kind, and what it compiles is looked into: shared
@@ -152,9 +152,9 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     from cases import CASES
 
-    arch = int(sys.argv[1])
+    arch, chosen = int(sys.argv[1]), sys.argv[2:] or CASES
     configurations = Configurations(arch)
-    for case, found in compiled(arch, CASES):
+    for case, found in compiled(arch, {case: CASES[case] for case in chosen}):
         said = found if isinstance(found, str) else [asdict(each) for each in found]
         print(json.dumps({"case": case, "found": said}), flush=True)
     print(json.dumps({"unread": configurations.unread()}), flush=True)

@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 TESTED = (80, 86, 90, 100)
-BRIEFLY = (86, 90)
 ARCHS = (*TESTED, 120)
 AT_ONCE = 2  # each process takes some 300 MB
 
@@ -23,20 +22,23 @@ AT_ONCE = 2  # each process takes some 300 MB
 class Compiling:
     """What the process of each chip prints, as it comes."""
 
-    def __init__(self, archs: tuple[int, ...], cases: list[str], folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, cases: Mapping[int, Sequence[str]], folder: Path) -> None:
+        self.cases, self.folder = cases, folder
         self.found = {
-            (arch, case): Future[list[dict[str, Any]]]() for arch in archs for case in cases
+            (arch, case): Future[list[dict[str, Any]]]()
+            for arch, of_arch in cases.items()
+            for case in of_arch
         }
-        self.unread = {arch: Future[list[str]]() for arch in archs}
+        self.unread = {arch: Future[list[str]]() for arch in cases}
         self.running: list[subprocess.Popen[str]] = []
 
     def run(self, arch: int) -> None:
-        """Compile all cases for a chip; whatever never came has the process's last words."""
+        """Compile a chip's cases; whatever never came has the process's last words."""
         environment = os.environ | {"TRITON_CACHE_DIR": str(self.folder / str(arch))}
         environment.pop("TRITON_INTERPRET", None)
         errors = self.folder / f"{arch}.txt"
-        command = [sys.executable, str(Path(__file__).with_name("ahead_of_time.py")), str(arch)]
+        program = Path(__file__).with_name("ahead_of_time.py")
+        command = [sys.executable, str(program), str(arch), *self.cases[arch]]
         with errors.open("w") as to:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=to, text=True, env=environment
@@ -59,11 +61,11 @@ class Compiling:
 
 
 @contextmanager
-def compiling(cases: list[str], archs: tuple[int, ...] = ARCHS) -> Iterator[Compiling]:
-    """All chips' processes, `AT_ONCE` at a time, in the order of `archs`."""
+def compiling(cases: Mapping[int, Sequence[str]]) -> Iterator[Compiling]:
+    """The processes of all chips, each with its cases, in this order, `AT_ONCE` at a time."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as threads:
-        everything = Compiling(archs, cases, Path(folder))
-        for arch in archs:
+        everything = Compiling(cases, Path(folder))
+        for arch in cases:
             threads.submit(everything.run, arch)
         try:
             yield everything
@@ -82,7 +84,7 @@ def main() -> None:
         end="",
     )
     print(" wgmma  first case")
-    with compiling(list(CASES)) as everything:
+    with compiling({arch: list(CASES) for arch in ARCHS}) as everything:
         for (arch, case), future in everything.found.items():
             for it in future.result():
                 print(

@@ -1,16 +1,17 @@
 """Every kernel × configuration × dtype compiles for every chip, within what the chip has.
 
-The ordinary tests compile for one chip of each kind, that which has least room.
-`make kernels` tests all, and shows the figures, of one chip more.
+The ordinary tests compile for each chip in one of the dtypes, whose configurations are the same.
+`make kernels` tests both, and shows the figures, of one chip more.
 """
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 
 import pytest
 from cases import CASES, NO_MATRIX
-from resources import ARCHS, BRIEFLY, TESTED, Compiling, compiling
+from resources import ARCHS, TESTED, Compiling, compiling
 
 from pythia_fast.kernels import gpu
 from pythia_fast.kernels.gpu.chips import SHARED_BYTES, Chip
@@ -18,22 +19,31 @@ from pythia_fast.kernels.gpu.chips import SHARED_BYTES, Chip
 TOGETHER_S = 280
 """How long a case may take with those before it: the first waits for all that others compile."""
 
+BRIEFLY = {80: "float16", 86: "bfloat16", 90: "float16", 100: "bfloat16"}
+
+
+def chosen(config: pytest.Config) -> dict[int, list[str]]:
+    """The cases of each chip."""
+    every = config.getoption("--long")
+    return {
+        arch: [case for case in CASES if every or re.split("[/ .]", case)[-1] == BRIEFLY[arch]]
+        for arch in TESTED
+    }
+
 
 @pytest.fixture(scope="module")
-def everything(long_form: bool) -> Iterator[Compiling]:
-    with compiling(list(CASES), TESTED if long_form else BRIEFLY) as running:
+def everything(request: pytest.FixtureRequest) -> Iterator[Compiling]:
+    with compiling(chosen(request.config)) as running:
         yield running
 
 
-@pytest.fixture(params=TESTED)
-def arch(request: pytest.FixtureRequest, everything: Compiling) -> int:
-    if request.param not in everything.unread:
-        pytest.skip("compiled for in the long form: `make kernels`")
-    found: int = request.param
-    return found
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = chosen(metafunc.config).items()
+        pairs = [(arch, case) for arch, of_arch in cases for case in of_arch]
+        metafunc.parametrize(("arch", "case"), pairs)
 
 
-@pytest.mark.parametrize("case", CASES)
 def test_a_kernel_fits_the_chip(everything: Compiling, arch: int, case: str) -> None:
     chip = Chip((arch // 10, arch % 10), 132)
     for it in everything.found[arch, case].result(TOGETHER_S):
@@ -44,6 +54,7 @@ def test_a_kernel_fits_the_chip(everything: Compiling, arch: int, case: str) -> 
             assert not it["serialized"], it
 
 
+@pytest.mark.parametrize("arch", TESTED)
 def test_every_configuration_is_compiled_by_some_case(everything: Compiling, arch: int) -> None:
     assert everything.unread[arch].result(TOGETHER_S) == []
 
