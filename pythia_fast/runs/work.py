@@ -16,6 +16,9 @@ from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.tokens import TokenDataset
 from pythia_fast.tokens.remote.pile import ROW_TOKENS, ROWS
 
+LOOKED_AT = 65_536
+"""Sequences whose lengths say how long they usually are."""
+
 
 def forward_flops(architecture: Architecture, positions: int) -> int:
     """Floating-point operations of one sequence's forward pass with all its logits.
@@ -73,6 +76,20 @@ def sweep_flops(
             known[rows] = _flops(spec.architecture, metrics, data, rows)
         total += known[rows]
     return total
+
+
+def usual_positions(
+    spec: ModelSpec, step: int, metrics: Sequence[Metric], data: Data, sequences: Sequences
+) -> int:
+    """How many positions a sequence's pass has: the mean over a step's first sequences.
+
+    Of none at all, as many as the model can have.
+    """
+    rows = chosen_rows(sequences, step, spec, data.rows)[:LOOKED_AT]
+    if not rows:
+        return spec.architecture.max_positions
+    lengths, _ = data.lengths(rows)
+    return max(1, round(np.mean([looked_at(metric, lengths) for metric in metrics])) - 1)
 
 
 def _flops(architecture: Architecture, metrics: Sequence[Metric], data: Data, rows: range) -> int:

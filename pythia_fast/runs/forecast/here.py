@@ -1,7 +1,8 @@
 """What a sweep will take, before it is begun: bytes, room, arithmetic, time; what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import torch
 from pythia_fast.errors import ArgumentError
 from pythia_fast.markup import html_facts
 from pythia_fast.metrics import Metric, resolve
-from pythia_fast.model import Precision, resolve_precision
+from pythia_fast.model import resolve_precision
 from pythia_fast.model.devices import resolve_device
 from pythia_fast.publish import free_bytes
 from pythia_fast.quantities import counted, duration, parse_bytes, parse_bytes_per_s, sized
@@ -18,7 +19,7 @@ from pythia_fast.runs.forecast import rates, stages
 from pythia_fast.runs.forecast.planned import PlannedStep, planned_step
 from pythia_fast.runs.plan import Sequences, sequences_argument
 from pythia_fast.runs.steps.survey import Survey, survey
-from pythia_fast.runs.work import Data, sweep_flops
+from pythia_fast.runs.work import Data, sweep_flops, usual_positions
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Steps, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
@@ -169,7 +170,11 @@ def plan(
     }
     budget_bytes = None if disk_budget is None else parse_bytes(disk_budget)
     _check_budget(found, budget_bytes)
-    measured = _rates(series, found, groups, precision, target, given, budget_bytes)
+    positions = usual_positions(series.spec, wanted[-1], measured_metrics, data, chosen)
+    compute = partial(
+        rates.compute_flop_per_s, series.spec.architecture, precision, target, positions
+    )
+    measured = _rates(series, found, groups, compute, given, budget_bytes)
     return _forecast(
         *(series, found, groups, flops_of, measured),
         budget_bytes=budget_bytes,
@@ -206,8 +211,7 @@ def _rates(
     series: CheckpointSeries,
     found: Survey,
     groups: Sequence[tuple[int, ...]],
-    precision: Precision,
-    device: torch.device,
+    compute: Callable[[], float],
     given: float | None,
     budget_bytes: int | None,
 ) -> rates.Rates:
@@ -219,7 +223,7 @@ def _rates(
         network = rates.network_bytes_per_s(series, to_come, missing_bytes)
     at_once = rates.hashed_at_once(series, [found.revisions[step] for step in firsts], budget_bytes)
     return rates.Rates(
-        compute_flop_per_s=rates.compute_flop_per_s(series.spec.architecture, precision, device),
+        compute_flop_per_s=compute(),
         sha256_bytes_per_s=rates.sha256_bytes_per_s() * at_once,
         read_bytes_per_s=rates.read_bytes_per_s(series, firsts[0]) if firsts else None,
         network_bytes_per_s=network,

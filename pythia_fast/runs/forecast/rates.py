@@ -22,6 +22,8 @@ MEASURE_S = 0.5
 """How long each rate is measured at least, once things are warm."""
 MEASURE_FLOPS = 2 * 10**11
 """The most work of one pass that is measured."""
+MEASURE_TOKENS = 4096
+"""The most tokens of short sequences in a pass that is measured."""
 SCRATCH_BYTES = 2**26
 NETWORK_S = 3.0
 NETWORK_BYTES = 2**28
@@ -49,23 +51,24 @@ class Rates:
 
 
 def compute_flop_per_s(
-    architecture: Architecture, precision: Precision, device: torch.device
+    architecture: Architecture, precision: Precision, device: torch.device, positions: int
 ) -> float:
-    """The rate of this package's own forward pass, of one block of the model's width.
+    """The rate of this package's own forward pass over sequences of so many positions.
 
-    In the sweep's data type and arithmetic, with torch's number of threads.
+    Of one layer and its part of the vocabulary, in the sweep's data type and arithmetic, with
+    torch's number of threads.
     """
-    one = replace(
-        architecture, layers=1, vocab_rows=min(architecture.vocab_rows, 2 * architecture.width)
-    )
+    part = -(-architecture.vocab_rows // architecture.layers)
+    one = replace(architecture, layers=1, vocab_rows=part)
     weights = Weights(one, dtype=precision.dtype, device=device)
     if device.type == "cuda":
         weights.flat.normal_(std=0.02)  # a GPU saves power on zeros, and is faster for it
     model = Model(weights, ModelSpec.local("one block", one, (0,)), arithmetic=precision.arithmetic)
-    positions = one.max_positions
+    positions = min(positions, one.max_positions)
     while positions > 64 and forward_flops(one, positions) > MEASURE_FLOPS:
         positions //= 2
-    sequences = max(1, min(16, MEASURE_FLOPS // 8 // forward_flops(one, positions)))
+    most = max(16, MEASURE_TOKENS // positions)
+    sequences = max(1, min(most, MEASURE_FLOPS // 8 // forward_flops(one, positions)))
     ids_BT = torch.zeros(sequences, positions + 1, dtype=torch.int64, device=device)
 
     def once() -> None:

@@ -89,13 +89,13 @@ def compute_of(
         return [given] * len(work), "given"
     if not here:
         return [GPU_FLOP_PER_S] * len(work), "assumed"
-    known: dict[Architecture, float] = {}
+    known: dict[tuple[Architecture, int], float] = {}
     with _part_of_threads(workers_per_node if device.type == "cpu" else 1):
         for each, precision in zip(work, precisions, strict=True):
-            shape = each.spec.architecture
-            if shape not in known:
-                known[shape] = rates.compute_flop_per_s(shape, precision, device)
-    return [known[each.spec.architecture] for each in work], "measured here"
+            key = each.spec.architecture, each.positions
+            if key not in known:
+                known[key] = rates.compute_flop_per_s(key[0], precision, device, key[1])
+    return [known[each.spec.architecture, each.positions] for each in work], "measured here"
 
 
 @contextmanager

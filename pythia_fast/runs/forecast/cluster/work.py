@@ -10,7 +10,7 @@ from pythia_fast.metrics import Metric
 from pythia_fast.runs.forecast.here import dataset_here, steps_to_load
 from pythia_fast.runs.plan import Sequences, chosen_rows
 from pythia_fast.runs.steps.survey import in_words, survey
-from pythia_fast.runs.work import Data, sweep_flops
+from pythia_fast.runs.work import Data, sweep_flops, usual_positions
 from pythia_fast.series import CheckpointSeries, open_series
 from pythia_fast.suite import Architecture, ModelSpec, Steps, anomalies, parse_steps
 from pythia_fast.tokens import TokenDataset, TokenSource
@@ -43,7 +43,8 @@ class StepWork:
 class ClusterWork:
     """A model's steps that are to be loaded, of so many that were asked for; why others cannot be.
 
-    `data_bytes` of the training data on the Hub are looked at by one of them, or all.
+    `data_bytes` of the training data on the Hub are looked at by one of them, or all; `positions`
+    is how many a sequence's pass usually has.
     """
 
     series: CheckpointSeries
@@ -51,6 +52,7 @@ class ClusterWork:
     missing: Mapping[int, str]
     steps: tuple[StepWork, ...]
     data_bytes: int
+    positions: int
 
     @property
     def spec(self) -> ModelSpec:
@@ -122,7 +124,8 @@ def _work(
     if data.dataset is None:
         looked_at = (chosen_rows(sequences, step.step, series.spec, data.rows) for step in found)
         rows = max(map(len, looked_at), default=0)
-    return ClusterWork(series, len(wanted), missing, tuple(found), rows * ROW_BYTES)
+    positions = usual_positions(series.spec, wanted[-1], metrics, data, sequences)
+    return ClusterWork(series, len(wanted), missing, tuple(found), rows * ROW_BYTES, positions)
 
 
 @dataclass(frozen=True, slots=True)
