@@ -1,6 +1,7 @@
 """Operations counted from shapes, against torch's own counter over transformers' model."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 import pythia_fast
 from pythia_fast.metrics import Memorization, Perplexity
-from pythia_fast.runs.work import Data, forward_flops, sweep_flops
+from pythia_fast.runs.work import Data, forward_flops, sweep_flops, usual_positions
 from pythia_fast.suite import Architecture, ModelSpec
 from pythia_fast.tokens import TokenDataset, write_tokens
 
@@ -55,6 +56,18 @@ def test_a_sweep_is_its_sequences(tiny: Architecture, tmp_path: Path) -> None:
     flops = sweep_flops(spec(tiny), (0, 1), (Perplexity(),), data, slice(1, None))
     each = [forward_flops(tiny, positions) for positions in (8, 8, 1)]
     assert flops == 2 * sum(each)
+
+
+def test_how_many_positions_a_pass_usually_has(tiny: Architecture, tmp_path: Path) -> None:
+    write_tokens(tmp_path / "data", [[0] * length for length in (5, 9, 9, 90)])
+    data = Data(TokenDataset(tmp_path / "data"))
+    positions = partial(usual_positions, spec(tiny), 1)
+    assert positions((Perplexity(),), data, slice(0, 3)) == 7  # of 4, 8 and 8
+    assert positions((Memorization(2, 2),), data, slice(0, 3)) == 3
+    assert positions((Perplexity(), Memorization(3, 2)), data, slice(1, 3)) == 6  # of 8 and 4
+    assert positions((Perplexity(),), data, 0) == tiny.max_positions
+    hub = partial(usual_positions, pythia_fast.spec("70m"), 1)
+    assert hub((Perplexity(),), Data(None), 512) == 2048
 
 
 def test_metrics_that_share_scores_share_the_pass(tiny: Architecture) -> None:
