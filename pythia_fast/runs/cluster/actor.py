@@ -100,18 +100,16 @@ class Worker:
         key, over = (order.model, order.step), threading.Event()
         with self._changed:
             self._coming.add(key)
-        learned = False
         try:
             learned = self._learns(order.model, work[0])
-        finally:
-            with self._changed:
-                wanted = key in self._coming  # it may have been given back meanwhile
-                self._coming.discard(key)
-        if not (learned and wanted):
-            return  # the driver has heard that it must go elsewhere
+        except BaseException:
+            self._coming.discard(key)
+            raise
         with self._changed:
-            if order.model in self._unfit:
-                return
+            wanted = key in self._coming  # it may have been given back meanwhile
+            self._coming.discard(key)
+            if not (learned and wanted) or order.model in self._unfit:
+                return  # the driver has heard that it must go elsewhere
             self._over[key] = over
             if self._resident is not None and self._resident[0] == order.model:
                 self._append(self._resident, order)

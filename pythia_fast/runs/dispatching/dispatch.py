@@ -5,7 +5,7 @@ Drivers of real workers and the simulation tell it what has happened and ask it 
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pythia_fast.errors import ArgumentError
 from pythia_fast.runs.dispatching.blame import RETRIES, SHUN_AFTER, Blame
@@ -224,12 +224,9 @@ class Dispatcher:
         idle = self._left_without()
         if len(idle) <= self._workers.asked:
             return None
-        for worker in self._workers.by_work():
-            for task in worker.spare:
-                if any(self._fitting.fits(each, task.model) for each in idle):
-                    self._workers.ask(worker, task)
-                    return worker.name, task
-        return None
+        return self._asked_of(
+            lambda _, task: any(self._fitting.fits(each, task.model) for each in idle)
+        )
 
     def _wanted_by_the_late(self) -> tuple[str, Task] | None:
         """Only of the model that it has, while no suspect waits and nobody else is asked."""
@@ -240,15 +237,24 @@ class Dispatcher:
         late = min(busy, key=lambda worker: worker.place, default=None)
         if late is None or len(late.holds) + 2 > workers.most:
             return None
-        for worker in workers.by_work():
-            if worker.cost <= late.cost:
-                break
-            if len(worker.holds) < len(late.holds) + 2:
-                continue
+        return self._asked_of(
+            lambda worker, task: (
+                len(worker.holds) >= len(late.holds) + 2
+                and late.cost + task.cost < worker.cost
+                and task.model == late.model
+                and self._fitting.fits(late, task.model)
+            )
+        )
+
+    def _asked_of(self, wanted: Callable[[Worker, Task], bool]) -> tuple[str, Task] | None:
+        """Of who has the most work ahead the first task that is wanted; it is asked back."""
+        by_work = sorted(
+            self._workers.stocked.values(), key=lambda worker: (-worker.cost, worker.number)
+        )
+        for worker in by_work:
             for task in worker.spare:
-                fits = task.model == late.model and self._fitting.fits(late, task.model)
-                if fits and late.cost + task.cost < worker.cost:
-                    workers.ask(worker, task)
+                if wanted(worker, task):
+                    self._workers.ask(worker, task)
                     return worker.name, task
         return None
 

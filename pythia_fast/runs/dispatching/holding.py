@@ -81,10 +81,6 @@ class Workers:
             raise ArgumentError(f"the worker {name!r} does not hold {task}")
         return worker
 
-    def by_work(self) -> list[Worker]:
-        """Those that hold more than one task, who has the most work ahead first."""
-        return sorted(self.stocked.values(), key=lambda worker: (-worker.cost, worker.number))
-
     def join(self, name: str, host: str) -> None:
         """ArgumentError if there is one of this name."""
         if name in self._of_name:
