@@ -146,9 +146,14 @@ class LookAhead:
                 self._changed.notify_all()
 
     def shed(self) -> bool:
-        """Give up the step that would be needed last of those that have room; False if none has."""
+        """Give up the step that would be needed last of those that have room; False if none has.
+
+        One at a time: the next only by a call that comes after the room was seen without this one.
+        """
         with self._changed:
-            if self._shed is not None and not self._shed.done():
+            if self._shed is not None:
+                if self._shed.done():
+                    self._shed = None
                 return True
             for step, entry in reversed(self._entries.items()):
                 if entry.begun and not entry.awaited:

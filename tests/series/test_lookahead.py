@@ -62,6 +62,18 @@ class Source:
         return LookAhead(steps, 2, self.begin, self.finish, self.abandon)
 
 
+class Coming(Source):
+    """Steps that are on their way until `came`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = threading.Event()
+
+    def finish(self, begun: Begun) -> Fetched:
+        assert self.came.wait(WAIT_S)
+        return super().finish(begun)
+
+
 @pytest.fixture
 def source() -> Source:
     return Source()
@@ -358,6 +370,26 @@ def test_any_order_of_calls(data: st.DataObject) -> None:
     assert len({id(files) for files in taken}) == len(taken)
     for files in every:
         assert files.hold.closed.is_set() != any(files is each for each in taken)
+
+
+def test_a_step_is_given_up_only_after_a_look_without_the_one_before(until: Until) -> None:
+    """Else what is about to be given back would not be counted, and too much given up."""
+    source = Coming()
+    with closing(source.ahead(0, 1, 2)) as ahead:
+        ahead.start()
+        until(lambda: set(source.begun) == {0, 1})
+        assert ahead.shed()
+        assert list(ahead._entries) == [0, 2]
+        for _ in range(3):  # it is still on its way
+            assert ahead.shed()
+        assert list(ahead._entries) == [0, 2]
+        source.came.set()
+        assert source.begun[1].hold.closed.wait(WAIT_S)
+        until(lambda: 2 in source.begun)
+        assert ahead.shed()
+        assert list(ahead._entries) == [0, 2]
+        assert ahead.shed()
+        assert list(ahead._entries) == [0]
 
 
 def test_steps_come_and_go_while_they_are_taken() -> None:
