@@ -210,8 +210,16 @@ class Failure:
         noted = notes(error)
         places = [note for note in noted if note.startswith("(")]
         others = [note for note in noted if note not in places]
-        words = "; ".join([" ".join([str(error), *places]), *others])
+        words = "; ".join([" ".join([own_words(error), *places]), *others])
         return cls(step, type(error).__name__, words)
+
+
+def own_words(error: BaseException) -> str:
+    """What it says of itself, or what a traceback says where it cannot."""
+    try:
+        return str(error)
+    except Exception:  # that a step failed is to be told whatever its error is worth
+        return "<exception str() failed>"
 
 
 def notes(error: BaseException) -> list[str]:

@@ -80,3 +80,14 @@ def test_a_failure_tells_what_was_noted_places_first() -> None:
     for note in ("after three tries", "(layer 2)"):
         error.add_note(note)
     assert Failure.of(4, error).message == "torn (layer 2); after three tries"
+
+
+def test_a_failure_of_an_error_without_words_is_told() -> None:
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise KeyError("message")
+
+    error = SpeechlessError()
+    error.add_note("(layer 2)")
+    expected = Failure(4, "SpeechlessError", "<exception str() failed> (layer 2)")
+    assert Failure.of(4, error) == expected

@@ -27,6 +27,13 @@ class Mine:
 
     def __call__(self, model, batch):
         return {"x": batch.lengths_B}
+
+class SpeechlessError(Exception):
+    def __str__(self):
+        return self.words
+
+def fall_silent():
+    raise SpeechlessError
 """
 
 
@@ -51,6 +58,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     [
         ("ratio(1, 0)", "ZeroDivisionError: division by zero (mine.py:5)"),
         ("{}['x']", "KeyError: 'x' (mine.py:11)"),
+        ("fall_silent()", "SpeechlessError: <exception str() failed> (mine.py:18)"),
         ("model.nll(batch.ids_BT * 0 - 1)", " (mine.py:11)"),  # an error of ours, from there
     ],
 )

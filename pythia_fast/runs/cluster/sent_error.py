@@ -3,7 +3,7 @@
 import pickle
 from dataclasses import dataclass
 
-from pythia_fast.errors import WorkerError, notes
+from pythia_fast.errors import WorkerError, notes, own_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +37,5 @@ def sent(error: BaseException) -> SentError:
             pickled = pickle.dumps(error)
     except Exception:  # it holds a lock, or its class has no name
         pickled = None
-    words = f"{type(error).__name__}: {error}"
+    words = f"{type(error).__name__}: {own_words(error)}"
     return SentError(pickled, words, tuple(notes(error)))

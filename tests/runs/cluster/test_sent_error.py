@@ -41,6 +41,19 @@ def test_of_one_that_cannot_be_sent_the_words_are() -> None:
         raise opened
 
 
+class SpeechlessError(Exception):
+    """Its words are not there."""
+
+    def __str__(self) -> str:
+        raise KeyError("words")
+
+
+def test_an_error_without_words_is_sent() -> None:
+    found = sent(SpeechlessError())
+    assert found.words == "SpeechlessError: <exception str() failed>"
+    assert isinstance(found.opened(), SpeechlessError)
+
+
 def test_what_would_end_the_driver_is_told_in_words() -> None:
     assert str(sent(SystemExit(3)).opened()) == "SystemExit: 3"
 
