@@ -173,8 +173,6 @@ class Arrival:
             raise WriteError(
                 errno.ENOENT, f"{self.path} was removed or replaced while it was fetched"
             )
-        with self.writing(), contextlib.suppress(OSError):  # a record of what is complete
-            record_of(self.path).unlink(missing_ok=True)
         now_s = time.monotonic()
         return Arrived(
             sha256,

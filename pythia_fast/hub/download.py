@@ -93,7 +93,8 @@ class Downloader:
     ) -> Future[Arrived]:
         """Let `partial`, in a folder that is there, become the file, verified; resumed if begun.
 
-        What has come is recorded beside it (`record_of`), and a later process goes on from there.
+        What has come is recorded beside it (`record_of`), and a later process goes on from there,
+        also where all has come; the record is removed by who gives the file its place.
         Bytes that are not what the Hub lists are put aside (`quarantine_of`), and stay there if
         `keeps_wrong` has room for them; they are fetched afresh once. The future's errors:
         ChecksumError if that is wrong too, the reader's `missing` if the file is gone, HubError if

@@ -25,7 +25,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def record_of(partial: Path) -> Path:
-    """Beside a file in the making: which parts of it are there. Removed when it is complete."""
+    """Beside a file in the making: which parts are there. It stays until the file has a place."""
     return partial.with_name(f"{partial.name}.done")
 
 

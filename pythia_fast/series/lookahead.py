@@ -181,6 +181,8 @@ class LookAhead:
         entry.dropped = True
         if entry.begun:
             entry.future.add_done_callback(_give_back)
+        elif entry.awaited:
+            self._fail(entry, Stopped())  # nobody else would tell whoever waits for it
         self._changed.notify_all()
 
     def _go(self) -> None:

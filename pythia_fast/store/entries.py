@@ -11,7 +11,7 @@ from pythia_fast.publish import remove_partials_in
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.evicting import Candidate, Kind, candidates, evict, last_used
 from pythia_fast.store.leases import Claims
-from pythia_fast.store.places import is_small, read_record
+from pythia_fast.store.places import RECORD_SUFFIX, is_small, read_record
 from pythia_fast.store.store import CheckpointStore
 
 _STEP = re.compile(r"step(\d+)", re.ASCII)
@@ -148,7 +148,8 @@ def _remove_leftovers(store: CheckpointStore) -> None:
     root = store.places.root
     for folder in {path.parent for path in root.glob("**/.*.partial")}:
         remove_partials_in(folder)
-    for path in root.glob("**/.*.partial.*"):  # beside one that is gone
+    records = store.places.partials.glob(f"*{RECORD_SUFFIX}")
+    for path in (*root.glob("**/.*.partial.*"), *records):  # beside one that is gone
         if not path.with_suffix("").exists():
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -20,6 +20,7 @@ from pythia_fast.core import File
 from pythia_fast.errors import ArgumentError, ChecksumError, WriteError
 from pythia_fast.hub.endpoint import check_endpoint
 from pythia_fast.hub.files import HubFile
+from pythia_fast.hub.partial import record_of
 from pythia_fast.publish import in_the_way, make_folder, partial_of, write_error
 from pythia_fast.store.claims import Claim, Hold, Stopped, Waiting
 from pythia_fast.store.evicting import last_used, recover, restore
@@ -124,6 +125,8 @@ class CheckpointStore:
             with partial.open("rb") as verified:
                 partial.replace(self.places.blob(digest))
                 self._verified.add(digest, os.fstat(verified.fileno()))  # the rename changed it
+            with contextlib.suppress(OSError):  # a record of what is complete
+                record_of(partial).unlink(missing_ok=True)
             if last_used(self.places, digest) is None:
                 self._write(lambda: write_record(self.places.origin(digest), origin))
         except WriteError:

@@ -107,6 +107,7 @@ def test_too_many() -> None:
 
 def test_silence_on_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "STALL_S", 0.1)
+    monkeypatch.setattr(module, "SLOWEST_BYTES_PER_S", 0)
     here, there = socket.socketpair()
     with here, there:
         there.sendall(DATA[100:200])

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -205,6 +206,7 @@ def test_a_cached_file_that_rots_is_found_and_replaced(
     path = series.open(0).files[0].path
     rotten = bytearray(path.read_bytes())
     rotten[-5] ^= 16
+    time.sleep(0.02)  # a tick of the file system's clock
     path.resolve().write_bytes(rotten)
     assert series.open(0).weights_sha256 == digest(folder / "step0/model.safetensors")
     path.resolve().write_bytes(rotten[:100])

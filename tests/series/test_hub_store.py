@@ -89,14 +89,15 @@ def series(hub: HubServer, cache: Path, budget: int | None = None) -> HubSeries:
 
 
 def stored(cache: Path) -> int:
-    """What weights take in the store, complete or not."""
+    """What weights take in the store, complete or not; of two names of a file one counts."""
     root = cache / "checkpoints"
-    total = 0
+    sizes = {}
     for path in (*(root / "blobs").iterdir(), *(root / "partial").iterdir()):
         with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
             record = path.name.startswith(("git-", ".git-")) or path.name.endswith(".done")
-            total += 0 if record else path.stat().st_size
-    return total
+            if not record:
+                sizes[path.stat().st_ino] = path.stat().st_size
+    return sum(sizes.values())
 
 
 def downloads(hub: HubServer) -> list[str]:
@@ -481,6 +482,35 @@ def test_a_step_that_is_given_up_is_fetched_no_further(
         let_go.set()
     assert stopped
     assert all(stopped)
+
+
+def test_a_shard_that_has_come_is_not_fetched_again(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Its step was given up while the others were on their way."""
+    found = series(hub, tmp_path)
+    files = found.survey([0])[0].files
+    last, left = files[-1].path, files[-1].size
+    waits, let_go = threading.Event(), threading.Event()
+    real = RangeReader.stream
+
+    def stream(self: RangeReader, file: HubFile, *arguments: Any, **settings: Any) -> None:
+        if file.path == last:
+            waits.set()
+            assert let_go.wait(20)
+        real(self, file, *arguments, **settings)
+
+    monkeypatch.setattr(RangeReader, "stream", stream)
+    with found.ahead([0]) as ahead:
+        future = ahead._entries[0].future
+        assert waits.wait(20)
+        until(lambda: found.survey([0])[0].download_bytes == left)
+        ahead.drop(0)
+        assert isinstance(future.exception(20), HubError)
+        let_go.set()
+        asked = len(downloads(hub))
+        found.open(0).close()
+    assert {path.rpartition("/")[2] for path in downloads(hub)[asked:]} <= {last}
 
 
 def test_a_second_look_ahead_would_take_the_steps_of_the_first(
@@ -916,8 +946,11 @@ def test_a_closed_checkpoint_keeps_no_place_on_the_disk(
     """A file that is open takes its place, whether it has a name or not."""
 
     def opened() -> set[str]:
-        links = [Path("/proc/self/fd", each) for each in os.listdir("/proc/self/fd")]  # noqa: PTH208
-        return {os.readlink(link) for link in links if link.is_symlink()}  # noqa: PTH115
+        found = set()
+        for each in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile by another thread
+                found.add(os.readlink(f"/proc/self/fd/{each}"))  # noqa: PTH115
+        return found
 
     found = series(hub, tmp_path, budget=size)
     with found.ahead([0, 2, 4]) as ahead:

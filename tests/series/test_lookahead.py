@@ -312,9 +312,9 @@ def test_one_that_is_added_again_while_the_first_is_given_up(source: Source, unt
     source.begin, source.finish = noting, patient  # type: ignore[method-assign]
     ahead = source.ahead(0, 1)
     ahead.start()
-    thread = threading.Thread(target=lambda: ahead.take(0))
+    thread = threading.Thread(target=lambda: ahead.take(0), daemon=True)
     thread.start()
-    until(lambda: any(entry.awaited for entry in ahead._entries.values()))
+    until(lambda: waited_for[0] is not None and ahead._entries[0].awaited)
     within(lambda: ahead.take(1))
     ahead.extend([0])
     until(lambda: source.begun[0] is not waited_for[0])
@@ -390,6 +390,30 @@ def test_a_step_is_given_up_only_after_a_look_without_the_one_before(until: Unti
         assert list(ahead._entries) == [0, 2]
         assert ahead.shed()
         assert list(ahead._entries) == [0]
+
+
+def test_a_step_that_somebody_waits_for_may_be_given_up_before_it_is_begun(until: Until) -> None:
+    """Another thread opens a later one: the first is told, and does not wait for ever."""
+    source = Coming()
+    claims = threading.Event()
+    begin = source.begin
+
+    def slow(step: int, waiting: Waiting, downloader: Downloader) -> Begun:
+        claims.set()
+        assert source.came.wait(WAIT_S)
+        return begin(step, waiting, downloader)
+
+    source.begin = slow  # type: ignore[method-assign]
+    with closing(source.ahead(0, 1, 2)) as ahead, ThreadPoolExecutor(2) as pool:
+        ahead.start()
+        assert claims.wait(WAIT_S)
+        first = pool.submit(ahead.take, 1)
+        until(lambda: ahead._entries[1].awaited)
+        second = pool.submit(ahead.take, 2)
+        assert isinstance(first.exception(WAIT_S), HubError)
+        source.came.set()
+        assert second.result(WAIT_S) is source.begun[2]
+    assert set(source.begun) == {0, 2}
 
 
 def test_steps_come_and_go_while_they_are_taken() -> None:

@@ -79,11 +79,13 @@ def test_prune(of: CheckpointStore, tmp_path: Path) -> None:
     for folder in (of.places.origins, of.places.partials, of.places.listings / "owner--name"):
         (folder / ".torn.json.123-abc.partial").touch()
     (of.places.partials / ".torn.123-abc.partial.done").touch()
+    (of.places.partials / f"{OWN}.done").touch()  # killed right behind the rename of the file
     prune(of)
     assert len(list(tmp_path.rglob(".torn*"))) == 4  # somebody is at work
     hold.close()
     prune(of, small_too=True)
     assert not list(tmp_path.rglob(".torn*"))
+    assert not list(of.places.partials.iterdir())
     assert left(of) == {THEIRS}
     assert of.listings.files(REPO, COMMIT) is None
     assert not list(of.places.origins.iterdir())

@@ -128,7 +128,7 @@ def test_it_shows_itself_as_long_as_it_holds_anything(
     monkeypatch.setattr(leases, "HEARTBEAT_S", 0.01)
     lease = Lease(tmp_path)
     lease.use(BLOB)
-    (record,) = tmp_path.iterdir()
+    record = tmp_path / f"{lease.holder}.json"
     first = json.loads(record.read_bytes())["beats"]
     record.unlink()  # somebody took it for ended: it is not
     until(record.exists)

@@ -33,6 +33,8 @@ from pythia_fast.store.leases import Lease
 
 Until = Callable[[Callable[[], bool]], None]
 SIZE = 1000
+TICK_S = 0.02
+"""A file system's clock moves on within that time."""
 REPO, COMMIT = "owner/name", "c" * 40
 
 
@@ -130,6 +132,7 @@ def test_what_somebody_put_there_is_never_evicted(tmp_path: Path) -> None:
     fetch(of, file_of(1)).close()  # it is used, too
     for number in (2, 3, 4, 5):
         fetch(of, file_of(number)).close()
+        time.sleep(TICK_S)
     assert blobs(of) == digests(1, 4, 5)
     with pytest.raises(ArgumentError, match="put there by somebody and are never removed"):
         of.room.require([file_of(2, 3 * SIZE)])
@@ -164,6 +167,7 @@ def test_without_a_budget_the_disk_is_the_limit(
     )
     for number in (1, 2, 3):
         fetch(of, file_of(number)).close()
+        time.sleep(TICK_S)
     assert blobs(of) == digests(2, 3)
 
 
@@ -471,6 +475,7 @@ def test_a_file_that_is_changed_is_hashed_again(tmp_path: Path) -> None:
     digest = str(file_of(1).sha256)
     path = of.places.blob(digest)
     assert of.verify(digest, File(path))
+    time.sleep(TICK_S)
     path.write_bytes(b"x" * SIZE)
     assert not of.verify(digest, File(path))
     with pytest.raises(Stopped):
@@ -483,6 +488,7 @@ def test_a_file_that_is_changed_is_hashed_again(tmp_path: Path) -> None:
     path = of.put(REPO, COMMIT, small, b"123")
     assert path.name == f"git-{small.git_oid}"
     assert of.verify(path.name, File(path))  # as `printf 123 | git hash-object --stdin` says
+    time.sleep(TICK_S)
     path.write_bytes(b"124")
     assert not of.verify(path.name, File(path))
 
@@ -494,7 +500,7 @@ def test_a_file_that_is_changed_and_given_its_old_time_is_hashed_again(tmp_path:
     path = of.places.blob(digest)
     before = path.stat()
     assert of.verify(digest, File(path))
-    time.sleep(0.02)  # a tick of the file system's clock
+    time.sleep(TICK_S)
     path.write_bytes(b"x" * SIZE)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert not of.verify(digest, File(path))

@@ -106,10 +106,12 @@ def test_what_a_limit_may_be(hub: HubServer) -> None:
 
 def test_a_body_that_stalls(hub: HubServer) -> None:
     hub.stall("model")
-    connection = http.client.HTTPConnection(hub.url.removeprefix("http://"), timeout=0.2)
+    connection = http.client.HTTPConnection(hub.url.removeprefix("http://"), timeout=20)
     connection.request("GET", "/me/tiny/resolve/main/model.safetensors")
     answer = connection.getresponse()
     assert answer.read(len(CONTENT) // 2) == CONTENT[: len(CONTENT) // 2]
+    assert connection.sock is not None
+    connection.sock.settimeout(0.2)
     with pytest.raises(TimeoutError):
         answer.read(1)
     connection.close()
