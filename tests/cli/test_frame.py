@@ -203,6 +203,22 @@ def test_a_tokenizer_that_cannot_be_looked_for_ends_with_3_and_one_line(run, tok
     assert line == f"pythia-fast: cannot read {name}: File name too long"
 
 
+SLOW = """
+import time
+from pythia_fast.cli import main
+from pythia_fast.runs import measure
+
+real = measure._asked
+
+def asked(*arguments):
+    time.sleep(1)
+    return real(*arguments)
+
+measure._asked = asked
+main(prog_name="pythia-fast")
+"""
+
+
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, tmp_path):
     out = tmp_path / "run"
     arguments = [
@@ -211,7 +227,7 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(suite, tokens, 
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        [sys.executable, "-c", SLOW, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

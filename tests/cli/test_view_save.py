@@ -89,6 +89,22 @@ def test_what_was_saved_is_data_again(run, tokens, tiny_ids, tmp_path):
     assert saved.read_bytes() == before
 
 
+SLOW = """
+import time
+from pythia_fast.cli import main
+from pythia_fast.tokens import TokenDataset
+
+real = TokenDataset.gather
+
+def gather(*arguments, **options):
+    time.sleep(0.02)
+    return real(*arguments, **options)
+
+TokenDataset.gather = gather
+main(prog_name="pythia-fast")
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_each_step_goes_on_where_it_was_stopped(run, tmp_path, how):
     ids = np.random.default_rng(0).integers(0, 60_000, (400, 16)).astype(np.uint16)
@@ -97,7 +113,7 @@ def test_each_step_goes_on_where_it_was_stopped(run, tmp_path, how):
     arguments = ["view", tmp_path / "data", "--batch", 1, "--mode", "save", "--per-step"]
     arguments += ["--out", out]
     with subprocess.Popen(
-        [sys.executable, "-m", "pythia_fast", *map(str, arguments)],
+        [sys.executable, "-c", SLOW, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -117,16 +117,20 @@ def test_workers_are_killed(
 def test_a_node_is_killed_and_another_joins(
     nodes: Nodes, series: Path, alone: pythia_fast.SweepResult, tmp_path: Path
 ) -> None:
-    out, log = tmp_path / "run", tmp_path / "log"
+    out, log, gate = tmp_path / "run", tmp_path / "log", tmp_path / "gate"
+    gate.touch()
     killed: list[int] = []
 
     def murder() -> None:
-        wait(lambda: len({pid for pid, _ in calls(log)}) == 2 and len(calls(log)) > 3)
+        wait(lambda: len({pid for pid, _ in calls(log)}) == 2)
+        gate.unlink()
+        wait(lambda: len(calls(log)) > 3)
         killed.extend(nodes.kill(nodes.nodes[0]))
         nodes.add()
 
     with meanwhile(murder):
-        result = swept(nodes, series, out, log)
+        metrics = ("perplexity", Logged(log, pause_s=PAUSE_S, gate=gate))
+        result = swept(nodes, series, out, log, metrics=metrics)
     check_same(result, alone)
     assert {pid for pid, _ in calls(log)} & set(killed)
     check_calls(log, STEPS, killed)
@@ -147,12 +151,21 @@ def test_the_driver_is_killed_then_interrupted_then_goes_on(
         process.kill()
     workers = {pid for pid, _ in calls(log)}
     wait(lambda: not any(psutil.pid_exists(pid) for pid in workers))  # nobody computes on
-    before, made = parts(out), len(calls(log))
+    before, made, gate = parts(out), len(calls(log)), tmp_path / "gate"
+
+    def is_time() -> bool:
+        """Once some steps more are begun; the sweep stands still then."""
+        if len(calls(log)) >= made + 3:
+            gate.touch()
+        return gate.exists()
+
+    metrics = ("perplexity", Logged(log, pause_s=PAUSE_S, gate=gate))
     with (
         pytest.raises(SweepInterruptedError, match=r"of 12 steps are finished and kept in"),
-        interrupted(lambda: len(calls(log)) >= made + 3),
+        interrupted(is_time),
     ):
-        swept(nodes, series, out, log)
+        swept(nodes, series, out, log, metrics=metrics)
+    gate.unlink()
     made_then = {pid for pid, _ in calls(log)}
     result = swept(nodes, series, out, log)
     check_same(result, alone)

@@ -1,8 +1,10 @@
 """A small sweep for the tests of runs, of a folder or of what behaves as if from the Hub."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,14 @@ def small_sweep(
         return pythia_fast.sweep(**arguments)
 
     return run
+
+
+@pytest.fixture
+def now_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The time at which it is looked who works, however late that is."""
+    now_s = time.time()
+    monkeypatch.setattr("pythia_fast.runs.folder.present.time", SimpleNamespace(time=lambda: now_s))
+    return now_s
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ PART = "parts/step=2/perplexity-00000.parquet"
 
 SCRIPT = """
 import sys, time
+from pathlib import Path
 import numpy as np
 import pythia_fast
 
@@ -49,6 +50,8 @@ class Slow(pythia_fast.Perplexity):
     def __call__(self, model, batch):
         print("step", model.step, flush=True)
         time.sleep(0.2)
+        while model.step == 2 and Path(sys.argv[4]).exists():
+            time.sleep(0.01)
         return super().__call__(model, batch)
 
 ids = np.load(sys.argv[2])
@@ -72,11 +75,11 @@ def process(tiny_series: Path, tiny_ids: np.ndarray, tmp_path: Path) -> Callable
     np.save(tmp_path / "ids.npy", tiny_ids)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    arguments = [str(tiny_series), str(tmp_path / "ids.npy"), str(tmp_path / "killed")]
+    arguments = [tiny_series, *(tmp_path / name for name in ("ids.npy", "killed", "gate"))]
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, script, *arguments], stdout=subprocess.PIPE, text=True
         )
 
     return start
@@ -97,10 +100,12 @@ def test_a_killed_sweep_goes_on_to_the_same_values(
     small_sweep: Sweep,
     signal_number: int,
 ) -> None:
+    (tmp_path / "gate").touch()
     first = process()
     read_until(first, "step 2")
     os.kill(first.pid, signal_number)
     output, _ = first.communicate(timeout=60)
+    (tmp_path / "gate").unlink()
     assert first.returncode == (130 if signal_number == signal.SIGINT else -signal.SIGKILL)
     if signal_number == signal.SIGINT:
         assert "SweepInterruptedError" in output

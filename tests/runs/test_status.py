@@ -39,15 +39,17 @@ def half(small_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def beside(path: Path, name: str, *, ago_s: float = 1.0, **changes: Any) -> None:
-    """A process of another machine that was last heard of `ago_s` seconds ago."""
+def beside(
+    path: Path, name: str, *, ago_s: float = 1.0, now_s: float | None = None, **changes: Any
+) -> None:
+    """A process of another machine that was last heard of `ago_s` seconds before `now_s`."""
     record = {"format": 1, "engine": "local", "host": "node7", "pid": 12, "share": None}
     record |= {"elapsed_s": 100.0, "every_s": 10.0, "done": 1, "of": 3}
     record |= {"workers": [{"name": "cuda:0", "steps": [2], "since_s": 30.0}]}
     (path / "working").mkdir(exist_ok=True)
     file = path / f"working/{name}.json"
     file.write_text(json.dumps(record | changes))
-    then = time.time() - ago_s
+    then = (time.time() if now_s is None else now_s) - ago_s
     os.utime(file, (then, then))
 
 
@@ -95,14 +97,14 @@ def test_many_failures_are_not_all_told(small_sweep: Sweep) -> None:
     assert "  and 3 more failed" in found.lines()
 
 
-def test_who_works_on_it_and_who_is_silent(half: Path) -> None:
-    beside(half, "a", share="1/3")
-    beside(half, "b", share="2/3", ago_s=720)
+def test_who_works_on_it_and_who_is_silent(half: Path, now_s: float) -> None:
+    beside(half, "a", share="1/3", now_s=now_s)
+    beside(half, "b", share="2/3", ago_s=720, now_s=now_s)
     workers = [
         {"name": "w1", "steps": [16, 2], "since_s": 5},
         {"name": "w2", "steps": [], "since_s": 5},
     ]
-    beside(half, "c", share="10/30", engine="ray", workers=workers)
+    beside(half, "c", share="10/30", engine="ray", workers=workers, now_s=now_s)
     found = status(half)
     assert [each.share for each in found.running] == ["1/3", "10/30"]
     lines = found.lines()[4:]
@@ -126,14 +128,16 @@ def test_one_that_was_killed_here(half: Path) -> None:
     assert "nobody works on it" in str(found)
 
 
-def test_a_running_sweep_is_seen(small_sweep: Sweep, until: Callable[..., None]) -> None:
+def test_a_running_sweep_is_seen(
+    small_sweep: Sweep, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pythia_fast.runs.folder.presence._LEAST_S", 0.01)
     path = small_sweep(steps=[0]).path
     RunFolder(path, pythia_fast.SweepResult(path).specification).ask([0, 1])
-    with Presence(
-        RunFolder(path, pythia_fast.SweepResult(path).specification), "local", every_s=0.01
-    ) as presence:
+    folder = RunFolder(path, pythia_fast.SweepResult(path).specification)
+    with Presence(folder, "local") as presence:
         presence.at("cpu", [1])
-        until(lambda: bool(status(path).running and status(path).running[0].workers))
+        until(lambda: any(each.workers for each in status(path).running))
         assert f"{platform.node()}, process {os.getpid()}: " in str(status(path))
         assert "cpu: step 1 for" in str(status(path))
     assert "nobody works on it" in str(status(path))
@@ -178,20 +182,19 @@ def test_a_sweep_tells_what_it_computes(
     assert status(result.path).present == ()
 
 
-def test_rate_and_time_left_are_by_what_came_since_they_began(half: Path) -> None:
-    now = time.time()
+def test_rate_and_time_left_are_by_what_came_since_they_began(half: Path, now_s: float) -> None:
     for file in half.glob("parts/*/*"):
-        os.utime(file, (now - 5000, now - 5000))
+        os.utime(file, (now_s - 5000, now_s - 5000))
     for step in (0, 8):
         for file in half.glob(f"parts/step={step}/*"):
-            os.utime(file, (now - 20, now - 20))
-    beside(half, "a", ago_s=0, elapsed_s=100.0)
+            os.utime(file, (now_s - 20, now_s - 20))
+    beside(half, "a", ago_s=0, elapsed_s=100.0, now_s=now_s)
     found = status(half)
     # Four results in 100 s; left are one of step 1 and two each of steps 2 and 16.
     assert found.results_per_s == pytest.approx(0.04, rel=0.02)
     assert found.left_s == pytest.approx(125, rel=0.02)
     assert "  about 2 min 5 s left, at 144 results an hour" in found.lines()
-    beside(half, "a", ago_s=0, elapsed_s=5.0)
+    beside(half, "a", ago_s=0, elapsed_s=5.0, now_s=now_s)
     assert status(half).left_s is None  # nothing has come since
     shutil.rmtree(half / "working")
     assert status(half).results_per_s is None

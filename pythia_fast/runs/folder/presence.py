@@ -31,6 +31,9 @@ EVERY_S = 10.0
 AT_ONCE_S = 0.02
 """Who began within this time of each other began at once: the times of files tell no better."""
 
+SEEN_WITHIN_S = 10.0
+"""So long a process that begins waits for its own record to be there."""
+
 FORGOTTEN_S = 3600.0  # silent for so long, it is cleared away; if it lives, it comes back
 _LEAST_S = 1.0  # what has changed is told at once, but not more often
 
@@ -76,6 +79,7 @@ class Presence:
         self._workers: dict[str, tuple[tuple[int, ...], float]] = {}
         self._done = self._of = self._beat = 0
         self._began, self._began_s = time.time(), time.monotonic()
+        self._tried = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="pythia_fast-presence", daemon=True)
 
     def __enter__(self) -> "Presence":
@@ -123,8 +127,11 @@ class Presence:
 
         At 0 for who is the first here, at 1/2 for the second, then 1/4, 3/4, 1/8 and so on; each
         goes on from there, and leaves out what it finds done. Only those count that have this
-        process's share, and are heard of.
+        process's share, and are heard of. Waits until this process can be seen itself: of two that
+        begin at once, neither would else see the other.
         """
+        if self._thread.ident is not None:
+            self._tried.wait(SEEN_WITHIN_S)
         present, _ = read_presences(self._folder.path)
         began = {
             each.id: each.heard - each.elapsed_s
@@ -162,6 +169,7 @@ class Presence:
                 if self._say is not None and not told:
                     self._say(f"others are not told what is computed here: {error}")
                 told = True
+            self._tried.set()
             least_s = min(_LEAST_S, self._every_s)
             with self._lock:
                 if self._lock.wait_for(lambda: self._over, least_s):

@@ -219,12 +219,18 @@ def test_an_order_that_comes_while_the_model_is_switched_is_not_lost(
 
 
 def test_what_is_not_begun_is_given_back(
-    hand: Hand, acting: Callable[[Callable[[int], object]], None]
+    hand: Hand,
+    acting: Callable[[Callable[[int], object]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = threading.Event()
+    gate, ordered, prepared = threading.Event(), threading.Event(), hand.worker._prepared
     acting(lambda step: gate.wait(PATIENCE_S))
+    monkeypatch.setattr(
+        hand.worker, "_prepared", lambda work: ordered.wait(PATIENCE_S) and prepared(work)
+    )
     hand.order(0, 0, 1, 2, 4)
     hand.order(1, 0, 1)
+    ordered.set()  # else the first could be computed before there is a second
     hand.hears(Began, 0, 0)
     hand.hears(Loading, 0, 1)  # the other arena is for that
     give = hand.worker.give_back

@@ -1,5 +1,6 @@
 """Who works in a run folder: told while it does, gone afterwards, never in the way of the work."""
 
+import errno
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,6 @@ def test_it_tells_who_does_what_and_nothing_is_left(folder: RunFolder, until: Un
         assert (seen.engine, seen.share, seen.done, seen.of) == ("ray", "3/16", 2, 5)
         assert (seen.host, seen.pid, seen.runs) == (platform.node(), os.getpid(), True)
         assert [(each.name, each.steps) for each in seen.workers] == [("a", (8, 16)), ("b", ())]
-        assert not seen.silent
         (path,) = (file for file in records(folder) if file.suffix == ".json")
         beat = json.loads(path.read_bytes())["beat"]
         until(lambda: json.loads(path.read_bytes())["beat"] > beat + 2)
@@ -216,11 +217,13 @@ def test_what_changes_often_is_not_told_each_time(folder: RunFolder, until: Unti
         assert presence._beat < 100
 
 
-def test_when_it_was_last_heard_of_is_told_once_a_beat_is_missed(folder: RunFolder) -> None:
+def test_when_it_was_last_heard_of_is_told_once_a_beat_is_missed(
+    folder: RunFolder, now_s: float
+) -> None:
     path = written(folder, workers=[{"name": "cpu", "steps": [4], "since_s": 1.0}])
+    os.utime(path, (now_s, now_s))
     assert "last heard of" not in only(folder).lines()[0]
-    then = time.time() - 13
-    os.utime(path, (then, then))
+    os.utime(path, (now_s - 13, now_s - 13))
     (line,) = only(folder).lines()
     assert "0 of 3 steps finished, last heard of 13 s ago; cpu: step 4 for 14 s" in line
 
@@ -278,6 +281,37 @@ def test_whoever_comes_later_begins_elsewhere(folder: RunFolder, until: Until) -
         other = stack.enter_context(Presence(folder, "local", share="1/2"))
         assert other.beginning() == 0.0
     assert Presence(folder, "local").beginning() == 0.0
+
+
+def test_two_that_begin_at_once_begin_apart(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes until they can be seen."""
+    post = folder.post
+
+    def slow(name: str, content: bytes) -> None:
+        time.sleep(0.2)
+        post(name, content)
+
+    monkeypatch.setattr(folder, "post", slow)
+    with (
+        Presence(folder, "local") as one,
+        Presence(folder, "local") as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        assert sorted(pool.map(Presence.beginning, (one, other))) == [0.0, 0.5]
+
+
+def test_who_cannot_be_seen_does_not_wait_for_it(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str, content: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(folder, "post", refused)
+    monkeypatch.setattr("pythia_fast.runs.folder.presence.SEEN_WITHIN_S", 3600.0)
+    with Presence(folder, "local") as presence:
+        assert presence.beginning() == 0.0
 
 
 def test_who_has_ended_without_a_word_is_not_there(folder: RunFolder, until: Until) -> None:
