@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,14 @@ def together(
 ) -> list[list[dict[str, Any]]]:
     """What processes answer that do these sweeps side by side; not the first if it is killed."""
     command = [sys.executable, Path(__file__).with_name("driver.py")]
-    processes = [
-        subprocess.Popen([*command, json.dumps(call)], stdout=subprocess.PIPE, text=True)
-        for call in calls
-    ]
-    try:
+    with ExitStack() as stack:
+        processes = []
+        for call in calls:
+            process = subprocess.Popen(
+                [*command, json.dumps(call)], stdout=subprocess.PIPE, text=True
+            )
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
         if kill_first_when is not None:
             while not kill_first_when():
                 time.sleep(0.01)
@@ -61,9 +65,6 @@ def together(
             processes.pop(0).communicate()
         answers = [process.communicate()[0] for process in processes]
         assert [process.returncode for process in processes] == [0] * len(processes)
-    finally:
-        for process in processes:
-            process.kill()
     return list(map(json.loads, answers))
 
 
