@@ -19,6 +19,8 @@ from pythia_fast.publish import writing
 BLOCK_BYTES = 2**16
 """What the record has a byte for: 0, or 1 where the whole block is there."""
 
+RECORD_SUFFIX = ".done"
+
 _HEADER = struct.Struct("<8sQ")
 _MAGIC = b"pfparts1"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -26,7 +28,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 def record_of(partial: Path) -> Path:
     """Beside a file in the making: which parts are there. It stays until the file has a place."""
-    return partial.with_name(f"{partial.name}.done")
+    return partial.with_name(partial.name + RECORD_SUFFIX)
 
 
 def quarantine_of(partial: Path) -> Path:

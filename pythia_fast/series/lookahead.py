@@ -67,7 +67,7 @@ class LookAhead:
         self._stopped = False
         self._claims = False
         self._failed: Exception | None = None
-        self._shed: Future[Fetched] | None = None
+        self._shed: threading.Event | None = None
         self._pool = ThreadPoolExecutor(depth + DEEPEST, "pythia-fast-ahead")
         self._thread = threading.Thread(target=self._go, name="pythia-fast-ahead", daemon=True)
 
@@ -152,13 +152,13 @@ class LookAhead:
         """
         with self._changed:
             if self._shed is not None:
-                if self._shed.done():
+                if self._shed.is_set():
                     self._shed = None
                 return True
             for step, entry in reversed(self._entries.items()):
                 if entry.begun and not entry.awaited:
-                    self._shed = entry.future
                     self._drop(step)
+                    self._shed = _given_back(entry.future)
                     return True
         return False
 
@@ -237,11 +237,22 @@ class LookAhead:
             entry.future.set_exception(self._told(error))
 
     def _told(self, error: BaseException) -> BaseException:
-        if self._stopped or isinstance(error, Stopped):
+        if self._stopped:
             return HubError("the checkpoint is not fetched any more: its look-ahead was left")
+        if isinstance(error, Stopped):
+            return HubError(
+                "the checkpoint is not fetched any more: it was given up, or a later one opened"
+            )
         if self._failed is None and isinstance(error, Exception):
             self._failed = error
         return error
+
+
+def _given_back(future: Future[Fetched]) -> threading.Event:
+    """Set once all is done that was to follow the future; not the future, which has open files."""
+    given_back = threading.Event()
+    future.add_done_callback(lambda _: given_back.set())
+    return given_back
 
 
 def _give_back(future: Future[Fetched]) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from pythia_fast.errors import WriteError
+from pythia_fast.hub.partial import RECORD_SUFFIX
 from pythia_fast.publish import remove_partials_in
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.evicting import Candidate, Kind, candidates, evict, last_used
 from pythia_fast.store.leases import Claims
-from pythia_fast.store.places import RECORD_SUFFIX, is_small, read_record
+from pythia_fast.store.places import is_small, read_record
 from pythia_fast.store.store import CheckpointStore
 
 _STEP = re.compile(r"step(\d+)", re.ASCII)

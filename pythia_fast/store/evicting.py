@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 from pythia_fast.errors import ReadError, WriteError
+from pythia_fast.hub.partial import record_of
 from pythia_fast.publish import link, write_error
 from pythia_fast.store.contents import Contents
 from pythia_fast.store.leases import Claims, Lease
 from pythia_fast.store.places import (
-    RECORD_SUFFIX,
     Places,
     evicted_name,
     evicted_parts,
@@ -93,8 +93,7 @@ def evict(places: Places, lease: Lease, candidate: Candidate) -> int:
             path.unlink()
             return candidate.nbytes
         if candidate.kind == "partial":
-            record = path.with_name(path.name + RECORD_SUFFIX)
-            record.unlink(missing_ok=True)  # first: without it nothing of the file counts
+            record_of(path).unlink(missing_ok=True)  # first: without it nothing of the file counts
         evicted = evicted_name(path, lease.holder)
         path.rename(evicted)
     except FileNotFoundError:

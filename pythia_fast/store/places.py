@@ -21,7 +21,6 @@ from pythia_fast.publish import partial_of, writing
 
 DIGEST = re.compile(r"[0-9a-f]{64}|git-[0-9a-f]{40}", re.ASCII)
 QUARANTINE_SUFFIX = ".wrong"
-RECORD_SUFFIX = ".done"
 
 _EVICTED = re.compile(r"\.(?P<digest>[0-9a-f]{64}|git-[0-9a-f]{40})\.(?P<holder>[\w-]+)\.evicted")
 _RECORD_LIMIT_BYTES = 16 * 2**20

@@ -13,6 +13,7 @@ from pythia_fast.errors import (
     SweepInterruptedError,
     WorkerError,
     notes,
+    own_words,
 )
 from pythia_fast.progress import warn
 from pythia_fast.runs.asked import Asked
@@ -314,7 +315,7 @@ class RayEngine:
         if isinstance(error, OSError) and self._dispatcher.refused(worker.name, task):
             model.progress.again(step)
             where = f"on {worker.host}, and is tried elsewhere"
-            model.progress.say(f"step {step} failed {where}: {error}")
+            model.progress.say(f"step {step} failed {where}: {own_words(error)}")
             return
         if not isinstance(error, OSError):
             self._dispatcher.finished(worker.name, task)

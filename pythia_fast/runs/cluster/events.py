@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pythia_fast.errors import PythiaFastError, WorkerError
+from pythia_fast.errors import PythiaFastError, WorkerError, own_words
 from pythia_fast.runs.cluster.messages import Hello, Message
 
 _MOST_WORDS = 400  # characters of a reason
@@ -85,4 +85,4 @@ def own_error(error: Any, who: str) -> PythiaFastError:
     if isinstance(cause, PythiaFastError):
         cause.add_note(f"on {who}")
         return cause
-    return WorkerError(f"{who} cannot begin: {type(cause).__name__}: {cause}")
+    return WorkerError(f"{who} cannot begin: {type(cause).__name__}: {own_words(cause)}")

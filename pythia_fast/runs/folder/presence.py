@@ -15,10 +15,12 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pythia_fast.errors import FormatError
+from pythia_fast.futures import LOOK_UP_S
 from pythia_fast.identity import Identity, mark
 from pythia_fast.runs.folder.present import (
     FOLDER,
     PRESENCE_FORMAT,
+    Present,
     read_presences,
     read_present,
     record_files,
@@ -32,7 +34,7 @@ AT_ONCE_S = 0.02
 """Who began within this time of each other began at once: the times of files tell no better."""
 
 SEEN_WITHIN_S = 10.0
-"""So long a process that begins waits for its own record to be there."""
+"""So long a process that begins waits for its own record, and for those of others that begin."""
 
 FORGOTTEN_S = 3600.0  # silent for so long, it is cleared away; if it lives, it comes back
 _LEAST_S = 1.0  # what has changed is told at once, but not more often
@@ -74,11 +76,13 @@ class Presence:
         self._identity = Identity.of_this_process()
         host = re.sub(r"[^A-Za-z0-9.-]+", "-", self._identity.host) or "unknown"
         self._id = f"{host}-{self._identity.pid}-{secrets.token_hex(4)}"
+        self._name, self._said = f"{FOLDER}/{self._id}.json", False
         self._lock = threading.Condition()
         self._news = self._over = False
         self._workers: dict[str, tuple[tuple[int, ...], float]] = {}
         self._done = self._of = self._beat = 0
         self._began, self._began_s = time.time(), time.monotonic()
+        self._begins = True
         self._tried = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="pythia_fast-presence", daemon=True)
 
@@ -127,17 +131,20 @@ class Presence:
 
         At 0 for who is the first here, at 1/2 for the second, then 1/4, 3/4, 1/8 and so on; each
         goes on from there, and leaves out what it finds done. Only those count that have this
-        process's share, and are heard of. Waits until this process can be seen itself: of two that
-        begin at once, neither would else see the other.
+        process's share, and are heard of. First come, first served: who comes is seen, as one that
+        begins, before its time is taken. So whoever reads the records a little after its own time
+        sees all that came before, and waits for the time of those that are about to tell it.
         """
+        until_s = time.monotonic() + SEEN_WITHIN_S
         if self._thread.ident is not None:
-            self._tried.wait(SEEN_WITHIN_S)
-        present, _ = read_presences(self._folder.path)
-        began = {
-            each.id: each.heard - each.elapsed_s
-            for each in present
-            if each.share == self._share and not each.silent
-        }
+            while not self._tried.wait(LOOK_UP_S) and time.monotonic() < until_s:
+                pass
+            time.sleep(max(0.0, self._began_s + 2 * AT_ONCE_S - time.monotonic()))
+        here = self._here()
+        while any(each.begins for each in here) and time.monotonic() < until_s:
+            time.sleep(AT_ONCE_S)
+            here = self._here()
+        began = {each.id: each.heard - each.elapsed_s for each in here}
         mine = began.pop(self._id, math.inf)
         number = sum(
             since < mine - AT_ONCE_S or (since < mine + AT_ONCE_S and other < self._id)
@@ -146,6 +153,11 @@ class Presence:
         return sum(
             2.0 ** -(1 + digit) for digit in range(number.bit_length()) if number >> digit & 1
         )
+
+    def _here(self) -> list[Present]:
+        """Those that are heard of, and have this process's share; it is among them."""
+        present, _ = read_presences(self._folder.path)
+        return [each for each in present if each.share == self._share and not each.silent]
 
     def follow(self, worker: str, work: Progressed) -> None:
         """Tell what the only worker does, and how far it is."""
@@ -159,17 +171,16 @@ class Presence:
 
     def _tell(self) -> None:
         """The thread: write at once, on news and every `every_s`, and remove it in the end."""
-        name = f"{FOLDER}/{self._id}.json"
-        told = False
-        self._clear_away()
-        while True:
-            try:
-                self._folder.post(name, json.dumps(self._record()).encode())
-            except OSError as error:
-                if self._say is not None and not told:
-                    self._say(f"others are not told what is computed here: {error}")
-                told = True
+        try:
+            self._clear_away()
+            self._post()
+            with self._lock:
+                self._begins = False
+                self._began, self._began_s = time.time(), time.monotonic()
+            self._post()
+        finally:
             self._tried.set()
+        while True:
             least_s = min(_LEAST_S, self._every_s)
             with self._lock:
                 if self._lock.wait_for(lambda: self._over, least_s):
@@ -177,8 +188,17 @@ class Presence:
                 self._lock.wait_for(lambda: self._over or self._news, self._every_s - least_s)
                 if self._over:
                     break
+            self._post()
         with suppress(OSError):
-            self._folder.take_down(name)
+            self._folder.take_down(self._name)
+
+    def _post(self) -> None:
+        try:
+            self._folder.post(self._name, json.dumps(self._record()).encode())
+        except OSError as error:
+            if self._say is not None and not self._said:
+                self._say(f"others are not told what is computed here: {error}")
+            self._said = True
 
     def _clear_away(self) -> None:
         """Remove the records of those that have ended without a word, or been silent for long."""
@@ -207,6 +227,7 @@ class Presence:
                 "mark": mark(),
                 "share": self._share,
                 "began": self._began,
+                "begins": self._begins,
                 "elapsed_s": now_s - self._began_s,
                 "beat": self._beat,
                 "every_s": self._every_s,

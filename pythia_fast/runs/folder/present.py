@@ -42,6 +42,7 @@ class Present:
     Attributes:
         share: the part of the steps that is its own ("3/16"), None for all of them.
         elapsed_s: how long it had worked when it last said so, `age_s` seconds ago.
+        begins: whether its time has not begun: it is about to tell when it does.
         heard: when that was, by the clock of the file system, in seconds since 1970.
         every_s: how often it means to.
         runs: whether the process runs; None if that cannot be seen from here.
@@ -56,6 +57,7 @@ class Present:
     pid: int
     share: str | None
     elapsed_s: float
+    begins: bool
     heard: float
     age_s: float
     every_s: float
@@ -136,6 +138,7 @@ def read_present(file: Path) -> Present | None:
             pid=int(record["pid"]),
             share=None if share is None else str(share),
             elapsed_s=float(record["elapsed_s"]),
+            begins=bool(record.get("begins", False)),
             heard=heard,
             age_s=max(0.0, time.time() - heard),
             every_s=float(record["every_s"]),

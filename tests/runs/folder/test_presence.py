@@ -117,7 +117,7 @@ def test_a_killed_process_is_seen_to_be_dead_and_the_next_one_clears_it_away(
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(folder.path)])
     try:
-        until(lambda: bool(present(folder)))
+        until(lambda: any(not each.begins for each in present(folder)))
         assert only(folder).runs is True
     finally:
         process.kill()
@@ -294,12 +294,42 @@ def test_two_that_begin_at_once_begin_apart(
         post(name, content)
 
     monkeypatch.setattr(folder, "post", slow)
-    with (
-        Presence(folder, "local") as one,
-        Presence(folder, "local") as other,
-        ThreadPoolExecutor(2) as pool,
-    ):
-        assert sorted(pool.map(Presence.beginning, (one, other))) == [0.0, 0.5]
+    for _ in range(3):
+        with (
+            Presence(folder, "local") as one,
+            Presence(folder, "local") as other,
+            ThreadPoolExecutor(2) as pool,
+        ):
+            assert sorted(pool.map(Presence.beginning, (one, other))) == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.005, AT_ONCE_S, 0.03, 0.1, 0.2, 0.3, 0.5])
+@pytest.mark.parametrize("first_is_slow", [False, True])
+def test_they_do_where_one_is_seen_long_after_it_has_written(
+    folder: RunFolder, first_is_slow: bool, later_s: float
+) -> None:
+    """A file's time is that of its writing; others see it when it has its name."""
+    slow = RunFolder(folder.path, {"model": "x"})
+
+    def post(name: str, content: bytes) -> None:
+        folder.post(name, content)
+        file = folder.path / name
+        heard_s = file.stat().st_mtime
+        hidden = file.rename(file.with_suffix(".hidden"))
+        time.sleep(0.2)
+        os.utime(hidden, (heard_s, heard_s))
+        hidden.rename(file)
+
+    slow.post = post  # type: ignore[method-assign]
+    one, other = (
+        Presence(each, "local") for each in ((slow, folder)[:: 1 if first_is_slow else -1])
+    )
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        stack.enter_context(one)
+        first = pool.submit(one.beginning)
+        time.sleep(later_s)
+        stack.enter_context(other)
+        assert sorted((first.result(), other.beginning())) == [0.0, 0.5]
 
 
 def test_who_cannot_be_seen_does_not_wait_for_it(
