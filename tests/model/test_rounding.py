@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,26 @@ def forbidden() -> Iterator[None]:
         yield
     finally:
         rounding.forbidding.leave()
+
+
+@contextmanager
+def another_inside() -> Iterator[None]:
+    """Another thread is inside from the beginning to the end."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def go() -> None:
+        with forbidden():
+            entered.set()
+            leave.wait(60)
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert entered.wait(60)
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
 
 
 def said() -> list[object]:
@@ -133,23 +153,10 @@ def test_an_error_gives_it_back_too() -> None:
 
 def test_the_last_of_several_threads_gives_it_back() -> None:
     torch.set_float32_matmul_precision("high")
-    entered, leave = threading.Event(), threading.Event()
-
-    def other() -> None:
+    with ExitStack() as stack:
         with forbidden():
-            entered.set()
-            leave.wait(60)
-            inside.append(rounding.is_allowed())
-
-    inside: list[bool] = []
-    thread = threading.Thread(target=other)
-    with forbidden():
-        thread.start()
-        assert entered.wait(60)
-    assert not rounding.is_allowed()
-    leave.set()
-    thread.join()
-    assert inside == [False]
+            stack.enter_context(another_inside())
+        assert not rounding.is_allowed()
     assert torch.get_float32_matmul_precision() == "high"
 
 
@@ -163,25 +170,15 @@ def test_what_another_thread_sets_meanwhile_stays() -> None:
     assert torch.get_float32_matmul_precision() == "medium"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # there is another thread
 def test_a_child_has_the_settings_of_the_program() -> None:
     """Of the threads that are inside it has none but its own."""
     torch.set_float32_matmul_precision("high")
-    entered, leave = threading.Event(), threading.Event()
-
-    def other() -> None:
-        with forbidden():
-            entered.set()
-            leave.wait(60)
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    assert entered.wait(60)
-    child = os.fork()
-    if not child:  # no test, but a process that says by its end what it has seen
-        os._exit(0 if torch.get_float32_matmul_precision() == "high" else 1)
-    _, status = os.waitpid(child, 0)
-    leave.set()
-    thread.join()
+    with another_inside():
+        child = os.fork()
+        if not child:  # no test, but a process that says by its end what it has seen
+            os._exit(0 if torch.get_float32_matmul_precision() == "high" else 1)
+        _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
 
 
