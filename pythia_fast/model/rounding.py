@@ -67,7 +67,7 @@ class Forbidding:
         for place, precision in enumerate(now):
             if precision not in _FULL:
                 self._of_each[place] = precision
-        of_all = _of_all()
+        of_all = _precision_of_all()
         if of_all != "highest":
             self._of_all = of_all or self._of_all
 
@@ -77,7 +77,7 @@ class Forbidding:
         of_all, self._of_all = self._of_all, None
         of_each, self._of_each = self._of_each, None
         now = [backend.fp32_precision for backend in _BACKENDS]
-        if of_all is not None and _of_all() in ("highest", None):
+        if of_all is not None and _precision_of_all() in ("highest", None):
             torch.set_float32_matmul_precision(of_all)
         for backend, before, precision in zip(_BACKENDS, of_each, now, strict=True):
             wanted = before if precision == "ieee" else precision  # else it was set meanwhile
@@ -94,7 +94,7 @@ class Forbidding:
             self._give_back()
 
 
-def _of_all() -> str | None:
+def _precision_of_all() -> str | None:
     """What torch's older functions know, or None where newer ones set what these cannot say."""
     try:
         return torch.get_float32_matmul_precision()

@@ -144,7 +144,9 @@ def test_an_interrupt_ends_the_wait_for_a_quiet_pipe(arguments, tmp_path, how, b
             time.sleep(0.002)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
         process.wait(timeout=30)
+        assert time.monotonic() - sent < 5
         assert process.stderr.read() == "pythia-fast: interrupted\n"
     assert process.returncode == 130
     os.close(fifo)

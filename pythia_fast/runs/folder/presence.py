@@ -76,9 +76,9 @@ class Presence:
         self._identity = Identity.of_this_process()
         host = re.sub(r"[^A-Za-z0-9.-]+", "-", self._identity.host) or "unknown"
         self._id = f"{host}-{self._identity.pid}-{secrets.token_hex(4)}"
-        self._name, self._said = f"{FOLDER}/{self._id}.json", False
+        self._name = f"{FOLDER}/{self._id}.json"
         self._lock = threading.Condition()
-        self._news = self._over = False
+        self._news = self._over = self._said = False
         self._workers: dict[str, tuple[tuple[int, ...], float]] = {}
         self._done = self._of = self._beat = 0
         self._began, self._began_s = time.time(), time.monotonic()
@@ -193,6 +193,7 @@ class Presence:
             self._folder.take_down(self._name)
 
     def _post(self) -> None:
+        """Write the record; that it failed is said once."""
         try:
             self._folder.post(self._name, json.dumps(self._record()).encode())
         except OSError as error:

@@ -214,6 +214,7 @@ def test_what_changes_often_is_not_told_each_time(folder: RunFolder, until: Unti
         for step in range(1000):
             presence.at("a", [step])
         until(lambda: steps_told(folder) == [(999,)])
+        assert not only(folder).silent
         assert presence._beat < 100
 
 
